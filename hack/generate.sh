@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# generate.sh writes the generated files anew; generate.sh --check changes nothing and fails if that would change one.
+# The files are api/*/zz_generated.*.go and config/crd/tierkeeper.io_*.yaml.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+for dir in api/*/; do
+  bin/controller-gen object:headerFile=hack/boilerplate.go.txt paths="./$dir" output:object:dir="$tmp/new/$dir"
+done
+bin/controller-gen crd paths=./api/... output:crd:dir="$tmp/new/config/crd"
+
+committed() { find api config/crd \( -name 'zz_generated.*.go' -o -name 'tierkeeper.io_*.yaml' \) -print; }
+
+if [ "${1:-}" = --check ]; then
+  mkdir "$tmp/old"
+  committed | while read -r file; do
+    mkdir -p "$tmp/old/$(dirname "$file")"
+    cp "$file" "$tmp/old/$file"
+  done
+  if ! (cd "$tmp" && diff -ruN old new); then
+    echo 'generated files do not match their sources (see above): run "make generate" and commit the result.' >&2
+    exit 1
+  fi
+  exit 0
+fi
+
+# What has no source any more must not stay.
+committed | while read -r file; do
+  [ -f "$tmp/new/$file" ] || rm "$file"
+done
+cp -R "$tmp/new/." .

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# need.sh go|cc: fails with one sentence where something is missing that the project cannot install by itself.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing() {
+  echo "$*" >&2
+  exit 1
+}
+
+case "$1" in
+go)
+  command -v go >/dev/null || missing "Go 1.26 or newer is needed and no go is on the PATH: install it first."
+  # go reads the version it must have from go.mod, and fetches it by itself where it may.
+  said=$(go list -m 2>&1) || missing "Go 1.26 or newer is needed; this machine's says: $said"
+  ;;
+cc)
+  [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC | cut -d' ' -f1)" >/dev/null ||
+    missing "The tests run with Go's race detector, which needs a C compiler: install gcc or clang, with CGO_ENABLED not set to 0."
+  ;;
+*) missing "usage: need.sh go|cc" ;;
+esac
