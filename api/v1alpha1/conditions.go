@@ -1,0 +1,38 @@
+package v1alpha1
+
+// ConditionAccepted says whether an object counts: it is valid and everything it names exists and may be used.
+const ConditionAccepted = "Accepted"
+
+// Reasons of ConditionAccepted. ReasonAccepted goes with True, all others with False.
+const (
+	// ReasonAccepted: the object counts as written.
+	ReasonAccepted = "Accepted"
+	// ReasonTierNotFound: a tierRef names a RateLimitTier that does not exist.
+	ReasonTierNotFound = "TierNotFound"
+	// ReasonTierNotPermitted: the tier's allowedNamespaces leave the object's namespace out.
+	ReasonTierNotPermitted = "TierNotPermitted"
+	// ReasonOverrideNotPermitted: the quota changes a limit of its tier in a way the tier's keyOverrides forbid.
+	ReasonOverrideNotPermitted = "OverrideNotPermitted"
+	// ReasonSecretNotFound: a secretKeyRef names a Secret, or a key in it, that does not exist.
+	ReasonSecretNotFound = "SecretNotFound"
+	// ReasonSecretNotLabelled: the Secret lacks the label tierkeeper.io/secret: "true".
+	ReasonSecretNotLabelled = "SecretNotLabelled"
+	// ReasonKeyEmpty: the Secret holds an empty API key.
+	ReasonKeyEmpty = "KeyEmpty"
+	// ReasonKeyInvalid: the Secret holds something that no client can send as an API key in a header.
+	ReasonKeyInvalid = "KeyInvalid"
+	// ReasonKeyClaimed: another ApiKeyQuota, older or first by namespace and name, holds the same API key.
+	ReasonKeyClaimed = "KeyClaimed"
+	// ReasonUserClaimed: another UserQuota, older or first by name, limits the same user.
+	ReasonUserClaimed = "UserClaimed"
+	// ReasonModelConflict: another ModelLimit, older or first by name, names the same model or pattern.
+	ReasonModelConflict = "ModelConflict"
+	// ReasonParentNotFound: parentRef names a ModelLimit that does not exist, is not accepted, or has a parent itself.
+	ReasonParentNotFound = "ParentNotFound"
+	// ReasonInvalidSelector: a label selector cannot be evaluated.
+	ReasonInvalidSelector = "InvalidSelector"
+	// ReasonInvalidRoute: two routes of a gateway match the same requests, or no request can match a route.
+	ReasonInvalidRoute = "InvalidRoute"
+	// ReasonTooManyLimits: a request could meet more than 32 limits at once, more than its lease can carry.
+	ReasonTooManyLimits = "TooManyLimits"
+)

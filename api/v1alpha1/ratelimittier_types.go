@@ -1,0 +1,110 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Priority tells a request's standing among others. Responses carry it as X-Request-Priority, 1 (Low) to 4 (Critical).
+// +kubebuilder:validation:Enum=Low;Normal;High;Critical
+type Priority string
+
+const (
+	// PriorityLow is 1.
+	PriorityLow Priority = "Low"
+	// PriorityNormal is 2.
+	PriorityNormal Priority = "Normal"
+	// PriorityHigh is 3.
+	PriorityHigh Priority = "High"
+	// PriorityCritical is 4.
+	PriorityCritical Priority = "Critical"
+)
+
+// KeyOverrides says how far an ApiKeyQuota may change the limits of its tier.
+// +kubebuilder:validation:Enum=None;Lower;Any
+type KeyOverrides string
+
+const (
+	// KeyOverridesNone: a quota may not set limits of its own.
+	KeyOverridesNone KeyOverrides = "None"
+	// KeyOverridesLower: a quota may tighten what the tier says and limit what the tier does not mention, nothing more.
+	KeyOverridesLower KeyOverrides = "Lower"
+	// KeyOverridesAny: a quota may raise and lift as it likes.
+	KeyOverridesAny KeyOverrides = "Any"
+)
+
+// TierNamespacesFrom selects the namespaces that may use a tier.
+// +kubebuilder:validation:Enum=All;Selector;None
+type TierNamespacesFrom string
+
+const (
+	// TierNamespacesAll: every namespace.
+	TierNamespacesAll TierNamespacesFrom = "All"
+	// TierNamespacesSelector: namespaces whose labels match the selector.
+	TierNamespacesSelector TierNamespacesFrom = "Selector"
+	// TierNamespacesNone: no namespace; the tier is out of use.
+	TierNamespacesNone TierNamespacesFrom = "None"
+)
+
+// TierNamespaces selects the namespaces whose ApiKeyQuotas and QuotaGateways may name a tier.
+//
+// +kubebuilder:validation:XValidation:rule="self.from == 'Selector' ? has(self.selector) : !has(self.selector)",message="selector goes with from: Selector, and only with it"
+type TierNamespaces struct {
+	// from says how namespaces are chosen.
+	//
+	// +required
+	From TierNamespacesFrom `json:"from,omitempty"`
+
+	// selector matches labels of namespaces.
+	//
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// RateLimitTierSpec says what a plan allows each key on it.
+type RateLimitTierSpec struct {
+	KeyLimits `json:",inline"`
+
+	// priority is sent to clients as X-Request-Priority: Low is 1, Normal 2, High 3, Critical 4. Absent means Normal.
+	//
+	// +optional
+	Priority Priority `json:"priority,omitempty"`
+
+	// allowedNamespaces says in which namespaces ApiKeyQuotas, and QuotaGateways that assign a tier, may name this one.
+	// Absent means all.
+	//
+	// +optional
+	AllowedNamespaces *TierNamespaces `json:"allowedNamespaces,omitempty"`
+
+	// keyOverrides says how far an ApiKeyQuota may change these limits. Absent means Lower: each pair of metric and per that
+	// the quota sets is at most the tier's, and nothing is lifted.
+	//
+	// +optional
+	KeyOverrides KeyOverrides `json:"keyOverrides,omitempty"`
+}
+
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=rlt,categories=ratelimits
+// +kubebuilder:printcolumn:name="Priority",type=string,JSONPath=`.spec.priority`
+// +kubebuilder:printcolumn:name="Overrides",type=string,JSONPath=`.spec.keyOverrides`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+
+// RateLimitTier is a plan: limits for each key on it.
+type RateLimitTier struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the usual.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// spec is what is wanted.
+	// +required
+	Spec RateLimitTierSpec `json:"spec,omitzero"`
+}
+
+// +kubebuilder:object:root=true
+
+// RateLimitTierList is a list of RateLimitTiers.
+type RateLimitTierList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the usual.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitzero"`
+	// items are the tiers.
+	Items []RateLimitTier `json:"items"`
+}

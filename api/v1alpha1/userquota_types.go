@@ -1,0 +1,44 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// UserQuotaSpec says what all keys of one user may use together.
+type UserQuotaSpec struct {
+	KeyLimits `json:",inline"`
+
+	// user is the spec.user of the ApiKeyQuotas, in the same namespace, that are limited together.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="user is immutable"
+	User string `json:"user,omitempty"`
+}
+
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:shortName=uq,categories=ratelimits
+// +kubebuilder:printcolumn:name="User",type=string,JSONPath=`.spec.user`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+
+// UserQuota holds limits that all keys of one user share.
+type UserQuota struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the usual.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+	// spec is what is wanted.
+	// +required
+	Spec UserQuotaSpec `json:"spec,omitzero"`
+}
+
+// +kubebuilder:object:root=true
+
+// UserQuotaList is a list of UserQuotas.
+type UserQuotaList struct {
+	metav1.TypeMeta `json:",inline"`
+	// metadata is the usual.
+	// +optional
+	metav1.ListMeta `json:"metadata,omitzero"`
+	// items are the quotas.
+	Items []UserQuota `json:"items"`
+}
