@@ -1,0 +1,183 @@
+package policy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+)
+
+// Compile makes the Table for in and says of each object whether it counts. A bad object costs only itself. Equal inputs,
+// in any order, give equal results.
+//
+// An ApiKeyQuota that is not accepted keeps the limits that LastAccepted has for it, and one that has none is refused; a
+// QuotaGateway that is not accepted goes on as LastAccepted has it; of other kinds, what is not accepted does not count,
+// but for a ModelLimit whose parent is missing: its own limits hold.
+func Compile(in Input) (*Table, []Verdict) {
+	c := newCompiler(in)
+	c.compileTiers()
+	c.compileModels()
+	c.measureModels()
+	c.compileUsers()
+	c.compileQuotas()
+	c.compileGateways()
+	c.nameModels()
+	c.table.version = c.table.hash()
+	slices.SortFunc(c.verdicts, func(a, b Verdict) int {
+		if a.Object.Kind != b.Object.Kind {
+			return strings.Compare(a.Object.Kind, b.Object.Kind)
+		}
+		return compareNames(a.Object.Name, b.Object.Name)
+	})
+	return c.table, c.verdicts
+}
+
+// compiler holds what the steps of Compile hand on to each other.
+type compiler struct {
+	in         Input
+	namespaces map[string]Namespace
+	permitted  map[use]bool // see permits
+	tiers      map[string]*v1alpha1.RateLimitTier
+	compiled   map[string]*tier
+	users      map[Name]*user               // by namespace and spec.user
+	worst      map[plan]int                 // see mostLimits
+	perKey     uint32                       // pairs that any ModelLimit's perKey mentions
+	shared     int                          // the largest number of shared limits that one model meets
+	groupNames []string                     // names and patterns of all ModelLimits, sorted
+	bare       map[*tier]map[string][]Limit // see bareLimits
+	table      *Table
+	verdicts   []Verdict
+}
+
+func newCompiler(in Input) *compiler {
+	n := len(in.Quotas)
+	c := &compiler{
+		in:         in,
+		namespaces: map[string]Namespace{},
+		permitted:  map[use]bool{},
+		bare:       map[*tier]map[string][]Limit{},
+		tiers:      map[string]*v1alpha1.RateLimitTier{},
+		compiled:   map[string]*tier{},
+		users:      map[Name]*user{},
+		worst:      map[plan]int{},
+		table: &Table{
+			keys: make(map[Digest]*Credential, n), quotas: make(map[Name]*Credential, n), gateways: map[Name]*Gateway{},
+			accepted: Accepted{Quotas: make(map[string]AcceptedQuota, n), Gateways: map[string]AcceptedGateway{}},
+		},
+		verdicts: make([]Verdict, 0, n+len(in.Tiers)+len(in.Models)+len(in.Users)+len(in.Gateways)),
+	}
+	for _, n := range in.Namespaces {
+		c.namespaces[n.Name] = n
+	}
+	return c
+}
+
+func (c *compiler) judge(kind string, obj *metav1.ObjectMeta, problems ...Problem) {
+	c.verdicts = append(c.verdicts, Verdict{
+		Object:     Object{Kind: kind, Name: nameOf(obj)},
+		Generation: obj.Generation, Problems: problems,
+	})
+}
+
+func nameOf(obj *metav1.ObjectMeta) Name { return Name{obj.Namespace, obj.Name} }
+
+// byAge returns the objects in the order in which they may claim what only one can have: the older first, then by
+// namespace and name.
+func byAge[T any](objects []T, meta func(*T) *metav1.ObjectMeta) []*T {
+	sorted := make([]*T, len(objects))
+	for i := range objects {
+		sorted[i] = &objects[i]
+	}
+	slices.SortFunc(sorted, func(x, y *T) int {
+		a, b := meta(x), meta(y)
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+			strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	return sorted
+}
+
+func (c *compiler) compileTiers() {
+	for _, t := range byAge(c.in.Tiers, func(t *v1alpha1.RateLimitTier) *metav1.ObjectMeta { return &t.ObjectMeta }) {
+		var problems []Problem
+		if n := t.Spec.AllowedNamespaces; n != nil {
+			problems = checkSelector(n.Selector, "spec.allowedNamespaces.selector")
+		}
+		c.judge(KindTier, &t.ObjectMeta, problems...)
+		if len(problems) == 0 {
+			c.tiers[t.Name] = t
+			c.compiled[t.Name] = newTier(t.Name, &t.Spec)
+		}
+	}
+}
+
+func newTier(name string, spec *v1alpha1.RateLimitTierSpec) *tier {
+	return &tier{
+		name:     name,
+		priority: priorities[spec.Priority],
+		rules:    newRuleset(&spec.KeyLimits, Origin{Kind: KindTier, Name: name}),
+	}
+}
+
+var priorities = map[v1alpha1.Priority]int{
+	"":                        2,
+	v1alpha1.PriorityLow:      1,
+	v1alpha1.PriorityNormal:   2,
+	v1alpha1.PriorityHigh:     3,
+	v1alpha1.PriorityCritical: 4,
+}
+
+func (c *compiler) compileUsers() {
+	for _, u := range byAge(c.in.Users, func(u *v1alpha1.UserQuota) *metav1.ObjectMeta { return &u.ObjectMeta }) {
+		key := Name{u.Namespace, u.Spec.User}
+		if _, taken := c.users[key]; taken {
+			c.judge(KindUser, &u.ObjectMeta, Problem{
+				v1alpha1.ReasonUserClaimed, "spec.user",
+				"Another UserQuota of this namespace already limits the user " + u.Spec.User + "; put the limits into one object.",
+			})
+			continue
+		}
+		c.users[key] = &user{
+			subject: u.Namespace + "/" + u.Spec.User,
+			rules:   newRuleset(&u.Spec.KeyLimits, Origin{Kind: KindUser, Namespace: u.Namespace, Name: u.Name}),
+		}
+		c.judge(KindUser, &u.ObjectMeta)
+	}
+}
+
+// nameModels gathers every name by which any object calls a model; see Table.Canonical.
+func (c *compiler) nameModels() {
+	add := func(names []string) {
+		for _, n := range names {
+			c.table.named.add(n, struct{}{})
+		}
+	}
+	add(c.table.groups.names())
+	for _, t := range c.compiled {
+		add(t.rules.models.names())
+	}
+	for _, u := range c.users {
+		add(u.rules.models.names())
+	}
+	done := map[*ruleset]bool{}
+	for _, q := range c.table.quotas {
+		if q.Holder == nil {
+			continue
+		}
+		for _, rs := range q.Holder.sources {
+			if !done[rs] {
+				done[rs] = true
+				add(rs.models.names())
+			}
+		}
+	}
+	for _, g := range c.table.gateways {
+		for _, a := range []*Assigned{g.MissingKey, g.UnknownKey} {
+			if a != nil {
+				add(a.tier.rules.models.names())
+			}
+		}
+	}
+}

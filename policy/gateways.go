@@ -1,0 +1,266 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+)
+
+// What holds where a QuotaGateway says nothing.
+const (
+	defaultMaxBodyBytes   = 32 << 20
+	defaultConnectTimeout = 5 * time.Second
+	defaultIdleTimeout    = 600 * time.Second
+)
+
+func (c *compiler) compileGateways() {
+	for _, g := range byAge(c.in.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta }) {
+		name := nameOf(&g.ObjectMeta)
+		problems := c.checkGateway(name, &g.Spec)
+		c.judge(KindGateway, &g.ObjectMeta, problems...)
+		record := AcceptedGateway{Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
+		if len(problems) > 0 {
+			last, known := c.in.LastAccepted.Gateways[name.String()]
+			if !known {
+				continue
+			}
+			record = last
+		}
+		c.table.accepted.Gateways[name.String()] = record
+		c.table.gateways[name] = c.newGateway(name, &record)
+	}
+}
+
+func (c *compiler) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) []Problem {
+	var problems []Problem
+	for _, s := range strangers(&spec.Identity) {
+		if p := c.checkTier(name.Namespace, s.tier, s.path); p != nil {
+			problems = append(problems, p...)
+			continue
+		}
+		t := c.compiled[s.tier]
+		if p := c.checkSize(&Holder{sources: []*ruleset{t.rules}}, t, s.path); p != nil {
+			problems = append(problems, *p)
+		}
+	}
+	if spec.AllowedKeys != nil {
+		problems = append(problems, checkSelector(spec.AllowedKeys.Namespaces.Selector, "spec.allowedKeys.namespaces.selector")...)
+	}
+	return append(problems, checkRoutes(spec.Routes)...)
+}
+
+// checkRoutes finds matches that two routes share, and paths that no request can have: Envoy makes paths plain before it
+// compares them.
+func checkRoutes(routes []v1alpha1.Route) []Problem {
+	var problems []Problem
+	taken := map[v1alpha1.Match]string{}
+	for _, r := range routes {
+		for i, m := range r.Matches {
+			field := fmt.Sprintf("spec.routes[name=%s].matches[%d]", r.Name, i)
+			written := m.Path.Value
+			m.Path.Value = plainPath(m.Path)
+			if other, found := taken[m]; found {
+				problems = append(problems, Problem{
+					v1alpha1.ReasonInvalidRoute, field,
+					fmt.Sprintf("Route %s matches the same requests; give each match to one route.", other),
+				})
+			}
+			taken[m] = r.Name
+			if clean := path.Clean(written); clean != m.Path.Value && clean != strings.TrimSuffix(m.Path.Value, "/") {
+				problems = append(problems, Problem{
+					v1alpha1.ReasonInvalidRoute, field + ".path.value",
+					fmt.Sprintf("No request can have the path %s; write %s.", written, clean),
+				})
+			}
+		}
+	}
+	return problems
+}
+
+// plainPath drops the slash at the end of a prefix: the prefix matches at "/" boundaries in any case.
+func plainPath(m v1alpha1.PathMatch) string {
+	if m.Type == v1alpha1.PathMatchPathPrefix && m.Value != "/" {
+		return strings.TrimRight(m.Value, "/")
+	}
+	return m.Value
+}
+
+type stranger struct{ path, tier string }
+
+func strangers(id *v1alpha1.Identity) []stranger {
+	var out []stranger
+	if t := assignedTier(id.MissingKey); t != "" {
+		out = append(out, stranger{"spec.identity.missingKey.tierRef.name", t})
+	}
+	if t := assignedTier(id.UnknownKey); t != "" {
+		out = append(out, stranger{"spec.identity.unknownKey.tierRef.name", t})
+	}
+	return out
+}
+
+func assignedTier(s *v1alpha1.Stranger) string {
+	if s == nil || s.TierRef == nil || s.Action != v1alpha1.StrangerAssignTier {
+		return ""
+	}
+	return s.TierRef.Name
+}
+
+func (c *compiler) assignedTiers(spec *v1alpha1.QuotaGatewaySpec) map[string]v1alpha1.RateLimitTierSpec {
+	var tiers map[string]v1alpha1.RateLimitTierSpec
+	for _, s := range strangers(&spec.Identity) {
+		if t := c.tiers[s.tier]; t != nil {
+			if tiers == nil {
+				tiers = map[string]v1alpha1.RateLimitTierSpec{}
+			}
+			tiers[s.tier] = t.Spec
+		}
+	}
+	return tiers
+}
+
+func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
+	spec := &from.Spec
+	g := &Gateway{Name: name, MaxBodyBytes: defaultMaxBodyBytes, admits: c.admits(name.Namespace, spec.AllowedKeys)}
+	for _, l := range spec.Listeners {
+		g.Listeners = append(g.Listeners, Listener{Name: l.Name, Port: uint32(l.Port)}) //nolint:gosec // The schema bounds ports to 1 to 65535.
+	}
+	for _, b := range spec.Backends {
+		g.Backends = append(g.Backends, newBackend(&b))
+	}
+	g.Routes = newRoutes(spec.Routes)
+	for _, s := range spec.Identity.Sources {
+		g.Sources = append(g.Sources, KeySource{Header: strings.ToLower(s.Header), Prefix: s.Prefix, Query: s.QueryParameter})
+	}
+	assign := func(s *v1alpha1.Stranger) *Assigned {
+		t, ok := from.Tiers[assignedTier(s)]
+		if !ok {
+			return nil
+		}
+		return &Assigned{gateway: name, tier: newTier(s.TierRef.Name, &t)}
+	}
+	g.MissingKey, g.UnknownKey = assign(spec.Identity.MissingKey), assign(spec.Identity.UnknownKey)
+	g.setDialects(spec.Headers)
+	if spec.Requests != nil {
+		g.MaxBodyBytes = spec.Requests.MaxBodyBytes
+	}
+	return g
+}
+
+func (c *compiler) admits(own string, keys *v1alpha1.AllowedKeys) func(string) bool {
+	if keys == nil {
+		return func(namespace string) bool { return namespace == own }
+	}
+	switch from := keys.Namespaces; from.From {
+	case v1alpha1.NamespacesAll:
+		return func(string) bool { return true }
+	case v1alpha1.NamespacesSelector:
+		selected := map[string]bool{}
+		for namespace := range c.quotaNamespaces() {
+			selected[namespace] = c.selects(from.Selector, namespace)
+		}
+		return func(namespace string) bool { return selected[namespace] }
+	default:
+		return func(namespace string) bool { return namespace == own }
+	}
+}
+
+func (c *compiler) quotaNamespaces() map[string]bool {
+	namespaces := map[string]bool{}
+	for _, q := range c.in.Quotas {
+		namespaces[q.Namespace] = true
+	}
+	return namespaces
+}
+
+func newBackend(b *v1alpha1.Backend) Backend {
+	out := Backend{Name: b.Name, ConnectTimeout: defaultConnectTimeout, IdleTimeout: defaultIdleTimeout}
+	for _, e := range b.Endpoints {
+		out.Endpoints = append(out.Endpoints, Endpoint{e.Address, uint32(e.Port)}) //nolint:gosec // The schema bounds ports to 1 to 65535.
+	}
+	if t := b.Timeouts; t != nil {
+		if t.ConnectSeconds > 0 {
+			out.ConnectTimeout = time.Duration(t.ConnectSeconds) * time.Second
+		}
+		if t.IdleStreamSeconds > 0 {
+			out.IdleTimeout = time.Duration(t.IdleStreamSeconds) * time.Second
+		}
+	}
+	return out
+}
+
+// newRoutes puts the best match first: an exact path before a prefix, a longer prefix before a shorter one, a named method
+// before any.
+func newRoutes(routes []v1alpha1.Route) []Route {
+	var out []Route
+	for _, r := range routes {
+		for _, m := range r.Matches {
+			out = append(out, Route{
+				Name: r.Name, Path: plainPath(m.Path), Prefix: m.Path.Type == v1alpha1.PathMatchPathPrefix, Method: string(m.Method),
+				Backend: r.BackendName, Protocol: protocols[r.Protocol], Resource: r.Resource, Model: r.Model,
+			})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Route) int {
+		return cmp.Or(
+			compareBool(a.Prefix, b.Prefix),
+			cmp.Compare(len(b.Path), len(a.Path)),
+			cmp.Compare(a.Path, b.Path),
+			compareBool(a.Method == "", b.Method == ""),
+			cmp.Compare(a.Method, b.Method),
+		)
+	})
+	return out
+}
+
+// compareBool orders false before true.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+var protocols = map[v1alpha1.RouteProtocol]Protocol{
+	v1alpha1.ProtocolOpaqueBody:            Opaque,
+	v1alpha1.ProtocolOpenAIChatCompletions: OpenAIChat,
+	v1alpha1.ProtocolOpenAIEmbeddings:      OpenAIEmbeddings,
+	v1alpha1.ProtocolAnthropicMessages:     Anthropic,
+}
+
+func (g *Gateway) setDialects(h *v1alpha1.ResponseHeaders) {
+	if h == nil {
+		return
+	}
+	for _, d := range h.Dialects {
+		switch d.Type {
+		case v1alpha1.DialectPerMetric:
+			if m := d.PerMetric; m != nil {
+				g.PerMetric = &PerMetric{resets[m.RequestsReset], resets[m.TokensReset], headerWindow(m.Window)}
+			}
+		case v1alpha1.DialectPerResource:
+			g.PerResource = &PerResource{}
+			if r := d.PerResource; r != nil {
+				g.PerResource.Window = headerWindow(r.Window)
+			}
+		}
+	}
+}
+
+// headerWindow is NoPer for Nearest and where nothing is said.
+func headerWindow(w v1alpha1.HeaderWindow) Per { return pers[v1alpha1.Per(w)] }
+
+var resets = map[v1alpha1.ResetFormat]Reset{
+	v1alpha1.ResetUnixSeconds:  ResetUnixSeconds,
+	v1alpha1.ResetDeltaSeconds: ResetDeltaSeconds,
+	v1alpha1.ResetDuration:     ResetDuration,
+}

@@ -1,0 +1,106 @@
+package policy
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// MaxModelLength is the longest model name, in bytes, that an object can name. A request for a longer one is refused.
+const MaxModelLength = 253
+
+// A matcher finds what is said about a model: by its exact name, or by the beginning of names, written with a trailing
+// "*". The zero matcher is empty. A lookup costs one map access for each distinct length of pattern, whatever the number
+// of patterns.
+type matcher[T any] struct {
+	exact    map[string]T
+	prefixes map[string]T // without the "*"
+	lengths  []int        // of prefixes, longest first
+}
+
+// add says v about the models that name matches, and reports whether nothing was said about that name before.
+func (m *matcher[T]) add(name string, v T) bool {
+	into := &m.exact
+	prefix, isPattern := strings.CutSuffix(name, "*")
+	if isPattern {
+		into = &m.prefixes
+	}
+	if _, taken := (*into)[prefix]; taken {
+		return false
+	}
+	if *into == nil {
+		*into = map[string]T{}
+	}
+	(*into)[prefix] = v
+	if isPattern && !slices.Contains(m.lengths, len(prefix)) {
+		m.lengths = append(m.lengths, len(prefix))
+		slices.SortFunc(m.lengths, func(a, b int) int { return b - a })
+	}
+	return true
+}
+
+func (m *matcher[T]) len() int { return len(m.exact) + len(m.prefixes) }
+
+// names lists all names and patterns, sorted.
+func (m *matcher[T]) names() []string {
+	names := slices.Collect(maps.Keys(m.exact))
+	for p := range m.prefixes {
+		names = append(names, p+"*")
+	}
+	slices.Sort(names)
+	return names
+}
+
+// find yields the best match: the exact name, else the longest pattern. The name is as it was added.
+func (m *matcher[T]) find(model string) (name string, v T, ok bool) {
+	for name, v := range m.all(model) {
+		return name, v, true
+	}
+	return "", v, false
+}
+
+// all yields everything that matches, the exact name first, then patterns from the longest to the shortest.
+func (m *matcher[T]) all(model string) func(yield func(string, T) bool) {
+	return func(yield func(string, T) bool) {
+		if v, ok := m.exact[model]; ok && !yield(model, v) {
+			return
+		}
+		for _, n := range m.lengths {
+			if n > len(model) {
+				continue
+			}
+			if v, ok := m.prefixes[model[:n]]; ok && !yield(model[:n]+"*", v) {
+				return
+			}
+		}
+	}
+}
+
+// narrower returns the one of two matches of the same model that says more: an exact name over a pattern, a longer
+// pattern over a shorter one. An empty name matches nothing.
+func narrower(a, b string) string {
+	switch aPattern, bPattern := strings.HasSuffix(a, "*"), strings.HasSuffix(b, "*"); {
+	case a == "":
+		return b
+	case b == "":
+		return a
+	case aPattern != bPattern:
+		if aPattern {
+			return b
+		}
+		return a
+	case len(b) > len(a):
+		return b
+	}
+	return a
+}
+
+// said finds what was added under exactly that name or pattern.
+func (m *matcher[T]) said(name string) (T, bool) {
+	if prefix, isPattern := strings.CutSuffix(name, "*"); isPattern {
+		v, ok := m.prefixes[prefix]
+		return v, ok
+	}
+	v, ok := m.exact[name]
+	return v, ok
+}

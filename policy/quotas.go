@@ -1,0 +1,172 @@
+package policy
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+)
+
+// compileQuotas gives every digest an owner first: a key that any quota names belongs to that quota, accepted or not.
+func (c *compiler) compileQuotas() {
+	quotas := byAge(c.in.Quotas, func(q *v1alpha1.ApiKeyQuota) *metav1.ObjectMeta { return &q.ObjectMeta })
+	claims := make(map[Digest]Name, len(quotas))
+	for _, q := range quotas {
+		for i := range q.Spec.Keys {
+			if d, p := c.digest(q, &q.Spec.Keys[i]); p == nil {
+				if _, taken := claims[d]; !taken {
+					claims[d] = nameOf(&q.ObjectMeta)
+				}
+			}
+		}
+	}
+	for _, q := range quotas {
+		c.compileQuota(q, claims)
+	}
+}
+
+func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) {
+	name := nameOf(&q.ObjectMeta)
+	cred := &Credential{Quota: name, Namespace: q.Namespace}
+	problems := slices.Concat(c.checkKeys(q, claims), c.checkTier(q.Namespace, q.Spec.TierRef.Name, "spec.tierRef.name"))
+	if len(problems) == 0 {
+		problems = c.compileHolder(q, cred)
+	}
+	if len(problems) == 0 {
+		c.table.accepted.Quotas[name.String()] = AcceptedQuota{
+			Limits: q.Spec.KeyLimits, User: q.Spec.User, TierName: q.Spec.TierRef.Name, Tier: c.tiers[q.Spec.TierRef.Name].Spec,
+		}
+	} else if last, known := c.in.LastAccepted.Quotas[name.String()]; known {
+		c.table.accepted.Quotas[name.String()] = last
+		cred.Holder = c.lastHolder(name, &last)
+	}
+	c.judge(KindQuota, &q.ObjectMeta, problems...)
+
+	switch {
+	case q.Spec.DesiredState == v1alpha1.DesiredStateSuspended:
+		cred.standing = Suspended
+	case cred.Holder == nil:
+		cred.standing = Pending
+	}
+	if q.Spec.ExpirationTime != nil {
+		cred.expires = q.Spec.ExpirationTime.UTC()
+	}
+	c.table.quotas[name] = cred
+	for i := range q.Spec.Keys {
+		if d, p := c.digest(q, &q.Spec.Keys[i]); p == nil && claims[d] == name && c.table.keys[d] == nil {
+			c.table.keys[d] = cred
+			cred.digests = append(cred.digests, d)
+		}
+	}
+	slices.SortFunc(cred.digests, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// compileHolder sets the credential's holder if what it may use is in order.
+func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Problem {
+	t := c.compiled[q.Spec.TierRef.Name]
+	h := c.holder(cred.Quota, &q.Spec.KeyLimits, q.Spec.User, t)
+	if p := c.checkOverrides(h, t, c.tiers[t.name].Spec.KeyOverrides); p != nil {
+		return []Problem{*p}
+	}
+	if p := c.checkSize(h, t, "spec"); p != nil {
+		return []Problem{*p}
+	}
+	cred.Holder = h
+	return nil
+}
+
+// lastHolder is the holder of a quota that is not accepted, by what it was when it was. Models may have changed their class
+// since, or got limits by key: where the quota's own limits would now let more pass than the tier, the tier's hold as well.
+func (c *compiler) lastHolder(name Name, last *AcceptedQuota) *Holder {
+	t := newTier(last.TierName, &last.Tier)
+	h := c.holder(name, &last.Limits, last.User, t)
+	h.both = c.checkOverrides(h, t, last.Tier.KeyOverrides) != nil
+	return h
+}
+
+func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, userName string, t *tier) *Holder {
+	h := &Holder{Name: name.String(), Tier: t.name, Priority: t.priority, subject: name.String()}
+	if !saysNothing(limits) {
+		h.sources = append(h.sources, newRuleset(limits, Origin{Kind: KindQuota, Namespace: name.Namespace, Name: name.Name}))
+	}
+	h.sources = append(h.sources, t.rules)
+	if userName != "" {
+		h.user = c.users[Name{name.Namespace, userName}]
+	}
+	return h
+}
+
+// digest finds the digest of one key of a quota, or says why there is none.
+func (c *compiler) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (Digest, *Problem) {
+	if k.SecretKeyRef == nil {
+		d, ok := ParseDigest(k.Digest)
+		if !ok {
+			return d, &Problem{
+				v1alpha1.ReasonKeyInvalid, fmt.Sprintf("spec.keys[name=%s].digest", k.Name),
+				`The digest must be "sha256:" and 64 hexadecimal digits, as "tierkeeper keygen" prints it.`,
+			}
+		}
+		return d, nil
+	}
+	key, p := c.readSecret(q.Namespace, k.SecretKeyRef, fmt.Sprintf("spec.keys[name=%s].secretKeyRef", k.Name))
+	return key.Digest, p
+}
+
+func (c *compiler) readSecret(namespace string, ref *v1alpha1.SecretKeyRef, path string) (Key, *Problem) {
+	secret, found := c.in.Secrets[Name{namespace, ref.Name}]
+	if !found {
+		return Key{}, &Problem{
+			v1alpha1.ReasonSecretNotFound, path + ".name",
+			fmt.Sprintf("There is no Secret %s in namespace %s.", ref.Name, namespace),
+		}
+	}
+	if !secret.Labelled {
+		return Key{}, &Problem{
+			v1alpha1.ReasonSecretNotLabelled, path + ".name",
+			fmt.Sprintf("Secret %s may not be read: label it %s=true.", ref.Name, v1alpha1.SecretLabel),
+		}
+	}
+	key, found := secret.Keys[ref.Key]
+	switch {
+	case !found:
+		return key, &Problem{v1alpha1.ReasonSecretNotFound, path + ".key", fmt.Sprintf("Secret %s has no key %s.", ref.Name, ref.Key)}
+	case key.Empty:
+		return key, &Problem{v1alpha1.ReasonKeyEmpty, path + ".key", fmt.Sprintf("Key %s of Secret %s is empty.", ref.Key, ref.Name)}
+	case key.Invalid:
+		return key, &Problem{
+			v1alpha1.ReasonKeyInvalid, path + ".key",
+			fmt.Sprintf("Key %s of Secret %s holds white space, a comma or characters other than ASCII, which no client can send in a header.", ref.Key, ref.Name),
+		}
+	}
+	return key, nil
+}
+
+func (c *compiler) checkKeys(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) []Problem {
+	var problems []Problem
+	name := nameOf(&q.ObjectMeta)
+	for i := range q.Spec.Keys {
+		k := &q.Spec.Keys[i]
+		d, p := c.digest(q, k)
+		if p == nil && claims[d] != name {
+			p = &Problem{
+				v1alpha1.ReasonKeyClaimed, fmt.Sprintf("spec.keys[name=%s]", k.Name),
+				"Another ApiKeyQuota, which goes first, holds the same API key" + ownNamespace(claims[d], name) + "; a key can belong to one quota only.",
+			}
+		}
+		if p != nil {
+			problems = append(problems, *p)
+		}
+	}
+	return problems
+}
+
+// ownNamespace names the other quota only to those who may see it.
+func ownNamespace(other, self Name) string {
+	if other.Namespace != self.Namespace {
+		return ""
+	}
+	return " (" + other.String() + ")"
+}

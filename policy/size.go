@@ -1,0 +1,119 @@
+package policy
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+)
+
+// MaxLimits is the largest number of limits that may hold for one request: more do not fit into a lease.
+const MaxLimits = 32
+
+// checkSize says whether a request of the holder could meet more limits than a lease carries.
+func (c *compiler) checkSize(h *Holder, t *tier, path string) *Problem {
+	if c.mentioned(h) <= MaxLimits {
+		return nil
+	}
+	n := c.mostLimits(h, t)
+	if n <= MaxLimits {
+		return nil
+	}
+	return &Problem{
+		v1alpha1.ReasonTooManyLimits, path,
+		fmt.Sprintf("A request could meet %d limits at once, and %d is the most; remove limits from the tier, the model, the user or the quota.", n, MaxLimits),
+	}
+}
+
+// pairs is the sets of pairs that an object mentions, by bit, over everything and in any resource, class or model.
+type pairs struct{ all, resource, model uint32 }
+
+func (p pairs) or(q pairs) pairs {
+	return pairs{p.all | q.all, p.resource | q.resource, p.model | q.model}
+}
+
+func (p pairs) count() int {
+	return bits.OnesCount32(p.all) + bits.OnesCount32(p.resource) + bits.OnesCount32(p.model)
+}
+
+func bitsOf(rules []rule) (set uint32) {
+	for _, ru := range rules {
+		set |= ru.pair.bit()
+	}
+	return set
+}
+
+// mentioned is a number of limits that a request of the holder cannot exceed. It costs next to nothing, and for most
+// holders it is small enough.
+func (c *compiler) mentioned(h *Holder) int {
+	p := pairs{model: c.perKey}
+	for _, rs := range h.sources {
+		p = p.or(rs.pairs)
+	}
+	n := p.count() + c.shared
+	if h.user != nil {
+		n += h.user.rules.pairs.count()
+	}
+	return n
+}
+
+// measureModels notes what checkSize has to know of all ModelLimits.
+func (c *compiler) measureModels() {
+	c.groupNames = c.table.groups.names()
+	for _, name := range c.groupNames {
+		g, _ := c.table.groups.said(name)
+		c.perKey |= bitsOf(g.perKey)
+		n := len(g.shared)
+		if g.parent != nil {
+			n += len(g.parent.shared)
+		}
+		c.shared = max(c.shared, n)
+	}
+}
+
+// mostLimits is the largest number of limits that a request of the holder can meet. Holders without limits of their own
+// have it in common with all such holders of their tier and user.
+func (c *compiler) mostLimits(h *Holder, t *tier) int {
+	key := plan{t, h.user}
+	plain := len(h.sources) == 1
+	if n, known := c.worst[key]; plain && known {
+		return n
+	}
+	sets := slices.Clone(h.sources)
+	if h.user != nil {
+		sets = append(sets, h.user.rules)
+	}
+	probe := *h
+	probe.probe = true
+	everywhere := c.limitsAt(&probe, point{})
+	byModel, byResource := everywhere, everywhere
+	for _, p := range c.models(sets...) {
+		byModel = max(byModel, c.limitsAt(&probe, p))
+	}
+	for _, rs := range sets {
+		for r := range rs.resources {
+			byResource = max(byResource, c.limitsAt(&probe, point{resource: r}))
+		}
+	}
+	n := byModel + byResource - everywhere
+	if plain {
+		c.worst[key] = n
+	}
+	return n
+}
+
+func (c *compiler) limitsAt(h *Holder, p point) (n int) {
+	for _, l := range c.table.Resolve(h, p.model, p.resource).Limits {
+		if l.Max != beyondAll {
+			n++
+		}
+	}
+	return n
+}
+
+// plan is what holders without limits of their own can have in common.
+type plan struct {
+	tier *tier
+	user *user
+}

@@ -1,0 +1,168 @@
+package policy
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// A Table is every limit in force. It is immutable and safe for concurrent use: a change makes a new Table.
+type Table struct {
+	keys     map[Digest]*Credential
+	quotas   map[Name]*Credential
+	gateways map[Name]*Gateway
+	groups   matcher[*group] // by the models that ModelLimits name
+	named    matcher[struct{}]
+	accepted Accepted
+	version  string
+}
+
+// Version is a hash of the content: equal Tables have equal versions, on every replica.
+func (t *Table) Version() string { return t.version }
+
+// Accepted is what a later compilation needs as its LastAccepted.
+func (t *Table) Accepted() Accepted { return t.accepted }
+
+// Lookup finds whose key has the digest. A digest that any ApiKeyQuota names is found, even one that must be refused.
+func (t *Table) Lookup(d Digest) (*Credential, bool) {
+	c, ok := t.keys[d]
+	return c, ok
+}
+
+// Quota finds an ApiKeyQuota by its name.
+func (t *Table) Quota(n Name) (*Credential, bool) {
+	c, ok := t.quotas[n]
+	return c, ok
+}
+
+// Gateway finds a QuotaGateway by "namespace/name".
+func (t *Table) Gateway(name string) (*Gateway, bool) {
+	namespace, name, _ := strings.Cut(name, "/")
+	g, ok := t.gateways[Name{namespace, name}]
+	return g, ok
+}
+
+// Standing says whether a key is honoured.
+type Standing uint8
+
+// The standings.
+const (
+	Active    Standing = iota
+	Suspended          // spec.desiredState is Suspended
+	Pending            // the quota was never accepted, so nobody knows what holds
+	Expired            // spec.expirationTime has passed
+)
+
+// A Credential is what a key stands for.
+type Credential struct {
+	Quota     Name
+	Namespace string
+	Holder    *Holder // nil while Pending
+	standing  Standing
+	expires   time.Time // zero: never
+	digests   []Digest  // of the keys that are the quota's, sorted
+}
+
+// Standing says whether the key is honoured at that time.
+func (c *Credential) Standing(now time.Time) Standing {
+	if c.standing == Active && !c.expires.IsZero() && !now.Before(c.expires) {
+		return Expired
+	}
+	return c.standing
+}
+
+// A Holder is one for whom limits are counted: an ApiKeyQuota, or a client address that a gateway assigned a tier.
+type Holder struct {
+	Name     string // "namespace/name" of the quota, or what describes the address
+	Tier     string
+	Priority int // 1 (Low) to 4 (Critical)
+
+	subject string
+	sources []*ruleset // what goes first in precedence stands first
+	both    bool       // no source replaces limits of another: they hold together
+	probe   bool       // for checks: Unlimited shows as a limit beyond all others, and limits have no Counter
+	user    *user
+}
+
+// user is what all keys of one user share.
+type user struct {
+	subject string
+	rules   *ruleset
+}
+
+// group is an accepted ModelLimit.
+type group struct {
+	name          string
+	class         string
+	resource      string
+	shared        []rule
+	perKey        []rule
+	parent        *group
+	defaultOutput int64
+}
+
+// model is what is known of a model that a request asks for.
+type model struct {
+	name  string
+	entry string // the name or pattern by which a ModelLimit knows it; empty if none does
+	group *group
+}
+
+func (t *Table) model(name string) model {
+	m := model{name: name}
+	if name != "" {
+		m.entry, m.group, _ = t.groups.find(name)
+	}
+	return m
+}
+
+// Resource is the resource that a ModelLimit says the model serves; empty if none says.
+func (t *Table) Resource(model string) string {
+	if g := t.model(model).group; g != nil {
+		return g.resource
+	}
+	return ""
+}
+
+// Canonical names the set of models that no object tells from the given one: the exact name or the longest pattern by
+// which any object calls it, or nothing. Resolve gives equal results for equal canonical names, so that results can be
+// kept by it, and clients who make up names cannot fill a cache.
+func (t *Table) Canonical(model string) string {
+	name, _, _ := t.named.find(model)
+	return name
+}
+
+// An Assigned is a tier that a gateway assigns to requests without a key of its own.
+type Assigned struct {
+	gateway Name
+	tier    *tier
+}
+
+// ClientNetwork is the address for which a client on an assigned tier is counted: its own, or the first of its /64 for
+// IPv6, within which a client picks addresses at will.
+func ClientNetwork(client netip.Addr) netip.Addr {
+	client = client.Unmap().WithZone("")
+	if client.Is6() {
+		return netip.PrefixFrom(client, 64).Masked().Addr()
+	}
+	return client
+}
+
+// Holder makes the holder for the network of a client.
+func (a *Assigned) Holder(client netip.Addr) *Holder {
+	network := ClientNetwork(client).String()
+	return &Holder{
+		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority,
+		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
+	}
+}
+
+// tier is an accepted RateLimitTier.
+type tier struct {
+	name     string
+	priority int
+	rules    *ruleset
+}
+
+// Gateways lists the gateways by name.
+func (t *Table) Gateways() []*Gateway { return sortedByName(t.gateways) }

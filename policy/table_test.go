@@ -1,0 +1,182 @@
+package policy_test
+
+import (
+	"bytes"
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/internal/golden"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// TestTheNameOfACounterStays holds the form of Limit.Counter: stores keep counts by it, so a new form loses every count.
+func TestTheNameOfACounterStays(t *testing.T) {
+	t.Parallel()
+	table, _, _ := compileCase(t, filepath.Join("testdata", "every-scope-holds-at-once"))
+	credential, _ := table.Quota(policy.Name{Namespace: "team-a", Name: "app"})
+	var got []string
+	for _, l := range table.Resolve(credential.Holder, "gpt-4o", "chat").Limits {
+		got = append(got, l.Counter)
+	}
+	want := []string{
+		`Key "team-a/app" "" Requests Minute FixedWindow`,
+		`KeyResource "team-a/app" "chat" Requests Minute FixedWindow`,
+		`KeyModel "team-a/app" "model:gpt-*" Requests Minute FixedWindow`,
+		`User "team-a/ann@example.com" "" Requests Minute FixedWindow`,
+		`UserResource "team-a/ann@example.com" "chat" Requests Minute FixedWindow`,
+		`UserModel "team-a/ann@example.com" "model:gpt-*" Requests Minute FixedWindow`,
+		`ModelShared "gpt" "" Requests Minute FixedWindow`,
+		`ModelShared "gpt" "" ConcurrentRequests  FixedWindow`,
+		`ModelShared "all" "" Requests Minute FixedWindow`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("counters (-want +got):\n%s", diff)
+	}
+}
+
+// TestNobodyPosesAsAnother gives users and models names that end one part of a counter's name and begin another.
+func TestNobodyPosesAsAnother(t *testing.T) {
+	t.Parallel()
+	counters := map[string]string{}
+	for _, user := range []string{`a`, `a" "`, `a" "model:b`, `a\`, `a\"`, "a\x00", "a\n", "ä"} {
+		for _, model := range []string{`b`, `b" `, `" "b`, `b\`} {
+			limits := *limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 1)
+			in := single(v1alpha1.KeyLimits{}, v1alpha1.RateLimitTierSpec{}, nil)
+			in.Quotas[0].Spec.User = user
+			in.Users = []v1alpha1.UserQuota{{Spec: v1alpha1.UserQuotaSpec{
+				User: user, KeyLimits: v1alpha1.KeyLimits{Models: []v1alpha1.ModelLimits{{Model: model, Limits: limits}}},
+			}}}
+			in.Users[0].Namespace = "team-a"
+			table, _ := policy.Compile(in)
+			got := table.Resolve(holder(table), model, "").Limits
+			if len(got) != 1 {
+				t.Fatalf("user %q, model %q: got %d limits, want 1", user, model, len(got))
+			}
+			who := user + " | " + model
+			if other, taken := counters[got[0].Counter]; taken {
+				t.Errorf("%q and %q share the counter %s", who, other, got[0].Counter)
+			}
+			counters[got[0].Counter] = who
+		}
+	}
+}
+
+// TestNoKeyIsShown looks for API keys in everything that a compilation of the golden cases hands out.
+func TestNoKeyIsShown(t *testing.T) {
+	t.Parallel()
+	for _, name := range golden.Cases(t, "testdata", "in.yaml") {
+		table, _, verdicts := compileCase(t, filepath.Join("testdata", name))
+		for what, v := range map[string]any{"table": table, "verdicts": verdicts, "accepted": table.Accepted()} {
+			if shown := line(t, v); bytes.Contains([]byte(shown), []byte("sk-")) {
+				t.Errorf("case %s: the %s show an API key: %s", name, what, shown)
+			}
+		}
+	}
+}
+
+func TestInherit(t *testing.T) {
+	t.Parallel()
+	quota := func(user string) policy.AcceptedQuota { return policy.AcceptedQuota{User: user} }
+	earlier := policy.Accepted{
+		Quotas:   map[string]policy.AcceptedQuota{"a/both": quota("old"), "a/gone": quota("old")},
+		Gateways: map[string]policy.AcceptedGateway{"a/gone": {}},
+	}
+	for name, tc := range map[string]struct {
+		have map[string]policy.AcceptedQuota
+		want map[string]policy.AcceptedQuota
+	}{
+		"own ones stay": {
+			map[string]policy.AcceptedQuota{"a/both": quota("new"), "a/own": quota("new")},
+			map[string]policy.AcceptedQuota{"a/both": quota("new"), "a/own": quota("new"), "a/gone": quota("old")},
+		},
+		"nothing yet": {nil, earlier.Quotas},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := policy.Accepted{Quotas: tc.have}
+			a.Inherit(earlier)
+			if diff := cmp.Diff(tc.want, a.Quotas); diff != "" {
+				t.Errorf("quotas (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(earlier.Gateways, a.Gateways); diff != "" {
+				t.Errorf("gateways (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestInheritLeavesTheTableAlone: a Table is immutable, also by way of what it hands out.
+func TestInheritLeavesTheTableAlone(t *testing.T) {
+	t.Parallel()
+	table, _ := policy.Compile(single(v1alpha1.KeyLimits{}, v1alpha1.RateLimitTierSpec{}, nil))
+	before := line(t, table.Accepted())
+	a := table.Accepted()
+	a.Inherit(policy.Accepted{Quotas: map[string]policy.AcceptedQuota{"a/gone": {}}})
+	if diff := cmp.Diff(before, line(t, table.Accepted())); diff != "" {
+		t.Errorf("accepted (-before +after):\n%s", diff)
+	}
+}
+
+func TestClientNetwork(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"203.0.113.9":          "203.0.113.9",
+		"::ffff:203.0.113.9":   "203.0.113.9",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::",
+		"fe80::1%eth0":         "fe80::",
+		"::1":                  "::",
+	} {
+		if got := policy.ClientNetwork(netip.MustParseAddr(address)).String(); got != want {
+			t.Errorf("%s: got %s, want %s", address, got, want)
+		}
+	}
+	if got := policy.ClientNetwork(netip.Addr{}); got.IsValid() {
+		t.Errorf("no address: got %s", got)
+	}
+}
+
+func TestKeyIn(t *testing.T) {
+	t.Parallel()
+	bearer, bare := policy.KeySource{Header: "authorization", Prefix: "Bearer "}, policy.KeySource{Header: "x-api-key"}
+	for name, tc := range map[string]struct {
+		source policy.KeySource
+		value  string
+		want   string // empty: no key
+	}{
+		"after the prefix":           {bearer, "Bearer sk-1", "sk-1"},
+		"after the prefix in case":   {bearer, "bEARER sk-1", "sk-1"},
+		"white space around":         {bearer, " Bearer   sk-1\t", "sk-1"},
+		"another scheme":             {bearer, "Basic sk-1", ""},
+		"no prefix":                  {bearer, "sk-1", ""},
+		"nothing after the prefix":   {bearer, "Bearer ", ""},
+		"a prefix run into the key":  {bearer, "Bearersk-1", ""},
+		"a letter that folds to one": {policy.KeySource{Prefix: "Key "}, "\u212aey sk-1", ""},
+		"without prefix":             {bare, " sk-1 ", "sk-1"},
+		"empty":                      {bare, "", ""},
+		"nothing but white space":    {bare, " \t", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, ok := tc.source.KeyIn(tc.value)
+			if got != tc.want || ok != (tc.want != "") {
+				t.Errorf("got %q, %t, want %q", got, ok, tc.want)
+			}
+		})
+	}
+}
+
+func TestGatewaysAreListedByName(t *testing.T) {
+	t.Parallel()
+	table, _, _ := compileCase(t, filepath.Join("testdata", "a-gateway-serves-the-keys-it-allows"))
+	var got []string
+	for _, g := range table.Gateways() {
+		got = append(got, g.Name.String())
+	}
+	if diff := cmp.Diff([]string{"edge/all", "edge/by-name", "edge/paid", "edge/same", "edge/unsaid"}, got); diff != "" {
+		t.Errorf("gateways (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,236 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+)
+
+func checkSelector(s *metav1.LabelSelector, path string) []Problem {
+	if _, err := metav1.LabelSelectorAsSelector(s); err != nil {
+		return []Problem{{v1alpha1.ReasonInvalidSelector, path, fmt.Sprintf("The selector cannot be evaluated: %v.", err)}}
+	}
+	return nil
+}
+
+// selects reports whether a valid selector matches the namespace. Every namespace has the label that the API server gives
+// it, also where namespaces come from files.
+func (c *compiler) selects(s *metav1.LabelSelector, namespace string) bool {
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return false
+	}
+	set := labels.Set{"kubernetes.io/metadata.name": namespace}
+	return selector.Matches(labels.Merge(c.namespaces[namespace].Labels, set))
+}
+
+// use is that of a tier by a namespace.
+type use struct{ tier, namespace string }
+
+func (c *compiler) permits(t *v1alpha1.RateLimitTier, namespace string) bool {
+	n := t.Spec.AllowedNamespaces
+	if n == nil {
+		return true
+	}
+	switch n.From {
+	case v1alpha1.TierNamespacesAll:
+		return true
+	case v1alpha1.TierNamespacesSelector:
+		u := use{t.Name, namespace}
+		if _, known := c.permitted[u]; !known {
+			c.permitted[u] = c.selects(n.Selector, namespace)
+		}
+		return c.permitted[u]
+	default:
+		return false
+	}
+}
+
+// checkTier says why an object of the namespace cannot use the tier.
+func (c *compiler) checkTier(namespace, name, path string) []Problem {
+	t, found := c.tiers[name]
+	switch {
+	case !found:
+		return []Problem{{v1alpha1.ReasonTierNotFound, path, fmt.Sprintf("There is no accepted RateLimitTier %s.", name)}}
+	case !c.permits(t, namespace):
+		return []Problem{{
+			v1alpha1.ReasonTierNotPermitted, path,
+			fmt.Sprintf("RateLimitTier %s does not allow namespace %s; see its spec.allowedNamespaces.", name, namespace),
+		}}
+	}
+	return nil
+}
+
+// checkOverrides holds the limits of a quota against the keyOverrides of its tier.
+func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverrides) *Problem {
+	if len(h.sources) == 1 || allowed == v1alpha1.KeyOverridesAny {
+		return nil
+	}
+	if allowed == v1alpha1.KeyOverridesNone {
+		return &Problem{
+			v1alpha1.ReasonOverrideNotPermitted, "spec",
+			fmt.Sprintf("RateLimitTier %s lets no key set limits of its own (keyOverrides: None).", t.name),
+		}
+	}
+	base, field := c.loosened(h, t)
+	if base == nil {
+		return nil
+	}
+	return &Problem{
+		v1alpha1.ReasonOverrideNotPermitted, field,
+		fmt.Sprintf("This allows more than %d %s, which %s %s sets in %s, and RateLimitTier %s lets keys only lower limits (keyOverrides: Lower).",
+			base.Max, base.Pair, base.Origin.Kind, base.Origin.Name, base.Origin.Field, t.name),
+	}
+}
+
+// loosened finds a limit that would hold without the quota's own and beyond which the quota's own would let more pass:
+// because it is lifted, because a larger one takes its place, or because several counters take the place of one that are
+// together larger. It returns the limit and the field of the quota that is to blame.
+//
+// It tries every model that any object tells from others, so that no pattern or class slips past the tier's exact names.
+func (c *compiler) loosened(h *Holder, t *tier) (*Limit, string) {
+	own := h.sources[0]
+	full := &Holder{sources: h.sources, probe: true}
+	replaced := map[slot]*replacement{}
+	for _, p := range c.touched(own, t.rules) {
+		bare := c.bareLimits(t, own, p)
+		with := bare
+		if c.speaksAt(own, p) {
+			with = c.table.Resolve(full, p.model, p.resource).Limits
+		}
+		for _, base := range bare {
+			if base.Scope != p.scope() || base.Max == beyondAll {
+				continue
+			}
+			i := slices.IndexFunc(with, func(l Limit) bool { return l.Scope == base.Scope && l.Pair == base.Pair })
+			s := slot{base.Scope, base.Pair, base.Entry}
+			if replaced[s] == nil {
+				replaced[s] = &replacement{by: map[string]int64{}}
+			}
+			if r := replaced[s]; r.add(with[i]) > base.Max {
+				return &base, r.field
+			}
+		}
+	}
+	return nil, ""
+}
+
+// bareLimits are the limits of the tier without the quota's own. Those at models that others name too are kept.
+func (c *compiler) bareLimits(t *tier, own *ruleset, p point) []Limit {
+	if known, ok := c.bare[t][p.model]; ok && p.model != "" {
+		return known
+	}
+	limits := c.table.Resolve(&Holder{sources: []*ruleset{t.rules}, probe: true}, p.model, p.resource).Limits
+	if _, mine := own.models.said(p.name); p.model != "" && !mine {
+		if c.bare[t] == nil {
+			c.bare[t] = map[string][]Limit{}
+		}
+		c.bare[t][p.model] = limits
+	}
+	return limits
+}
+
+// speaksAt reports whether the rules say anything about the requests of a touched point.
+func (c *compiler) speaksAt(own *ruleset, p point) bool {
+	if p.model == "" {
+		return true
+	}
+	if _, _, found := own.models.find(p.model); found {
+		return true
+	}
+	g := c.table.model(p.model).group
+	if g == nil {
+		return false
+	}
+	_, found := own.classes[g.class]
+	return found
+}
+
+// slot tells the counters of one holder apart.
+type slot struct {
+	scope Scope
+	pair  Pair
+	entry string
+}
+
+// replacement is the counters that take the place of one, all of its scope and pair.
+type replacement struct {
+	by    map[string]int64 // by entry, the largest max of each
+	field string           // of the quota's limit among them
+}
+
+// add notes one of the counters and returns how much they allow together.
+func (r *replacement) add(l Limit) (sum int64) {
+	r.by[l.Entry] = max(r.by[l.Entry], l.Max)
+	if l.Origin.Kind == KindQuota {
+		r.field = l.Origin.Field
+	}
+	for _, m := range r.by {
+		sum += m
+	}
+	return sum
+}
+
+// A point stands for all requests that no object tells apart. Limits by model do not depend on the resource, nor the other
+// way round, so a point need not have both.
+type point struct {
+	name     string // of the models, or the pattern
+	model    string // one of them
+	resource string
+}
+
+// scope is the scope of a key's limits for which the point stands.
+func (p point) scope() Scope {
+	switch {
+	case p.model != "":
+		return ScopeKeyModel
+	case p.resource != "":
+		return ScopeKeyResource
+	default:
+		return ScopeKey
+	}
+}
+
+// touched lists the points at which a quota's own limits can change what its tier says: everywhere or nowhere for what
+// holds over everything, its own resources, and every model as soon as it says something about models, because those
+// that it leaves out go on with counters that the others shared.
+func (c *compiler) touched(own, tier *ruleset) (points []point) {
+	if len(own.all) > 0 {
+		points = append(points, point{})
+	}
+	for _, r := range slices.Sorted(maps.Keys(own.resources)) {
+		points = append(points, point{resource: r})
+	}
+	if len(own.classes) > 0 || own.models.len() > 0 {
+		points = append(points, c.models(own, tier)...)
+	}
+	return points
+}
+
+// models lists models that any of the rulesets or the ModelLimits tell apart.
+func (c *compiler) models(sets ...*ruleset) []point {
+	names := slices.Clone(c.groupNames)
+	for _, rs := range sets {
+		names = append(names, rs.models.names()...)
+	}
+	slices.Sort(names)
+	var points []point
+	for _, n := range slices.Compact(names) {
+		points = append(points, point{name: n, model: example(n)})
+	}
+	return points
+}
+
+// example returns a model that matches the name or pattern, and no longer pattern: no object can hold a byte that is not
+// UTF-8.
+func example(name string) string {
+	if name[len(name)-1] != '*' {
+		return name
+	}
+	return name[:len(name)-1] + "\xff"
+}
