@@ -1,0 +1,154 @@
+// Package countertest holds every store of counters to the promises of package counter, by examples and by comparison
+// with a model that is too simple to be wrong.
+package countertest
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+)
+
+// Run tests the stores that open returns, which must be empty. No test waits, because no store may read a clock of its
+// own. For one store time goes back by less than a minute, so that a store may forget what was long ago.
+func Run(t *testing.T, open func(*testing.T) counter.Store) {
+	t.Helper()
+	for name, test := range map[string]func(*fixture){
+		"AllOrNothing":                  allOrNothing,
+		"HitsOfZeroTakeNothing":         hitsOfZeroTakeNothing,
+		"MaxOfZeroAdmitsNothing":        maxOfZeroAdmitsNothing,
+		"CountsNeverOverflow":           countsNeverOverflow,
+		"AnEmptySetAdmits":              anEmptySetAdmits,
+		"ASetHoldsMaxLimits":            aSetHoldsMaxLimits,
+		"OpenPanicsForAWrongSet":        openPanicsForAWrongSet,
+		"SetsShareACounter":             setsShareACounter,
+		"PeekChangesNothing":            peekChangesNothing,
+		"WindowsFollowTheCalendar":      windowsFollowTheCalendar,
+		"WindowsOnlyMoveForward":        windowsOnlyMoveForward,
+		"ARefusalMovesNoWindow":         aRefusalMovesNoWindow,
+		"SettleCorrectsTheWindow":       settleCorrectsTheWindow,
+		"SettleSparesALaterWindow":      settleSparesALaterWindow,
+		"SettleOfALostCounter":          settleOfALostCounter,
+		"SlotsAreFreedBySettle":         slotsAreFreedBySettle,
+		"SlotsAreFreedByExpiry":         slotsAreFreedByExpiry,
+		"SlotsAreTakenWithTheRest":      slotsAreTakenWithTheRest,
+		"RenewExtends":                  renewExtends,
+		"RenewTakesAgainAboveMax":       renewTakesAgainAboveMax,
+		"RenewRefusesWhatWasSettled":    renewRefusesWhatWasSettled,
+		"ASettledLeaseIsForgottenLater": aSettledLeaseIsForgottenLater,
+		"AgreesWithTheModel":            agreesWithTheModel,
+		"CrowdIsAdmittedOneByOne":       crowdIsAdmittedOneByOne,
+		"CrowdLeavesWhatWasUsed":        crowdLeavesWhatWasUsed,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(&fixture{T: t, open: open, store: open(t)})
+		})
+	}
+}
+
+// noon is when most examples begin: in the middle of each window.
+var noon = time.Date(2024, time.February, 14, 12, 30, 30, 500_000_000, time.UTC)
+
+// leases are numbered through the whole process, so that none is used twice.
+var leases atomic.Uint64
+
+func newLease() counter.LeaseID {
+	var l counter.LeaseID
+	binary.BigEndian.PutUint64(l[:], leases.Add(1))
+	return l
+}
+
+// keys are numbered as well.
+var keys atomic.Uint64
+
+func newKey() counter.Key {
+	digest := sha256.Sum256(binary.BigEndian.AppendUint64(nil, keys.Add(1)))
+	return counter.Key(digest[:len(counter.Key{})])
+}
+
+// limit returns a limit on a counter that nobody else uses.
+func limit(window counter.Window, most int64) counter.Limit {
+	return counter.Limit{Key: newKey(), Window: window, Max: most}
+}
+
+// A fixture is one test of one store. Its methods fail the test when the store does.
+type fixture struct {
+	*testing.T
+	open  func(*testing.T) counter.Store
+	store counter.Store
+}
+
+// acquire takes hits at now, with slots for half a minute.
+func (f *fixture) acquire(set counter.Set, now time.Time, hits ...int64) (counter.LeaseID, bool, []counter.Count) {
+	f.Helper()
+	lease, counts := newLease(), make([]counter.Count, len(hits))
+	ok, err := set.Acquire(f.Context(), now, lease, now.Add(30*time.Second), hits, counts)
+	if err != nil {
+		f.Fatalf("Acquire: %v", err)
+	}
+	return lease, ok, counts
+}
+
+// take is an acquire that must be admitted.
+func (f *fixture) take(set counter.Set, now time.Time, hits ...int64) counter.LeaseID {
+	f.Helper()
+	lease, ok, counts := f.acquire(set, now, hits...)
+	if !ok {
+		f.Fatalf("at %v %v hits are refused, want them taken; counts are %v", now, hits, counts)
+	}
+	return lease
+}
+
+// refuse is an acquire that must not be admitted.
+func (f *fixture) refuse(set counter.Set, now time.Time, hits ...int64) {
+	f.Helper()
+	if _, ok, counts := f.acquire(set, now, hits...); ok {
+		f.Fatalf("at %v %v hits are taken, want them refused; counts are %v", now, hits, counts)
+	}
+}
+
+func (f *fixture) settle(now time.Time, lease counter.LeaseID, taken time.Time, charges ...counter.Charge) {
+	f.Helper()
+	err := f.store.Settle(f.Context(), now, counter.Settlement{Lease: lease, Taken: taken, Charges: charges})
+	if err != nil {
+		f.Fatalf("Settle: %v", err)
+	}
+}
+
+func (f *fixture) renew(now time.Time, lease counter.LeaseID, expiry time.Time, l counter.Limit) {
+	f.Helper()
+	if err := f.store.Renew(f.Context(), now, lease, []counter.Key{l.Key}, expiry); err != nil {
+		f.Fatalf("Renew: %v", err)
+	}
+}
+
+func (f *fixture) peek(now time.Time, limits ...counter.Limit) []counter.Count {
+	f.Helper()
+	counts := make([]counter.Count, len(limits))
+	if err := f.store.Peek(f.Context(), now, limits, counts); err != nil {
+		f.Fatalf("Peek: %v", err)
+	}
+	return counts
+}
+
+// wantUsed checks what the counters hold.
+func (f *fixture) wantUsed(now time.Time, limits []counter.Limit, want ...int64) {
+	f.Helper()
+	if diff := cmp.Diff(want, used(f.peek(now, limits...))); diff != "" {
+		f.Fatalf("counters at %v (-want +got):\n%s", now, diff)
+	}
+}
+
+func used(counts []counter.Count) []int64 {
+	n := make([]int64, len(counts))
+	for i, c := range counts {
+		n[i] = c.Used
+	}
+	return n
+}

@@ -1,0 +1,122 @@
+package countertest
+
+import (
+	"time"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+)
+
+func free(l counter.Limit) counter.Charge { return counter.Charge{Key: l.Key, Window: counter.InUse} }
+
+func slotsAreFreedBySettle(f *fixture) {
+	l := limit(counter.InUse, 2)
+	set := f.store.Open([]counter.Limit{l})
+	first := f.take(set, noon, 1)
+	f.take(set, noon, 1)
+	f.refuse(set, noon, 1)
+	f.wantUsed(noon, []counter.Limit{l}, 2)
+
+	f.settle(noon, first, noon, free(l))
+	f.wantUsed(noon, []counter.Limit{l}, 1)
+	f.take(set, noon, 1)
+	f.wantUsed(noon, []counter.Limit{l}, 2)
+	f.settle(noon, newLease(), noon, free(l)) // a lease that holds no slot frees none
+	f.refuse(set, noon, 1)
+}
+
+func slotsAreFreedByExpiry(f *fixture) {
+	l := limit(counter.InUse, 2)
+	set := f.store.Open([]counter.Limit{l})
+	f.take(set, noon, 1)
+	f.take(set, noon.Add(time.Second), 1)
+	expiry := noon.Add(30 * time.Second)
+	f.refuse(set, expiry.Add(-1), 1)
+	f.wantUsed(expiry.Add(-1), []counter.Limit{l}, 2)
+	f.wantUsed(expiry, []counter.Limit{l}, 1)
+	f.take(set, expiry, 1)
+	f.refuse(set, expiry, 1)
+	f.wantUsed(expiry.Add(50*time.Second), []counter.Limit{l}, 0)
+
+	// The counter has moved on: a clock that is behind brings no slot back, and none of those that are held is lost.
+	f.wantUsed(expiry.Add(-time.Second), []counter.Limit{l}, 2)
+	f.refuse(set, expiry.Add(-time.Second), 1)
+}
+
+func slotsAreTakenWithTheRest(f *fixture) {
+	limits := []counter.Limit{limit(counter.InUse, 1), limit(counter.Minute, 2), limit(counter.InUse, 5)}
+	set := f.store.Open(limits)
+	lease := f.take(set, noon, 1, 1, 1)
+	f.refuse(set, noon, 1, 1, 1)
+	f.wantUsed(noon, limits, 1, 1, 1)
+	f.settle(noon, lease, noon, free(limits[0]), counter.Charge{Key: limits[1].Key, Window: counter.Minute, Charged: 1, Used: 2}, free(limits[2]))
+	f.refuse(set, noon, 1, 1, 1)
+	f.wantUsed(noon, limits, 0, 2, 0)
+}
+
+func renewExtends(f *fixture) {
+	l := limit(counter.InUse, 1)
+	set := f.store.Open([]counter.Limit{l})
+	lease := f.take(set, noon, 1)
+	expiry := noon.Add(45 * time.Second)
+	f.renew(noon.Add(10*time.Second), lease, expiry, l)
+	f.renew(noon.Add(11*time.Second), lease, noon.Add(20*time.Second), l) // shortens nothing
+	f.refuse(set, expiry.Add(-1), 1)
+	f.wantUsed(expiry.Add(-1), []counter.Limit{l}, 1)
+	f.take(set, expiry, 1)
+}
+
+func renewTakesAgainAboveMax(f *fixture) {
+	l := limit(counter.InUse, 1)
+	set := f.store.Open([]counter.Limit{l})
+	late := f.take(set, noon, 1)
+	now := noon.Add(31 * time.Second)
+	current := f.take(set, now, 1)
+
+	f.renew(now, late, now.Add(30*time.Second), l)
+	f.wantUsed(now, []counter.Limit{l}, 2)
+	unheardOf := newLease() // of a store that was restarted since
+	f.renew(now, unheardOf, now.Add(30*time.Second), l)
+	f.wantUsed(now, []counter.Limit{l}, 3)
+
+	f.settle(now, current, now, free(l))
+	f.settle(now, late, noon, free(l))
+	f.refuse(set, now, 1)
+	f.settle(now, unheardOf, noon, free(l))
+	f.take(set, now, 1)
+}
+
+func renewRefusesWhatWasSettled(f *fixture) {
+	l := limit(counter.InUse, 1)
+	set := f.store.Open([]counter.Limit{l})
+	held := f.take(set, noon, 1)
+	f.settle(noon.Add(time.Second), held, noon, free(l))
+	expired := f.take(set, noon.Add(time.Second), 1)
+	f.settle(noon.Add(time.Minute), expired, noon, free(l))
+	unheardOf := newLease()
+	f.settle(noon.Add(time.Minute), unheardOf, noon, free(l))
+
+	for _, lease := range []counter.LeaseID{expired, unheardOf} {
+		for _, late := range []time.Duration{-time.Second, 0, time.Second, counter.Remember - 1} {
+			now := noon.Add(time.Minute + late)
+			f.renew(now, lease, now.Add(30*time.Second), l)
+			f.wantUsed(now, []counter.Limit{l}, 0)
+		}
+	}
+}
+
+// aSettledLeaseIsForgottenLater although many others were settled meanwhile, and not a moment too early.
+func aSettledLeaseIsForgottenLater(f *fixture) {
+	l := limit(counter.InUse, 1)
+	const every = time.Second
+	settled := map[time.Duration]counter.LeaseID{}
+	for since := time.Duration(0); since < 90*time.Second; since += every {
+		now := noon.Add(since)
+		settled[since] = newLease()
+		f.settle(now, settled[since], now, free(l))
+		f.renew(now, settled[max(0, since-counter.Remember+every)], now.Add(time.Second), l)
+		f.wantUsed(now, []counter.Limit{l}, 0)
+	}
+	now := noon.Add(90 * time.Second)
+	f.renew(now, settled[90*time.Second-counter.Remember], now.Add(time.Second), l)
+	f.wantUsed(now, []counter.Limit{l}, 1)
+}

@@ -1,0 +1,423 @@
+package memory_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
+	"pgregory.net/rapid"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/counter/memory"
+)
+
+// childFile names the counter file of a process that TestKilledProcess starts.
+const childFile = "TIERKEEPER_TEST_COUNTER_FILE"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(childFile); path != "" {
+		os.Exit(child(path))
+	}
+	os.Exit(m.Run())
+}
+
+func load(t *testing.T, path string, now time.Time) *memory.Store {
+	t.Helper()
+	store, err := memory.Load(path, now)
+	if err != nil {
+		t.Fatalf("Load: %v", err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	return store
+}
+
+func flush(t *testing.T, store *memory.Store, now time.Time) {
+	t.Helper()
+	if err := store.Flush(now); err != nil {
+		t.Fatalf("Flush: %v", err)
+	}
+}
+
+// stop flushes and closes, as a process does that is asked to end.
+func stop(t *testing.T, store *memory.Store, now time.Time) {
+	t.Helper()
+	flush(t, store, now)
+	if err := store.Close(); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+}
+
+func newPath(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(t.TempDir(), "counters.db")
+}
+
+// edit opens the file as a database, and has do change the bucket of the counters.
+func edit(t *testing.T, path string, do func(*bbolt.Bucket) error) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		t.Fatalf("opening %s: %v", path, err)
+	}
+	if err := db.Update(func(tx *bbolt.Tx) error { return do(tx.Bucket([]byte("counters"))) }); err != nil {
+		t.Fatalf("changing %s: %v", path, err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatalf("closing %s: %v", path, err)
+	}
+}
+
+// inFile returns the number of counters in the file.
+func inFile(t *testing.T, path string) int {
+	t.Helper()
+	n := 0
+	edit(t, path, func(b *bbolt.Bucket) error {
+		n = b.Stats().KeyN
+		return nil
+	})
+	return n
+}
+
+func TestCountsOutliveTheProcess(t *testing.T) {
+	t.Parallel()
+	path, limits := newPath(t), everyWindow()
+	store := load(t, path, noon)
+	set := store.Open(limits)
+	acquire(t, set, noon, limits)
+	flush(t, store, noon)
+	acquire(t, set, noon, limits)
+	settlement := counter.Settlement{Taken: noon, Charges: []counter.Charge{{Key: key(3), Window: counter.Hour, Charged: 1, Used: 9}}}
+	if err := store.Settle(t.Context(), noon, settlement); err != nil {
+		t.Fatalf("Settle: %v", err)
+	}
+	stop(t, store, noon)
+
+	// In the order Second, Minute, Hour, Day, Month, InUse.
+	for _, step := range []struct {
+		now  time.Time
+		want []int64
+	}{
+		{noon, []int64{0, 2, 10, 2, 2, 0}},
+		{noon.Add(time.Minute), []int64{0, 0, 10, 2, 2, 0}},
+		{noon.Add(time.Hour), []int64{0, 0, 0, 2, 2, 0}},
+		{noon.Add(24 * time.Hour), []int64{0, 0, 0, 0, 2, 0}},
+		{noon.Add(20 * 24 * time.Hour), []int64{0, 0, 0, 0, 0, 0}},
+	} {
+		store := load(t, path, step.now)
+		if diff := cmp.Diff(step.want, used(t, store, step.now, limits)); diff != "" {
+			t.Errorf("counters after a restart at %v (-want +got):\n%s", step.now, diff)
+		}
+		stop(t, store, step.now)
+	}
+	if n := inFile(t, path); n != 0 {
+		t.Errorf("%d counters remain in the file after all windows have ended", n)
+	}
+}
+
+// TestClockSetBack shows that a restart cures what a clock that was far ahead has left behind.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	path, limits := newPath(t), everyWindow()
+	ahead := noon.AddDate(10, 0, 0)
+	store := load(t, path, ahead)
+	acquire(t, store.Open(limits), ahead, limits)
+	stop(t, store, ahead)
+
+	store = load(t, path, noon)
+	if ok, counts := acquire(t, store.Open(limits), noon, limits); !ok || counts[1].Reset.After(noon.Add(time.Minute)) {
+		t.Errorf("ok %v, counts %v", ok, counts)
+	}
+}
+
+func TestFlushWritesChangesOnly(t *testing.T) {
+	t.Parallel()
+	path, limits := newPath(t), everyWindow()
+	store := load(t, path, noon)
+	set := store.Open(limits)
+	acquire(t, set, noon, limits)
+	flush(t, store, noon)
+	before := content(t, path)
+	flush(t, store, noon)
+	limits[0].Max = 0
+	acquire(t, store.Open(limits), noon, limits) // refused
+	flush(t, store, noon)
+	if !bytes.Equal(before, content(t, path)) {
+		t.Errorf("a flush without changes writes to the file")
+	}
+}
+
+func content(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path) //nolint:gosec // a file of this test
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestFlushTakesOutWhatIsOver(t *testing.T) {
+	t.Parallel()
+	path, limits := newPath(t), everyWindow()
+	store := load(t, path, noon)
+	some := store.Open(limits[1:3])
+	acquire(t, store.Open(limits), noon, limits)
+	flush(t, store, noon)
+	tomorrow := noon.Add(24 * time.Hour)
+	store.Sweep(tomorrow)
+	acquire(t, some, tomorrow, limits[1:3]) // the minute and the hour, opened again before the flush
+	stop(t, store, tomorrow)
+	if n := inFile(t, path); n != 3 {
+		t.Errorf("%d counters are in the file, want the minute, the hour and the month", n)
+	}
+	if diff := cmp.Diff([]int64{0, 1, 1, 0, 1, 0}, used(t, load(t, path, tomorrow), tomorrow, limits)); diff != "" {
+		t.Errorf("counters after a restart (-want +got):\n%s", diff)
+	}
+}
+
+// TestRestarts compares a store that is flushed, swept and restarted at random with one that lives on.
+func TestRestarts(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		path := filepath.Join(t.TempDir(), "counters.db")
+		now, limits := noon, everyWindow()[1:5]
+		living, mortal := memory.New(), load(t, path, now)
+		defer func() { _ = mortal.Close() }()
+		rt.Repeat(map[string]func(*rapid.T){
+			"": func(rt *rapid.T) {
+				if diff := cmp.Diff(used(t, living, now, limits), used(t, mortal, now, limits)); diff != "" {
+					rt.Fatalf("counters at %v (-want +got):\n%s", now, diff)
+				}
+			},
+			"acquire": func(rt *rapid.T) {
+				some := rapid.Permutation(limits).Draw(rt, "limits")[:rapid.IntRange(1, 4).Draw(rt, "size")]
+				want, _ := acquire(t, living.Open(some), now, some)
+				if ok, _ := acquire(t, mortal.Open(some), now, some); ok != want {
+					rt.Fatalf("Acquire is %v, want %v", ok, want)
+				}
+			},
+			"settle": func(rt *rapid.T) {
+				l := rapid.SampledFrom(limits).Draw(rt, "limit")
+				used := rapid.Int64Range(0, 3).Draw(rt, "used")
+				for _, s := range []counter.Store{living, mortal} {
+					settlement := counter.Settlement{Taken: now, Charges: []counter.Charge{{Key: l.Key, Window: l.Window, Charged: 1, Used: used}}}
+					if err := s.Settle(t.Context(), now, settlement); err != nil {
+						rt.Fatalf("Settle: %v", err)
+					}
+				}
+			},
+			"wait": func(rt *rapid.T) {
+				now = now.Add(rapid.SampledFrom([]time.Duration{
+					time.Second, time.Minute, 25 * time.Minute, time.Hour, 12 * time.Hour, 24 * time.Hour, 9 * 24 * time.Hour,
+				}).Draw(rt, "wait"))
+			},
+			"sweep":   func(*rapid.T) { mortal.Sweep(now) },
+			"flush":   func(*rapid.T) { flush(t, mortal, now) },
+			"restart": func(*rapid.T) { stop(t, mortal, now); mortal = load(t, path, now) },
+		})
+	})
+}
+
+// TestFlushWhileAcquiring loses nothing that changes while a flush is under way.
+func TestFlushWhileAcquiring(t *testing.T) {
+	t.Parallel()
+	path, limits := newPath(t), everyWindow()[1:5]
+	for i := range limits {
+		limits[i].Max = 1 << 40
+	}
+	store := load(t, path, noon)
+	var (
+		workers sync.WaitGroup
+		working atomic.Int64
+	)
+	const goroutines, each = 8, 2000
+	working.Store(goroutines)
+	for range goroutines {
+		workers.Go(func() {
+			defer working.Add(-1)
+			set := store.Open(limits)
+			for range each {
+				acquire(t, set, noon, limits)
+			}
+		})
+	}
+	for working.Load() > 0 {
+		flush(t, store, noon)
+	}
+	workers.Wait()
+	stop(t, store, noon)
+	want := []int64{goroutines * each, goroutines * each, goroutines * each, goroutines * each}
+	if diff := cmp.Diff(want, used(t, load(t, path, noon), noon, limits)); diff != "" {
+		t.Errorf("counters after a restart (-want +got):\n%s", diff)
+	}
+}
+
+// TestKilledProcess starts a process that flushes one hit, takes another and is killed.
+func TestKilledProcess(t *testing.T) {
+	t.Parallel()
+	path := newPath(t)
+	cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this test itself
+	cmd.Env = append(os.Environ(), childFile+"="+path)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stdin.Close() }()
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "flushed\n" {
+		t.Fatalf("the process says %q, %v", line, err)
+	}
+
+	_, err = memory.Load(path, noon)
+	want := "opening counter file " + path + ": another process holds it: is another tierkeeper running with this --data-dir?"
+	if err == nil || err.Error() != want {
+		t.Errorf("a second process gets the error\n%v\nwant\n%s", err, want)
+	}
+
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	if diff := cmp.Diff([]int64{0, 1, 1, 1, 1, 0}, used(t, load(t, path, noon), noon, everyWindow())); diff != "" {
+		t.Errorf("counters after the process was killed (-want +got):\n%s", diff)
+	}
+}
+
+func child(path string) int {
+	store, err := memory.Load(path, noon)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	limits := everyWindow()
+	set, counts := store.Open(limits), make([]counter.Count, len(limits))
+	for _, flush := range []bool{true, false} {
+		if ok, err := set.Acquire(context.Background(), noon, counter.LeaseID{}, noon.Add(time.Minute), []int64{1, 1, 1, 1, 1, 1}, counts); !ok || err != nil {
+			fmt.Fprintln(os.Stderr, "Acquire:", ok, err)
+			return 1
+		}
+		if flush {
+			if err := store.Flush(noon); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
+	}
+	fmt.Println("flushed")
+	_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed
+	return 0
+}
+
+// TestLoadRefuses wants an error that names the file and says what to do, and that what it says helps.
+func TestLoadRefuses(t *testing.T) {
+	t.Parallel()
+	const newer, damaged = "a newer tierkeeper wrote it", "it is damaged"
+	put := func(key, value string) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			t.Helper()
+			edit(t, path, func(b *bbolt.Bucket) error { return b.Put([]byte(key), []byte(value)) })
+		}
+	}
+	some := key(1)
+	for name, test := range map[string]struct {
+		spoil func(*testing.T, string)
+		want  string
+	}{
+		"a value of a newer version": {put(string(some[:]), "\x02 of another length"), newer},
+		"a file of a newer layout": {func(t *testing.T, path string) {
+			t.Helper()
+			edit(t, path, func(b *bbolt.Bucket) error { return b.Tx().Bucket([]byte("meta")).Put([]byte("layout"), []byte{2}) })
+		}, newer},
+		"a value that is none":         {put(string(some[:]), "\x01"), damaged},
+		"a key that is none":           {put("short", "\x01"), damaged},
+		"a text":                       {rewrite(func([]byte) []byte { return []byte(strings.Repeat("counters: none\n", 1000)) }), damaged},
+		"a short text":                 {rewrite(func([]byte) []byte { return []byte("counters: none\n") }), damaged},
+		"a file cut short":             {rewrite(func(b []byte) []byte { return b[:len(b)/2] }), damaged},
+		"a file cut short to its head": {rewrite(func(b []byte) []byte { return b[:3*os.Getpagesize()] }), damaged},
+		"a file without its head":      {rewrite(func(b []byte) []byte { return blank(b, 0, 2) }), damaged},
+		"a file with a head only":      {rewrite(func(b []byte) []byte { return blank(b, 2, len(b)/os.Getpagesize()) }), damaged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := newPath(t)
+			fill(t, path)
+			test.spoil(t, path)
+			_, err := memory.Load(path, noon)
+			if err == nil {
+				t.Fatalf("Load succeeds")
+			}
+			for _, want := range []string{path, test.want, "move it away to start with empty counters"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the error does not say %q: %v", want, err)
+				}
+			}
+			if err := os.Rename(path, path+".old"); err != nil {
+				t.Fatal(err)
+			}
+			load(t, path, noon)
+		})
+	}
+}
+
+// fill writes a file of many pages.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	store := load(t, path, noon)
+	for n := range uint64(1000) {
+		limits := independent(n, 10)
+		acquire(t, store.Open(limits), noon, limits)
+	}
+	stop(t, store, noon)
+}
+
+func rewrite(change func([]byte) []byte) func(*testing.T, string) {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		if err := os.WriteFile(path, change(content(t, path)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// blank overwrites pages with zeroes.
+func blank(b []byte, from, to int) []byte {
+	clear(b[from*os.Getpagesize() : to*os.Getpagesize()])
+	return b
+}
+
+func TestLoadNeedsTheFolder(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "missing", "counters.db")
+	_, err := memory.Load(path, noon)
+	if !errors.Is(err, os.ErrNotExist) || strings.Contains(err.Error(), "damaged") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestStoreWithoutFile(t *testing.T) {
+	t.Parallel()
+	store := memory.New()
+	flush(t, store, noon)
+	if err := store.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
