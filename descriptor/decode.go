@@ -1,6 +1,7 @@
 package descriptor
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -144,8 +145,8 @@ func count(s string) int64 {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return min(max(n, 0), maxCount)
 	}
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(f) || f < 0 {
+	f, err := strconv.ParseFloat(s, 64) // yields an infinity for what is out of its range
+	if err != nil && !errors.Is(err, strconv.ErrRange) || math.IsNaN(f) || f < 0 {
 		return 0
 	}
 	if f >= maxCount {

@@ -1,0 +1,153 @@
+package ratelimit_test
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tierkeeper/tierkeeper/counter/memory"
+	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/ratelimit"
+)
+
+// benchKeys is the number of keys that send in turn. At one request in benchStep, the slot of a key's last request has
+// expired when its next one comes, so that nothing grows.
+const (
+	benchKeys = 1000
+	benchStep = 36 * time.Millisecond
+)
+
+// sevenLimits are six rates, two of which all keys share, and a concurrency limit.
+func sevenLimits(model string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `
+tiers: {plan: {limits: {concurrency: {max: 20}, rates: [
+  {metric: Requests, per: Minute, max: 1000000000}, {metric: Tokens, per: Minute, max: 1000000000000},
+  {metric: Requests, per: Day, max: 1000000000}, {metric: Tokens, per: Day, max: 1000000000000}]}}}
+models: {large: {models: [%q], shared: {rates: [
+  {metric: Requests, per: Minute, max: 1000000000}, {metric: Tokens, per: Minute, max: 1000000000000}]}}}
+quotas:
+`, model)
+	for i := range benchKeys {
+		fmt.Fprintf(&b, "  team/%d: {tierRef: {name: plan}}\n", i)
+	}
+	return b.String()
+}
+
+// A load is a limiter and the requests that its keys send in turn.
+type load struct {
+	*ratelimit.Limiter
+
+	holders  []*policy.Holder
+	requests []*descriptor.Reserve
+	steps    atomic.Int64
+}
+
+func newLoad(tb testing.TB, model string) *load {
+	tb.Helper()
+	l := &load{}
+	l.Limiter = ratelimit.New(memory.New(), secret, ratelimit.WithClock(func() time.Time {
+		return start.Add(time.Duration(l.steps.Add(1)) * benchStep)
+	}))
+	table := compile(tb, sevenLimits(model), nil)
+	l.SetTable(table)
+	for i := range benchKeys {
+		request := chat(fmt.Sprintf("sk-%d", i))
+		request.InputBytes, request.MaxOutput = 2000, 500
+		l.requests = append(l.requests, request)
+		credential, known := table.Lookup(policy.HashKey([]byte(keyIn(request))))
+		if !known {
+			tb.Fatal("a key is unknown")
+		}
+		l.holders = append(l.holders, credential.Holder)
+		if n := len(table.Resolve(credential.Holder, request.Model, request.Resource).Limits); n != 7 {
+			tb.Fatalf("a request meets %d limits, want 7", n)
+		}
+	}
+	for i := range 3 * benchKeys {
+		l.reserve(tb, i)
+	}
+	return l
+}
+
+func (l *load) reserve(tb testing.TB, i int) ratelimit.Decision {
+	d, err := l.Reserve(tb.Context(), l.requests[i%benchKeys])
+	if err != nil || d.Status != 0 {
+		tb.Fatalf("got %+v and error %v", d, err)
+	}
+	return d
+}
+
+func (l *load) decide(tb testing.TB, d *ratelimit.Decider, i int) {
+	ok, err := d.Decide(tb.Context(), l.holders[i%benchKeys], l.requests[i%benchKeys])
+	if err != nil || !ok {
+		tb.Fatalf("admitted: %t, error %v", ok, err)
+	}
+}
+
+// BenchmarkDecision finds the plan of a request, whose limits are resolved, and takes six rates and a slot.
+func BenchmarkDecision(b *testing.B) {
+	for _, bench := range []struct{ name, model string }{{"exact", "gpt-5"}, {"pattern", "gpt-*"}} {
+		b.Run(bench.name, func(b *testing.B) {
+			l := newLoad(b, bench.model)
+			b.ReportAllocs()
+			d := ratelimit.NewDecider(l.Limiter)
+			for i := 0; b.Loop(); i++ {
+				l.decide(b, d, i)
+			}
+		})
+		b.Run(bench.name+"/parallel", func(b *testing.B) {
+			l := newLoad(b, bench.model)
+			b.ReportAllocs()
+			var senders atomic.Int64
+			b.RunParallel(func(pb *testing.PB) {
+				d := ratelimit.NewDecider(l.Limiter)
+				for i := int(senders.Add(benchKeys / 2)); pb.Next(); i++ {
+					l.decide(b, d, i)
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkReserve is a whole reserve: whose key it is, the decision, headers and lease.
+func BenchmarkReserve(b *testing.B) {
+	l := newLoad(b, "gpt-5")
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		l.reserve(b, i)
+	}
+}
+
+// BenchmarkSettle opens the lease of a request and corrects six rates and frees a slot.
+func BenchmarkSettle(b *testing.B) {
+	l := newLoad(b, "gpt-5")
+	leases := make([]string, benchKeys)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if i%benchKeys == 0 {
+			b.StopTimer()
+			for j := range leases {
+				leases[j] = l.reserve(b, j).Lease
+			}
+			b.StartTimer()
+		}
+		told := descriptor.Settle{Lease: leases[i%benchKeys], Code: 200, Reported: descriptor.Usage{Input: 480, Output: 210}}
+		if err := l.Settle(b.Context(), &told); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// AllocsPerRun counts what the whole process allocates, so this test runs alone.
+func TestADecisionAllocatesNothing(t *testing.T) {
+	l := newLoad(t, "gpt-5")
+	d := ratelimit.NewDecider(l.Limiter)
+	i := 0
+	if n := testing.AllocsPerRun(2*benchKeys, func() { l.decide(t, d, i); i++ }); n != 0 {
+		t.Errorf("a decision makes %v allocations, want none", n)
+	}
+}

@@ -1,0 +1,87 @@
+package ratelimit
+
+import (
+	"context"
+	"encoding/base64"
+	"time"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// KeyOf lets tests look at the counter of a limit in the store.
+var KeyOf = keyOf
+
+// MaxReserved is the most input, and the most output, that one request reserves.
+const MaxReserved = maxReserved
+
+// A Lease is what a sealed lease holds.
+type Lease struct {
+	ID            counter.LeaseID
+	Taken         time.Time
+	Protocol      descriptor.Protocol
+	Stream        bool
+	Input, Output int64
+	Charges       []Charge
+}
+
+// A Charge is what a lease says of one counter.
+type Charge struct {
+	Key     counter.Key
+	Metric  policy.Metric
+	Window  counter.Window
+	Charged int64
+}
+
+// A Sealer makes and reads leases as a Limiter of the secret does.
+type Sealer struct{ leases *leases }
+
+// NewSealer makes a Sealer.
+func NewSealer(secret []byte) *Sealer { return &Sealer{newLeases(secret)} }
+
+// Seal writes a lease as Reserve does.
+func (s *Sealer) Seal(l Lease) string {
+	p, t := &plan{}, &taken{amounts: amounts{l.Input, l.Output}}
+	for i, c := range l.Charges {
+		p.limits = append(p.limits, policy.Limit{Pair: policy.Pair{Metric: c.Metric}})
+		p.counters = append(p.counters, counter.Limit{Key: c.Key, Window: c.Window})
+		t.hits[i] = c.Charged
+	}
+	return s.leases.seal(p, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream}, t)
+}
+
+// Open reads a lease as Settle does.
+func (s *Sealer) Open(sealed string) (Lease, error) {
+	in, err := s.leases.open(sealed)
+	if err != nil {
+		return Lease{}, err
+	}
+	out := Lease{ID: in.id, Taken: in.taken, Protocol: in.protocol, Stream: in.stream, Input: in.amounts.input, Output: in.amounts.output}
+	for _, c := range in.charges {
+		out.Charges = append(out.Charges, Charge{c.key, c.metric, c.window, c.charged})
+	}
+	return out, nil
+}
+
+// Sign makes a lease of any content, whose signature is in order.
+func (s *Sealer) Sign(content []byte) string {
+	signer := s.leases.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
+	defer s.leases.signers.Put(signer)
+	return base64.RawURLEncoding.EncodeToString(append(content[:len(content):len(content)], signer.sign(content)...))
+}
+
+// A Decider is the part of Reserve that decides: it finds the plan of a request and charges it.
+type Decider struct {
+	limiter *Limiter
+	taken   taken
+}
+
+// NewDecider is for one goroutine.
+func NewDecider(l *Limiter) *Decider { return &Decider{limiter: l} }
+
+// Decide charges a request of the holder, and reports whether it fits.
+func (d *Decider) Decide(ctx context.Context, h *policy.Holder, r *descriptor.Reserve) (bool, error) {
+	p := d.limiter.epoch.Load().plan(h, r.Model, r.Resource)
+	return p.acquire(ctx, d.limiter.clock(), d.limiter.leases.next(), r, &d.taken)
+}

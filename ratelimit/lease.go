@@ -1,0 +1,201 @@
+package ratelimit
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// A lease is the receipt of a request: what it was charged, against which counters and when. Envoy keeps it with the
+// request and sends it back when the stream has ended, so that any replica can settle it without looking anything up. It
+// is signed, because it comes back over a network.
+//
+// Its form is a version byte, the id, the time in milliseconds, the protocol, whether a stream was asked for, the reserved
+// input and output, then for each counter its key, what it counts and the charge, and at the end 16 bytes of HMAC-SHA256;
+// base64url without padding. Numbers are varints. With 32 counters it stays within 1 KiB.
+type lease struct {
+	id       counter.LeaseID
+	taken    time.Time
+	protocol descriptor.Protocol
+	stream   bool
+	amounts  amounts
+	charges  []charge
+}
+
+type charge struct {
+	key     counter.Key
+	metric  policy.Metric
+	window  counter.Window
+	charged int64
+}
+
+const (
+	leaseVersion = 1
+	macSize      = 16
+	maxLease     = 4096 // no lease of ours is longer, so a longer one need not be decoded
+)
+
+// errLease is wrapped by all errors of open. The text of a lease never appears in them.
+var errLease = errors.New("lease is not one of ours")
+
+var protocolCodes = []descriptor.Protocol{
+	descriptor.ProtocolOpaque, descriptor.ProtocolOpenAIChat, descriptor.ProtocolOpenAIEmbeddings, descriptor.ProtocolAnthropic,
+}
+
+// leases makes and reads leases. It is safe for concurrent use.
+type leases struct {
+	signers sync.Pool
+	last    atomic.Uint64
+}
+
+// A signer is what one goroutine needs to sign a lease.
+type signer struct {
+	mac hash.Hash
+	sum [sha256.Size]byte
+	buf [1024]byte // a lease before it is encoded
+}
+
+func newLeases(secret []byte) *leases {
+	l := &leases{signers: sync.Pool{New: func() any { return &signer{mac: hmac.New(sha256.New, secret)} }}}
+	// Replicas and restarts start from places of their own, so that no two requests share an id.
+	var start [8]byte
+	_, _ = rand.Read(start[:])
+	l.last.Store(binary.NativeEndian.Uint64(start[:]))
+	return l
+}
+
+func (l *leases) next() (id counter.LeaseID) {
+	binary.BigEndian.PutUint64(id[:], l.last.Add(1))
+	return id
+}
+
+func (l *leases) seal(p *plan, id counter.LeaseID, now time.Time, r *descriptor.Reserve, t *taken) string {
+	s := l.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
+	defer l.signers.Put(s)
+	b := append(s.buf[:0], leaseVersion)
+	b = append(b, id[:]...)
+	b = binary.AppendUvarint(b, uint64(max(now.UnixMilli(), 0))) //nolint:gosec // Not negative.
+	b = append(b, codeOf(r.Protocol), boolByte(r.Stream))
+	b = binary.AppendUvarint(b, uint64(t.amounts.input))  //nolint:gosec // Not negative.
+	b = binary.AppendUvarint(b, uint64(t.amounts.output)) //nolint:gosec // Not negative.
+	b = append(b, byte(len(p.counters)))
+	for i, c := range p.counters {
+		b = append(b, c.Key[:]...)
+		b = append(b, byte(p.limits[i].Pair.Metric)<<4|byte(c.Window))
+		b = binary.AppendUvarint(b, uint64(t.hits[i])) //nolint:gosec // Not negative.
+	}
+	return base64.RawURLEncoding.EncodeToString(append(b, s.sign(b)...))
+}
+
+// sign returns the signature of content, which is good until the next call.
+func (s *signer) sign(content []byte) []byte {
+	s.mac.Reset()
+	s.mac.Write(content)
+	return s.mac.Sum(s.sum[:0])[:macSize]
+}
+
+// signed reports whether mac is the signature of content.
+func (l *leases) signed(content, mac []byte) bool {
+	s := l.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
+	defer l.signers.Put(s)
+	return hmac.Equal(mac, s.sign(content))
+}
+
+// open reads a lease that seal wrote.
+func (l *leases) open(s string) (*lease, error) {
+	if len(s) > maxLease {
+		return nil, fmt.Errorf("%w: %d bytes are too many", errLease, len(s))
+	}
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) <= macSize {
+		return nil, fmt.Errorf("%w: not in its form", errLease)
+	}
+	content, mac := b[:len(b)-macSize], b[len(b)-macSize:]
+	if !l.signed(content, mac) {
+		return nil, fmt.Errorf("%w: signature does not match", errLease)
+	}
+	if content[0] != leaseVersion {
+		return nil, fmt.Errorf("%w: version %d is not known", errLease, content[0])
+	}
+	r := reader{b: content[1:]}
+	out := &lease{}
+	copy(out.id[:], r.bytes(len(out.id)))
+	out.taken = time.UnixMilli(r.number())
+	out.protocol, out.stream = protocolOf(r.byte()), r.byte() == 1
+	out.amounts = amounts{input: r.number(), output: r.number()}
+	for range r.byte() {
+		var c charge
+		copy(c.key[:], r.bytes(len(c.key)))
+		kind := r.byte()
+		c.metric, c.window, c.charged = policy.Metric(kind>>4), counter.Window(kind&0xf), r.number()
+		out.charges = append(out.charges, c)
+	}
+	if r.failed || len(r.b) != 0 {
+		return nil, fmt.Errorf("%w: not in its form", errLease)
+	}
+	return out, nil
+}
+
+// reader takes a lease apart. Once something is missing it yields zeros and failed is set.
+type reader struct {
+	b      []byte
+	failed bool
+}
+
+func (r *reader) bytes(n int) []byte {
+	if len(r.b) < n {
+		r.b, r.failed = nil, true
+		return make([]byte, n)
+	}
+	out := r.b[:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *reader) byte() byte { return r.bytes(1)[0] }
+
+func (r *reader) number() int64 {
+	n, size := binary.Uvarint(r.b)
+	if size <= 0 || n > math.MaxInt64 {
+		r.b, r.failed = nil, true
+		return 0
+	}
+	r.b = r.b[size:]
+	return int64(n)
+}
+
+func codeOf(p descriptor.Protocol) byte {
+	for i, known := range protocolCodes {
+		if p == known {
+			return byte(i)
+		}
+	}
+	return 0
+}
+
+func protocolOf(code byte) descriptor.Protocol {
+	if int(code) < len(protocolCodes) {
+		return protocolCodes[code]
+	}
+	return descriptor.ProtocolOpaque
+}
+
+func boolByte(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}

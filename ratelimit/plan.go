@@ -1,0 +1,146 @@
+package ratelimit
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// maxKept bounds the caches of an epoch. What is dropped is made again when it is asked for.
+const maxKept = 1 << 18
+
+// An epoch is a table and what was worked out from it. Resolving limits and finding their counters is done once for each
+// holder, model and resource that the table tells apart.
+type epoch struct {
+	table     *policy.Table
+	store     counter.Store
+	plans     *xsync.Map[planKey, *plan]
+	strangers *xsync.Map[strangerKey, *policy.Holder]
+}
+
+type planKey struct {
+	holder          *policy.Holder
+	model, resource string
+}
+
+type strangerKey struct {
+	tier    *policy.Assigned
+	address netip.Addr
+}
+
+func newEpoch(t *policy.Table, store counter.Store) *epoch {
+	return &epoch{table: t, store: store, plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder]()}
+}
+
+// stranger is the holder for requests from an address on an assigned tier.
+func (e *epoch) stranger(tier *policy.Assigned, address netip.Addr) *policy.Holder {
+	key := strangerKey{tier, policy.ClientNetwork(address)}
+	if h, ok := e.strangers.Load(key); ok {
+		return h
+	}
+	if e.strangers.Size() > maxKept {
+		e.strangers.Clear()
+	}
+	h, _ := e.strangers.LoadOrCompute(key, func() (*policy.Holder, bool) { return tier.Holder(address), false })
+	return h
+}
+
+// A plan is the limits of one kind of request and their counters.
+type plan struct {
+	limits        []policy.Limit
+	counters      []counter.Limit
+	set           counter.Set // nil if there are more limits than a lease can carry
+	defaultOutput int64
+}
+
+func (e *epoch) plan(h *policy.Holder, model, resource string) *plan {
+	key := planKey{h, e.table.Canonical(model), resource}
+	if p, ok := e.plans.Load(key); ok {
+		return p
+	}
+	if e.plans.Size() > maxKept {
+		e.plans.Clear()
+	}
+	p, _ := e.plans.LoadOrCompute(key, func() (*plan, bool) { return e.newPlan(h, model, resource), false })
+	return p
+}
+
+func (e *epoch) newPlan(h *policy.Holder, model, resource string) *plan {
+	resolution := e.table.Resolve(h, model, resource)
+	p := &plan{limits: resolution.Limits, defaultOutput: resolution.DefaultOutputTokens}
+	if len(p.limits) > counter.MaxLimits {
+		return p
+	}
+	for _, l := range p.limits {
+		p.counters = append(p.counters, counter.Limit{Key: keyOf(l), Window: windows[l.Pair.Per], Max: l.Max})
+	}
+	p.set = e.store.Open(p.counters)
+	return p
+}
+
+// keyOf is the name of the limit's counter in a store.
+func keyOf(l policy.Limit) (k counter.Key) {
+	sum := sha256.Sum256([]byte(l.Counter))
+	copy(k[:], sum[:])
+	return k
+}
+
+var windows = map[policy.Per]counter.Window{
+	policy.NoPer:  counter.InUse,
+	policy.Second: counter.Second,
+	policy.Minute: counter.Minute,
+	policy.Hour:   counter.Hour,
+	policy.Day:    counter.Day,
+	policy.Month:  counter.Month,
+}
+
+// taken is what one Acquire asked for and found, by index of the plan's limits.
+type taken struct {
+	amounts amounts
+	hits    [counter.MaxLimits]int64
+	counts  [counter.MaxLimits]counter.Count
+}
+
+// takens keeps what would be over a kilobyte of garbage for each request.
+var takens = sync.Pool{New: func() any { return new(taken) }}
+
+func (p *plan) acquire(ctx context.Context, now time.Time, id counter.LeaseID, r *descriptor.Reserve, t *taken) (bool, error) {
+	t.amounts = p.estimate(r)
+	for i := range p.limits {
+		t.hits[i] = clamp(t.amounts.of(p.limits[i].Pair.Metric), p.limits[i].Max)
+	}
+	n := len(p.limits)
+	return p.set.Acquire(ctx, now, id, now.Add(SlotExpiry), t.hits[:n], t.counts[:n])
+}
+
+// clamp lets a request that could never fit pass in an empty window; it is settled with the truth. A limit of 0 is not
+// there to be passed, so nothing is clamped to 0.
+func clamp(amount, most int64) int64 {
+	if amount <= most {
+		return amount
+	}
+	return max(most, 1)
+}
+
+// worst is the index of the limit that a denial speaks of: of those that refused, the rate that resets last, and
+// concurrency only if no rate refused.
+func (p *plan) worst(t *taken) int {
+	worst := -1
+	for i := range p.counters {
+		if p.counters[i].Fits(t.counts[i].Used, t.hits[i]) {
+			continue
+		}
+		if worst < 0 || t.counts[i].Reset.After(t.counts[worst].Reset) {
+			worst = i // The Reset of a concurrency limit is the zero time, before any other.
+		}
+	}
+	return worst
+}
