@@ -1,0 +1,45 @@
+package envoy
+
+import (
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+const xdsCluster = "tierkeeper-xds"
+
+// Bootstrap is the file that an Envoy of the gateway's fleet starts from: who it is, and where it is told the rest. Xds and
+// service are this project's servers. The admin interface binds to a port of the kernel's choice on loopback.
+//
+// Envoys speak delta xDS: by the state of the world, one rejected resource makes client and server loop.
+func Bootstrap(gateway policy.Name, node string, xds, service policy.Endpoint) *bootstrapv3.Bootstrap {
+	ads := &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
+	return &bootstrapv3.Bootstrap{
+		Node:  &corev3.Node{Id: node, Cluster: gateway.String()},
+		Admin: &bootstrapv3.Admin{Address: address("127.0.0.1", 0)},
+		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
+			LdsConfig: ads,
+			CdsConfig: ads,
+			AdsConfig: &corev3.ApiConfigSource{
+				ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
+				TransportApiVersion:       corev3.ApiVersion_V3,
+				SetNodeOnFirstMessageOnly: true,
+				GrpcServices:              []*corev3.GrpcService{grpcService(xdsCluster)},
+			},
+		},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
+			Clusters: []*clusterv3.Cluster{serviceCluster(xdsCluster, xds), serviceCluster(ServiceCluster, service)},
+		},
+	}
+}
+
+func grpcService(cluster string) *corev3.GrpcService {
+	return &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+		EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster},
+	}}
+}
