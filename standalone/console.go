@@ -1,0 +1,189 @@
+package standalone
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/tierkeeper/tierkeeper/manifest"
+	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/xds/server"
+)
+
+// console tells people what was accepted, what was rejected and where to send requests. What did not change is not told
+// again. It is safe for concurrent use.
+type console struct {
+	mu      sync.Mutex
+	out     io.Writer
+	told    map[string]bool // lines about what is wrong
+	version string          // of the table told last
+}
+
+func newConsole(out io.Writer) *console { return &console{out: out, told: map[string]bool{}} }
+
+func (c *console) printf(format string, args ...any) {
+	_, _ = fmt.Fprintf(c.out, format+"\n", args...)
+}
+
+// loaded tells what the manifests say.
+func (c *console) loaded(path string, t *policy.Table, found *manifest.Result, verdicts []policy.Verdict) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wrong := problems(found, verdicts)
+	accepted := 0
+	for _, v := range verdicts {
+		if v.Accepted() {
+			accepted++
+		}
+	}
+	if t.Version() != c.version || !c.toldAll(wrong) {
+		verb := "Loaded"
+		if c.version != "" {
+			verb = "Reloaded"
+		}
+		c.printf("%s %s: %d objects accepted, %d problems (version %s).", verb, path, accepted, len(wrong), t.Version())
+	}
+	if c.version == "" {
+		for _, v := range verdicts {
+			if v.Accepted() {
+				c.printf("  accepted  %s  %s", found.Sources[v.Object], v.Object)
+			}
+		}
+	}
+	told := map[string]bool{}
+	for _, line := range wrong {
+		told[line] = true
+		if !c.told[line] {
+			c.printf("  REJECTED  %s", line)
+		}
+	}
+	for _, line := range slices.Sorted(maps.Keys(c.told)) {
+		if !told[line] {
+			c.printf("  resolved  %s", line)
+		}
+	}
+	c.told, c.version = told, t.Version()
+}
+
+func (c *console) toldAll(lines []string) bool {
+	for _, l := range lines {
+		if !c.told[l] {
+			return false
+		}
+	}
+	return len(lines) == len(c.told)
+}
+
+// problems words what is wrong: with files and objects as such first, then with what objects say together.
+func problems(found *manifest.Result, verdicts []policy.Verdict) []string {
+	var lines []string
+	for _, p := range found.Problems {
+		lines = append(lines, p.String())
+	}
+	for _, v := range verdicts {
+		for _, p := range v.Problems {
+			lines = append(lines, fmt.Sprintf("%s: %s: %s: %s: %s", found.Sources[v.Object], v.Object, p.Field, p.Reason, p.Message))
+		}
+	}
+	return lines
+}
+
+func (c *console) rejected(r server.Report) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("  REJECTED by Envoy  QuotaGateway %s: %s: %s", r.Gateway, r.Kind, r.Err)
+}
+
+func (c *console) stopping() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("Stopping.")
+}
+
+func (c *console) upstream(at string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("Demo upstream: http://%s stands in for every backend; GET http://%s/demo tells its switches.", at, at)
+}
+
+func (c *console) bootstrap(g *policy.Gateway, path string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("Gateway %s: start its Envoy with: envoy -c %s --disable-hot-restart", g.Name, path)
+}
+
+// serving tells where to send requests, and how.
+func (c *console) serving(g *policy.Gateway, config *Config, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range g.Listeners {
+		if config.Port != 0 {
+			l.Port = config.Port
+		}
+		url := "http://" + net.JoinHostPort(config.Address, strconv.FormatUint(uint64(l.Port), 10))
+		if !first {
+			c.printf("Gateway %s serves %s again.", g.Name, url)
+			continue
+		}
+		c.printf("Gateway %s serves %s. Try:", g.Name, url)
+		for _, line := range curlLines(g, url, config.ExampleKey) {
+			c.printf("\n  %s", line)
+		}
+		if config.ExampleKey == "" {
+			c.printf("\n  with KEY set to an API key of one of your ApiKeyQuotas.")
+		}
+		c.printf("\nEdit a file in %s and the next request obeys. Ctrl-C stops.", config.Manifests)
+	}
+}
+
+// bodies are what a smallest request of each protocol looks like.
+var bodies = map[policy.Protocol]string{
+	policy.OpenAIChat:       `{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}`,
+	policy.OpenAIEmbeddings: `{"model":"text-embedding-3-small","input":"Hello"}`,
+	policy.Anthropic:        `{"model":"claude-3-5-sonnet-20241022","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}`,
+	policy.Opaque:           `{}`,
+}
+
+// curlLines is one line for the first route of each protocol.
+func curlLines(g *policy.Gateway, url, key string) []string {
+	var lines []string
+	seen := map[policy.Protocol]bool{}
+	for _, r := range g.Routes {
+		if seen[r.Protocol] {
+			continue
+		}
+		seen[r.Protocol] = true
+		parts := []string{"curl -i"}
+		if r.Method != "" && r.Method != "POST" {
+			parts = append(parts, "-X "+r.Method)
+		}
+		target, header := url+r.Path, ""
+		switch s := g.Sources[0]; {
+		case s.Header != "":
+			header = fmt.Sprintf(`-H "%s: %s%s"`, s.Header, s.Prefix, orKey(key))
+		default:
+			target += "?" + s.Query + "=" + orKey(key)
+		}
+		parts = append(parts, `"`+target+`"`)
+		if header != "" {
+			parts = append(parts, header)
+		}
+		if r.Method == "" || r.Method == "POST" {
+			parts = append(parts, `-H "content-type: application/json"`, "-d '"+bodies[r.Protocol]+"'")
+		}
+		lines = append(lines, strings.Join(parts, " "))
+	}
+	return lines
+}
+
+func orKey(key string) string {
+	if key == "" {
+		return "$KEY"
+	}
+	return key
+}

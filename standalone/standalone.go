@@ -1,0 +1,270 @@
+// Package standalone runs everything in one process without Kubernetes: it reads manifests from a directory that it watches,
+// keeps the counters, answers Envoy, and keeps an Envoy running for each gateway.
+//
+// It decides nothing about limits. What it decides is what becomes of a running system when its surroundings change: a
+// broken manifest keeps the last good state, an Envoy that dies is started again, counts outlive a restart.
+package standalone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tierkeeper/tierkeeper/counter/memory"
+	"github.com/tierkeeper/tierkeeper/demo"
+	"github.com/tierkeeper/tierkeeper/manifest"
+	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/ratelimit"
+	"github.com/tierkeeper/tierkeeper/xds/envoy"
+	"github.com/tierkeeper/tierkeeper/xds/server"
+)
+
+// NoEnvoy as Config.Envoy leaves it to others to start Envoy.
+const NoEnvoy = "none"
+
+const (
+	loopback    = "127.0.0.1"
+	counterFile = "counters.db"
+	housework   = time.Second // between flushes of the counters: what a crash can lose
+	headerWait  = 10 * time.Second
+	stopWait    = 5 * time.Second // for calls under way when the process stops
+)
+
+// Config says what to run. The zero value of each optional field is a sane default.
+type Config struct {
+	Manifests string // a directory, or one file
+	DataDir   string // counters and what was last accepted; made if it is not there
+	Envoy     string // path of the binary, or NoEnvoy
+	Address   string // that listeners bind to; empty: 127.0.0.1
+	Port      uint32 // in the place of the only listener's; 0: as the manifests say
+	// DemoUpstream starts a fake provider and sends the requests of every backend to it.
+	DemoUpstream bool
+	// ExampleKey is an API key to write into the curl lines that are printed; empty: $KEY.
+	ExampleKey string
+
+	Out io.Writer    // what people read
+	Log *slog.Logger // what goes wrong
+	// EnvoyLog is the level of Envoy's own log, which is written to EnvoyOut.
+	EnvoyLog string
+	EnvoyOut io.Writer
+}
+
+// Run serves until ctx ends, then stops everything in order and returns nil. It returns an error if it cannot start.
+func Run(ctx context.Context, c Config) error {
+	r, err := newRunner(&c)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	return r.run(ctx)
+}
+
+// runner is everything that runs.
+type runner struct {
+	*Config
+	console  *console
+	store    *memory.Store
+	limiter  *ratelimit.Limiter
+	xds      *server.Server
+	service  *service
+	upstream *policy.Endpoint
+	loader   manifest.Loader
+	state    *state
+	fleet    *fleet
+}
+
+func newRunner(c *Config) (*runner, error) {
+	if c.Address == "" {
+		c.Address = loopback
+	}
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the data directory: %w", err)
+	}
+	store, err := memory.Load(filepath.Join(c.DataDir, counterFile), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{Config: c, console: newConsole(c.Out), store: store}
+	if r.state, err = loadState(c.DataDir); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	secret, err := signingKey()
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	r.limiter = ratelimit.New(store, secret, ratelimit.WithLog(c.Log))
+	r.xds = server.New(r.report)
+	return r, nil
+}
+
+func (r *runner) close() {
+	if err := r.store.Flush(time.Now()); err != nil {
+		r.Log.Error("could not write the counters", "error", err)
+	}
+	if err := r.store.Close(); err != nil {
+		r.Log.Error("could not close the counter file", "error", err)
+	}
+}
+
+// run starts the parts in the order in which they need each other, and stops them in the opposite order.
+func (r *runner) run(ctx context.Context) error {
+	if err := r.check(ctx); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopServing()
+
+	var err error
+	if r.service, err = listen(serving, r.limiter, r.xds, r.Log); err != nil {
+		return err
+	}
+	if r.DemoUpstream {
+		if err := r.startUpstream(serving, group); err != nil {
+			return err
+		}
+	}
+	changes, err := manifest.Watch(ctx, r.Manifests)
+	if err != nil {
+		return err
+	}
+	r.fleet = newFleet(r.Config, r.service.endpoint, r.console)
+	if err := r.load(ctx); err != nil {
+		r.Log.ErrorContext(ctx, "a gateway cannot be served", "error", err)
+	}
+	group.Go(r.service.serve)
+	group.Go(func() error { return r.follow(ctx, changes) })
+	group.Go(func() error {
+		// Envoy goes first: what it still has to tell when it stops is counted.
+		<-ctx.Done()
+		r.console.stopping()
+		r.fleet.wait()
+		r.service.stop()
+		stopServing()
+		return nil
+	})
+	return group.Wait()
+}
+
+// check finds out what would make a start useless.
+func (r *runner) check(ctx context.Context) error {
+	if _, err := os.Stat(r.Manifests); err != nil {
+		return fmt.Errorf("looking for manifests: %w", err)
+	}
+	if r.Envoy == NoEnvoy {
+		return nil
+	}
+	if err := CheckEnvoy(ctx, r.Envoy); err != nil {
+		return err
+	}
+	if r.Port == 0 {
+		return nil
+	}
+	return checkFree(ctx, net.JoinHostPort(r.Address, strconv.FormatUint(uint64(r.Port), 10)))
+}
+
+// follow does what must be done again and again.
+func (r *runner) follow(ctx context.Context, changes <-chan manifest.Change) error {
+	ticker := time.NewTicker(housework)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case change, ok := <-changes:
+			if !ok {
+				return nil
+			}
+			if change.Err != nil {
+				r.Log.WarnContext(ctx, "not everything is watched: an edit may go unseen", "error", change.Err)
+			}
+			if err := r.load(ctx); err != nil {
+				r.Log.ErrorContext(ctx, "the last good state holds", "error", err)
+			}
+		case now := <-ticker.C:
+			r.store.Sweep(now)
+			if err := r.store.Flush(now); err != nil {
+				r.Log.ErrorContext(ctx, "could not write the counters", "error", err)
+			}
+		}
+	}
+}
+
+// load reads the manifests and puts what they say in force: first the service, so that it knows a gateway before an Envoy
+// asks about it.
+func (r *runner) load(ctx context.Context) error {
+	found := r.loader.Load(r.Manifests)
+	in := found.Input
+	in.LastAccepted = r.state.accepted
+	table, verdicts := policy.Compile(in)
+	r.console.loaded(r.Manifests, table, &found, verdicts)
+	r.limiter.SetTable(table)
+	accepted := table.Accepted()
+	if len(found.Problems) > 0 {
+		accepted.Inherit(in.LastAccepted) // What cannot be read now is not gone.
+	}
+	if err := r.state.keep(accepted); err != nil {
+		r.Log.ErrorContext(ctx, "could not keep what was accepted", "error", err)
+	}
+	return r.publish(ctx, table)
+}
+
+// publish tells the Envoys of each gateway. A gateway that cannot be told costs only itself.
+func (r *runner) publish(ctx context.Context, t *policy.Table) error {
+	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream}
+	var errs []error
+	for _, g := range t.Gateways() {
+		resources, err := envoy.Build(g, settings)
+		if err == nil {
+			err = r.xds.Publish(ctx, g.Name, resources)
+		}
+		errs = append(errs, err)
+	}
+	for _, gone := range r.fleet.adopt(ctx, t.Gateways()) {
+		errs = append(errs, r.xds.Withdraw(ctx, gone))
+	}
+	return errors.Join(errs...)
+}
+
+// report takes what an Envoy made of its configuration.
+func (r *runner) report(report server.Report) {
+	if report.Err != "" {
+		r.console.rejected(report)
+	}
+}
+
+func (r *runner) startUpstream(ctx context.Context, group *errgroup.Group) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(loopback, "0"))
+	if err != nil {
+		return fmt.Errorf("starting the demo upstream: %w", err)
+	}
+	at, err := envoy.SplitAddress(l.Addr().String())
+	if err != nil {
+		return err
+	}
+	r.upstream = &at
+	s := &http.Server{Handler: demo.New(), ReadHeaderTimeout: headerWait}
+	group.Go(func() error {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serving the demo upstream: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		return s.Close()
+	})
+	r.console.upstream(net.JoinHostPort(at.Address, strconv.FormatUint(uint64(at.Port), 10)))
+	return nil
+}

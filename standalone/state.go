@@ -1,0 +1,59 @@
+package standalone
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+const stateFile = "accepted.json"
+
+// state is what was last accepted, kept in the data directory, so that a restart over broken manifests goes on as before.
+// It holds no key and no digest.
+type state struct {
+	path     string
+	accepted policy.Accepted
+	written  string
+}
+
+func loadState(dir string) (*state, error) {
+	s := &state{path: filepath.Join(dir, stateFile)}
+	content, err := os.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what was last accepted: %w", err)
+	}
+	if err := json.Unmarshal(content, &s.accepted); err != nil {
+		return nil, fmt.Errorf("reading what was last accepted from %s (delete the file to start without it): %w", s.path, err)
+	}
+	s.written = string(content)
+	return s, nil
+}
+
+// keep writes a if it is new. A crash leaves the old file or the new one, never half of it.
+func (s *state) keep(a policy.Accepted) error {
+	s.accepted = a
+	content, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("writing what was accepted: %w", err)
+	}
+	if string(content) == s.written {
+		return nil
+	}
+	next := s.path + ".new"
+	if err := os.WriteFile(next, content, 0o600); err != nil {
+		return fmt.Errorf("writing what was accepted: %w", err)
+	}
+	if err := os.Rename(next, s.path); err != nil {
+		return fmt.Errorf("writing what was accepted: %w", err)
+	}
+	s.written = string(content)
+	return nil
+}
