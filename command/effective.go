@@ -1,0 +1,192 @@
+package command
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tierkeeper/tierkeeper/manifest"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+type effectiveOptions struct {
+	directory string
+	key       string
+	model     string
+	resource  string
+	output    format
+}
+
+func newEffective() *cobra.Command {
+	var o effectiveOptions
+	cmd := &cobra.Command{
+		Use:   "effective -f DIR --key NAMESPACE/NAME",
+		Short: "List every limit that holds for one key, and where it comes from",
+		Long: `Effective lists every limit that would hold for a request with a key of one ApiKeyQuota: its number, what it counts, and
+the object and field that it comes from. Limits of different scopes hold together.
+
+With --model, limits for that model are listed too, and those for the resource that its ModelLimit names. At run time the
+resource of the route counts; --resource says which that is. A key that nothing limits has an empty list.`,
+		Example: `  # What holds for all requests of a key.
+  {{name}} effective -f config/samples/quickstart --key default/demo-free
+
+  # What holds when it asks for one model.
+  {{name}} effective -f manifests --key team-a/ci --model gpt-4-turbo
+
+  # What holds on the routes of one resource, for scripts.
+  {{name}} effective -f manifests --key team-a/ci --resource images -o json | jq '.limits[].max'`,
+		Args: cobra.NoArgs,
+		PreRunE: func(*cobra.Command, []string) error {
+			if o.key == "" {
+				return errors.New("flag --key is missing; it names an ApiKeyQuota as NAMESPACE/NAME")
+			}
+			return checkDirectory(o.directory)
+		},
+		RunE: work(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now()) }),
+	}
+	addDirectory(cmd, &o.directory)
+	o.output.addFlag(cmd)
+	cmd.Flags().StringVar(&o.key, "key", "", "ApiKeyQuota whose keys are meant, as NAMESPACE/NAME; NAME alone is in namespace default")
+	cmd.Flags().StringVar(&o.model, "model", "", "model that is asked for")
+	cmd.Flags().StringVar(&o.resource, "resource", "", "resource of the route (default: that of the model)")
+	return cmd
+}
+
+func (o *effectiveOptions) run(stdout, stderr io.Writer, now time.Time) error {
+	result := new(manifest.Loader).Load(o.directory)
+	table, verdicts := policy.Compile(result.Input)
+	report := newReport(result, verdicts)
+	name := parseName(o.key)
+	credential, found := table.Quota(name)
+	if !found {
+		return report.noSuchQuota(name, o.directory)
+	}
+	if credential.Holder == nil {
+		return report.notAccepted(name)
+	}
+	if n := report.rejected() + len(report.Files); n > 0 {
+		fmt.Fprintf(stderr, "Note: %s in %s; the compile command says what. Here, what is not accepted does not count.\n",
+			plural(n, "manifest is not accepted", "manifests are not accepted"), o.directory)
+	}
+	e := newEffectiveLimits(table, credential, name, o.model, o.resource)
+	standing := refusal(credential, now)
+	if o.output != formatText {
+		if standing != "" {
+			fmt.Fprintf(stderr, "Note: %s\n", standing)
+		}
+		return printData(stdout, o.output, e)
+	}
+	e.print(stdout, credential.Holder, standing)
+	return nil
+}
+
+func parseName(s string) policy.Name {
+	namespace, name, found := strings.Cut(s, "/")
+	if !found {
+		return policy.Name{Namespace: manifest.DefaultNamespace, Name: s}
+	}
+	return policy.Name{Namespace: namespace, Name: name}
+}
+
+// refusal says that requests with the key are refused whatever the limits; empty if they are not.
+func refusal(c *policy.Credential, now time.Time) string {
+	switch c.Standing(now) {
+	case policy.Suspended:
+		return "This ApiKeyQuota is suspended (spec.desiredState), so requests with its keys are answered 401."
+	case policy.Expired:
+		return "This ApiKeyQuota has expired (spec.expirationTime), so requests with its keys are answered 401."
+	case policy.Pending:
+		return "This ApiKeyQuota was never accepted, so requests with its keys are answered 401."
+	case policy.Active:
+	}
+	return ""
+}
+
+// notAccepted is the error for a quota of which nobody knows what holds.
+func (r *report) notAccepted(name policy.Name) error {
+	var why []string
+	for _, o := range r.Objects {
+		if o.Kind != policy.KindQuota || o.Namespace != name.Namespace || o.Name != name.Name {
+			continue
+		}
+		for _, reason := range o.Reasons {
+			why = append(why, fmt.Sprintf("%s: %s: %s", reason.source, reason.Reason, reason.words()))
+		}
+	}
+	return fmt.Errorf("ApiKeyQuota %s is not accepted, so requests with its keys are answered 401:\n  %s", name, strings.Join(why, "\n  "))
+}
+
+// noSuchQuota is the error for a name that no accepted manifest has. It names those that come near.
+func (r *report) noSuchQuota(name policy.Name, directory string) error {
+	var names []string
+	for _, o := range r.Objects {
+		if o.Kind != policy.KindQuota {
+			continue
+		}
+		if o.fullName() == name.String() {
+			return r.notAccepted(name)
+		}
+		names = append(names, o.fullName())
+	}
+	text := fmt.Sprintf("there is no ApiKeyQuota %s in %s", name, directory)
+	switch near := nearest(name.String(), names); {
+	case len(near) > 0:
+		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	case len(names) == 0:
+		text += ", nor any other"
+	default:
+		slices.Sort(names)
+		more := ""
+		if len(names) > 5 {
+			names, more = names[:5], ", …"
+		}
+		text += "; there are " + strings.Join(names, ", ") + more
+	}
+	return errors.New(text)
+}
+
+// nearest lists up to three names that differ from the wanted one in few letters or in their namespace only.
+func nearest(want string, names []string) []string {
+	near := map[string]int{}
+	for _, n := range names {
+		d := distance(want, n)
+		_, wantName, _ := strings.Cut(want, "/")
+		_, hasName, _ := strings.Cut(n, "/")
+		if d <= 1+len(want)/6 || wantName == hasName {
+			near[n] = d
+		}
+	}
+	var list []string
+	for n := range near {
+		list = append(list, n)
+	}
+	slices.SortFunc(list, func(a, b string) int { return cmp.Or(cmp.Compare(near[a], near[b]), cmp.Compare(a, b)) })
+	return list[:min(3, len(list))]
+}
+
+// distance is the number of letters to add, drop or change to get from a to b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

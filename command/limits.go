@@ -1,0 +1,96 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// effectiveLimits is what effective prints. Its JSON form is relied upon by scripts.
+type effectiveLimits struct {
+	Key      string           `json:"key"`
+	Model    string           `json:"model"`
+	Resource string           `json:"resource"`
+	Limits   []effectiveLimit `json:"limits"` // empty: unlimited
+}
+
+type effectiveLimit struct {
+	Scope       string        `json:"scope"`
+	Metric      string        `json:"metric"`
+	Per         string        `json:"per,omitempty"` // not for ConcurrentRequests
+	Max         int64         `json:"max"`
+	Algorithm   string        `json:"algorithm"`
+	Enforcement string        `json:"enforcement"`
+	Exceeded    string        `json:"exceeded"`
+	Origin      policy.Origin `json:"origin"`
+
+	status int
+}
+
+// newEffectiveLimits resolves what holds. Without a resource, that of the model counts.
+func newEffectiveLimits(table *policy.Table, c *policy.Credential, name policy.Name, model, resource string) effectiveLimits {
+	if resource == "" {
+		resource = table.Resource(model)
+	}
+	e := effectiveLimits{Key: name.String(), Model: model, Resource: resource, Limits: []effectiveLimit{}}
+	for _, l := range table.Resolve(c.Holder, model, resource).Limits {
+		e.Limits = append(e.Limits, effectiveLimit{
+			Scope: l.Scope.String(), Metric: l.Pair.Metric.String(), Per: l.Pair.Per.String(), Max: l.Max,
+			Algorithm: policy.FixedWindow, Enforcement: policy.Enforce, Exceeded: l.Exceeded(), Origin: l.Origin,
+			status: l.Status,
+		})
+	}
+	return e
+}
+
+// print writes a table for people.
+func (e effectiveLimits) print(w io.Writer, h *policy.Holder, standing string) {
+	p := newPaint(w)
+	about := "all requests"
+	if e.Resource != "" {
+		about = "requests for the resource " + e.Resource
+	}
+	if e.Model != "" {
+		about += " and the model " + e.Model
+	}
+	fmt.Fprintf(w, "Limits of ApiKeyQuota %s, on tier %s with priority %d, for %s:\n\n", e.Key, h.Tier, h.Priority, about)
+	if len(e.Limits) == 0 {
+		fmt.Fprintln(w, "None: nothing is limited.")
+	} else {
+		e.printLimits(w, p)
+	}
+	if standing != "" {
+		fmt.Fprintln(w, "\n"+p.red(standing))
+	}
+}
+
+func (e effectiveLimits) printLimits(w io.Writer, p paint) {
+	rows := [][]string{{"SCOPE", "METRIC", "PER", "MAX", "ANSWER", "FROM"}}
+	for _, l := range e.Limits {
+		per := l.Per
+		if per == "" {
+			per = "-"
+		}
+		origin := policy.Object{Kind: l.Origin.Kind, Name: policy.Name{Namespace: l.Origin.Namespace, Name: l.Origin.Name}}
+		rows = append(rows, []string{
+			l.Scope, l.Metric, per, grouped(l.Max), strconv.Itoa(l.status), origin.String() + " " + l.Origin.Field,
+		})
+	}
+	for i, line := range columns(rows) {
+		if i == 0 {
+			line = p.bold(line)
+		}
+		fmt.Fprintln(w, line)
+	}
+}
+
+// grouped writes 1000000 as 1,000,000.
+func grouped(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
