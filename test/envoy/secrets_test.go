@@ -1,0 +1,177 @@
+package envoy_test
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Keys that are like nothing else, and long enough for a part of them to be no coincidence.
+const (
+	secretGood      = "sk-live-good/+Zq81x0Vt7b3WmKe"
+	secretSuspended = "sk-live-held/+Qn52c9Jy6r4DfHu"
+	secretExpired   = "sk-live-late/+Gs07k3Lp9w8XoTi"
+	secretUnknown   = "sk-live-none/+Bv64m1Rd2h5YaEc"
+	secretPending   = "sk-live-wait/+Uj93f5Nz1k7SgPl"
+)
+
+var secrets = []string{secretGood, secretSuspended, secretExpired, secretUnknown, secretPending}
+
+// spellings are what a key may look like in a log, a file or an answer. In base64 it looks different after 0, 1 or 2 other
+// bytes, and its ends share letters with what stands around it.
+func spellings(key string) []string {
+	all := []string{key, url.QueryEscape(key), url.PathEscape(key), hex.EncodeToString([]byte(key)), strings.ToUpper(hex.EncodeToString([]byte(key)))}
+	for _, encoding := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+		for before := range 3 {
+			text := encoding.EncodeToString([]byte(strings.Repeat("\x00", before) + key))
+			first := (before*8 + 5) / 6
+			whole := (before + len(key)) * 8 / 6
+			all = append(all, text[first:whole])
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// leaks finds the places that hold a key, in any spelling.
+func leaks(places map[string]string) []string {
+	var found []string
+	for place, content := range places {
+		for _, key := range secrets {
+			for _, spelling := range spellings(key) {
+				if strings.Contains(content, spelling) {
+					found = append(found, place+" holds "+spelling)
+				}
+			}
+		}
+	}
+	return found
+}
+
+func TestKeysAreFoundInEverySpelling(t *testing.T) {
+	t.Parallel()
+	for name, plant := range map[string]string{
+		"clear":             "msg=\"request\" key=" + secretGood + " status=200",
+		"query":             "GET /v1?key=" + url.QueryEscape(secretUnknown) + " HTTP/1.1",
+		"hex":               hex.EncodeToString([]byte("Bearer " + secretGood + "\n")),
+		"HEX":               strings.ToUpper(hex.EncodeToString([]byte("x" + secretGood))),
+		"base64":            base64.StdEncoding.EncodeToString([]byte(secretSuspended)),
+		"base64, shifted":   base64.StdEncoding.EncodeToString([]byte("Bearer " + secretSuspended + " and more")),
+		"base64, shifted 2": base64.StdEncoding.EncodeToString([]byte("Bearer: " + secretSuspended + " and more")),
+		"base64url":         base64.RawURLEncoding.EncodeToString([]byte("id:" + secretExpired + ":")),
+	} {
+		if got := leaks(map[string]string{name: plant}); len(got) == 0 {
+			t.Errorf("%s: a key is not found in %s", name, plant)
+		}
+	}
+	harmless := map[string]string{"text": "sk-live-good is the beginning of a key", "digest": hex.EncodeToString([]byte("sk-live-"))}
+	if got := leaks(harmless); got != nil {
+		t.Errorf("found where there is no key: %v", got)
+	}
+}
+
+func TestNoKeyIsWrittenAnywhere(t *testing.T) {
+	t.Parallel()
+	expired := strings.Replace(holder("late", "plan", secretExpired), "  tierRef:", "  expirationTime: 2020-01-01T00:00:00Z\n  tierRef:", 1)
+	suspended := strings.Replace(holder("held", "plan", secretSuspended), "  tierRef:", "  desiredState: Suspended\n  tierRef:", 1)
+	s := start(t, manifests(gateway, tier("plan", "{metric: Requests, per: Day, max: 100}", "concurrency: 50"),
+		holder("good", "plan", secretGood), suspended, expired, holder("wait", "nowhere", secretPending)))
+	clearOf(t, 24*time.Hour, time.Minute)
+	statuses := map[int]bool{}
+	for _, key := range secrets {
+		for _, r := range revealing(t, key) {
+			a := s.send(t, r)
+			statuses[a.status] = true
+			if found := leaks(map[string]string{"the answer": a.body, "its headers": jsonOf(a.header)}); found != nil {
+				t.Errorf("%s %s: %v", r.method, a.body, found)
+			}
+		}
+	}
+	for _, status := range []int{200, 400, 401, 404, 413, 431, 503} {
+		if !statuses[status] {
+			t.Errorf("no request was answered %d: the test does not reach what it is for", status)
+		}
+	}
+	if _, err := fetch(t.Context(), "http://"+s.demo, request{path: chatPath + "?key=" + url.QueryEscape(secretGood), key: secretGood, body: prompt{}.chat()}); err != nil {
+		t.Fatal(err)
+	}
+	// What is said of a wrong manifest quotes nothing that may be a key.
+	s.write(t, "broken.yaml", holder("broken", "plan", secretGood)+"\n  spec: [oops\n")
+	s.write(t, "misspelt.yaml", strings.Replace(holder("misspelt", "plan", secretGood), "stringData", "stringDate", 1))
+	s.write(t, "misplaced.yaml", `{apiVersion: tierkeeper.io/v1alpha1, kind: ApiKeyQuota, metadata: {name: misplaced}, spec: {tierRef: {name: plan}, keys: [{name: a, digest: "`+secretGood+`"}]}}`)
+	for _, name := range []string{"broken.yaml", "misspelt.yaml", "misplaced.yaml"} {
+		eventually(t, soon, name+" is told", func() bool { return strings.Contains(s.stdout.String(), name) })
+	}
+	history := s.history(t)
+	s.stop(t, syscall.SIGTERM)
+
+	places := map[string]string{"stdout": s.stdout.String(), "stderr, and Envoy's log": s.stderr.String(), "/demo/requests": history}
+	files(t, s.dataDir, places)
+	for place, proof := range map[string]string{
+		"stdout": "ApiKeyQuota default/good", "stderr, and Envoy's log": "default/good", "/demo/requests": `"authorization"`,
+		"counters.db": "", "accepted.json": "default/good", "envoy-default-main.json": "tierkeeper",
+	} {
+		if content := places[place]; content == "" || !strings.Contains(content, proof) {
+			t.Errorf("%s does not hold what it should: %d bytes", place, len(content))
+		}
+	}
+	if !strings.Contains(s.stderr.String(), "][info]") {
+		t.Error("Envoy's own log is not among what is searched")
+	}
+	if found := leaks(places); found != nil {
+		t.Errorf("keys are written: %v", found)
+	}
+}
+
+// revealing are requests that bring a key to as many answers as there are.
+func revealing(t *testing.T, key string) []request {
+	t.Helper()
+	inQuery := "?key=" + url.QueryEscape(key)
+	large := sized(t, "", 70_000, prompt{}).body
+	return []request{
+		chat(key, prompt{}),
+		messages("", prompt{stream: true}, "x-api-key: "+key),
+		{path: chatPath + inQuery, body: prompt{}.chat()},
+		{path: messagesPath + inQuery, key: key, body: prompt{}.messages()},
+		chat(key, prompt{}, "x-api-key: "+key+"x"),
+		{path: chatPath + inQuery, body: `{"model":`},
+		{path: chatPath + inQuery, key: key, body: large},
+		{path: "/v1/nothing" + inQuery, key: key, body: "{}"},
+		{path: imagesPath + inQuery, key: key, body: "{}"},
+		{path: chatPath + inQuery, method: http.MethodOptions, key: key},
+		{path: chatPath + inQuery, key: key, body: prompt{}.chat(), header: []string{"x-demo-status: 503"}},
+		{path: chatPath + inQuery, key: key, body: prompt{}.chat(), header: []string{"x-demo-reset: on"}},
+		{path: chatPath + inQuery, key: key, body: prompt{}.chat(), header: []string{"x-large: " + strings.Repeat("h", 100<<10)}},
+		{path: chatPath + inQuery, key: key, body: prompt{model: strings.Repeat("m", 10<<10)}.chat()},
+		{path: "/v1%2Fchat" + inQuery, key: key, body: "{}"},
+	}
+}
+
+// files adds the content of every file below dir.
+func files(t *testing.T, dir string, to map[string]string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(dir, path)
+		to[name] = string(content)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
