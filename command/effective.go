@@ -48,7 +48,9 @@ resource of the route counts; --resource says which that is. A key that nothing 
 			}
 			return checkDirectory(o.directory)
 		},
-		RunE: work(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now()) }),
+		RunE: work(func(cmd *cobra.Command, _ []string) error {
+			return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now())
+		}),
 	}
 	addDirectory(cmd, &o.directory)
 	o.output.addFlag(cmd)
@@ -151,23 +153,24 @@ func (r *report) noSuchQuota(name policy.Name, directory string) error {
 	return errors.New(text)
 }
 
-// nearest lists up to three names that differ from the wanted one in few letters or in their namespace only.
+// nearest lists up to three names: those that differ from the wanted one in the fewest letters, if they are few, and those
+// that differ in the namespace only.
 func nearest(want string, names []string) []string {
-	near := map[string]int{}
+	letters := map[string]int{}
+	fewest := 1 + len(want)/6
 	for _, n := range names {
-		d := distance(want, n)
-		_, wantName, _ := strings.Cut(want, "/")
-		_, hasName, _ := strings.Cut(n, "/")
-		if d <= 1+len(want)/6 || wantName == hasName {
-			near[n] = d
+		letters[n] = distance(want, n)
+		fewest = min(fewest, letters[n])
+	}
+	var near []string
+	for _, n := range names {
+		_, wanted, _ := strings.Cut(want, "/")
+		if letters[n] == fewest || strings.HasSuffix(n, "/"+wanted) {
+			near = append(near, n)
 		}
 	}
-	var list []string
-	for n := range near {
-		list = append(list, n)
-	}
-	slices.SortFunc(list, func(a, b string) int { return cmp.Or(cmp.Compare(near[a], near[b]), cmp.Compare(a, b)) })
-	return list[:min(3, len(list))]
+	slices.SortFunc(near, func(a, b string) int { return cmp.Or(cmp.Compare(letters[a], letters[b]), cmp.Compare(a, b)) })
+	return near[:min(3, len(near))]
 }
 
 // distance is the number of letters to add, drop or change to get from a to b.

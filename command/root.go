@@ -22,6 +22,7 @@ const (
 
 // commands makes each command, in the order in which help lists them.
 var commands = []func() *cobra.Command{
+	newStandalone,
 	newCompile,
 	newEffective,
 	newKeygen,
@@ -68,8 +69,8 @@ read them from a directory; no cluster is needed.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
-	for _, make := range commands {
-		root.AddCommand(make())
+	for _, command := range commands {
+		root.AddCommand(command())
 	}
 	for _, c := range append(root.Commands(), root) {
 		c.Example = strings.ReplaceAll(c.Example, "{{name}}", name)

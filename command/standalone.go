@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -45,19 +44,21 @@ again if it dies. Counters of a minute and more are kept in the data directory a
 
 ` + demo.Help(),
 		Example: `  # Try a directory of manifests against a fake provider.
-  tierkeeper standalone --manifests config/samples/quickstart --demo-upstream
+  {{name}} standalone --manifests config/samples/quickstart --demo-upstream
 
   # Serve on another port, with an Envoy that is not on the PATH.
-  tierkeeper standalone --manifests /etc/tierkeeper --port 9000 --envoy /opt/envoy/bin/envoy
+  {{name}} standalone --manifests /etc/tierkeeper --port 9000 --envoy /opt/envoy/bin/envoy
 
   # Start Envoy yourself: the command to do so is printed.
-  tierkeeper standalone --manifests /etc/tierkeeper --envoy none`,
+  {{name}} standalone --manifests /etc/tierkeeper --envoy none`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			level, ok := logLevels[logLevel]
-			if !ok {
-				return fmt.Errorf("--log-level %s is not one of debug, info, warn, error", logLevel)
+		PreRunE: func(*cobra.Command, []string) error {
+			if _, ok := logLevels[logLevel]; !ok {
+				return fmt.Errorf("--log-level %q is not one of debug, info, warn, error", logLevel)
 			}
+			return nil
+		},
+		RunE: work(func(cmd *cobra.Command, _ []string) error {
 			if c.DataDir == "" {
 				dir, err := defaultDataDir(c.Manifests)
 				if err != nil {
@@ -65,11 +66,12 @@ again if it dies. Counters of a minute and more are kept in the data directory a
 				}
 				c.DataDir = dir
 			}
+			level := logLevels[logLevel]
 			c.Port = uint32(port)
 			c.Out, c.EnvoyOut, c.EnvoyLog = cmd.OutOrStdout(), cmd.ErrOrStderr(), level.envoy
 			c.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level.own}))
 			return standalone.Run(cmd.Context(), c)
-		},
+		}),
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&c.Manifests, "manifests", "", "directory of manifests, or one file")
@@ -84,8 +86,7 @@ again if it dies. Counters of a minute and more are kept in the data directory a
 	must(cmd.MarkFlagDirname("manifests"))
 	must(cmd.MarkFlagDirname("data-dir"))
 	must(cmd.RegisterFlagCompletionFunc("log-level", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		levels := []string{"debug", "info", "warn", "error"}
-		return slices.Clone(levels), cobra.ShellCompDirectiveNoFileComp
+		return []string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp
 	}))
 	return cmd
 }
