@@ -38,7 +38,7 @@ help:
 run: need-go $(ENVOY_STEP) build ## Serves the quickstart at PORT (8080) with a demo upstream; MANIFESTS=, DATA_DIR= and ENVOY= change what it uses.
 	$(say) 'starting tierkeeper with $(MANIFESTS); Ctrl-C stops it'
 	@exec bin/tierkeeper standalone --manifests '$(MANIFESTS)' --demo-upstream --port '$(PORT)' \
-	  --envoy '$(ENVOY)' --data-dir '$(DATA_DIR)'
+	  --envoy '$(ENVOY)' --data-dir '$(DATA_DIR)'$(if $(filter config/samples/quickstart,$(MANIFESTS)), --example-key demo-free)
 
 .PHONY: compile
 compile: build ## Says what is made of the manifests in F, and fails if one of them is not accepted.

@@ -38,10 +38,10 @@ func mustRun(t *testing.T, args ...string) string {
 	return stdout
 }
 
-func put(t *testing.T, name, content string) (dir string) {
+func put(t *testing.T, content string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -50,7 +50,7 @@ func put(t *testing.T, name, content string) (dir string) {
 func TestExitCodes(t *testing.T) {
 	t.Parallel()
 	empty := t.TempDir()
-	other := put(t, "a.yaml", "kind: Deployment\napiVersion: apps/v1\n")
+	other := put(t, "kind: Deployment\napiVersion: apps/v1\n")
 	cases := map[string]struct {
 		args []string
 		code int
@@ -155,7 +155,7 @@ func TestKeygenText(t *testing.T) {
 	}
 	_, digest, _ := strings.Cut(text, "digest:  ")
 	digest, _, _ = strings.Cut(digest, "\n")
-	dir := put(t, "a.yaml", "  apiVersion: v1\n"+manifests+`
+	dir := put(t, "  apiVersion: v1\n"+manifests+`
 ---
 apiVersion: tierkeeper.io/v1alpha1
 kind: RateLimitTier

@@ -84,7 +84,7 @@ type paint bool
 // newPaint paints only what somebody looks at, and heeds https://no-color.org.
 func newPaint(w io.Writer) paint {
 	f, isFile := w.(*os.File)
-	return paint(isFile && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))) //nolint:gosec // A file's descriptor is a small number.
+	return paint(isFile && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd())))
 }
 
 func (p paint) green(s string) string { return p.in("32", s) }

@@ -91,7 +91,7 @@ spec:
 
 func TestEffective(t *testing.T) {
 	t.Parallel()
-	dir := put(t, "a.yaml", quotas)
+	dir := put(t, quotas)
 	const table = `
 SCOPE  METRIC              PER     MAX        ANSWER  FROM
 Key    Requests            Minute  1,000,000  402     RateLimitTier free spec.limits.rates[metric=Requests,per=Minute].max
@@ -138,7 +138,7 @@ ModelShared  Requests            Hour    20         429     ModelLimit gpt-4 spe
 // The names of the JSON form are relied upon. Concurrency has no unit, an object without a namespace has none.
 func TestEffectiveJSON(t *testing.T) {
 	t.Parallel()
-	dir := put(t, "a.yaml", quotas)
+	dir := put(t, quotas)
 	code, stdout, stderr := run(t, "effective", "-f", dir, "--key", "team/active", "-o", "json")
 	if code != 0 || stderr != "" {
 		t.Fatalf("exit code %d, %s", code, stderr)
@@ -217,7 +217,7 @@ func TestEffectiveOfWhatIsNotAccepted(t *testing.T) {
 			if !strings.Contains(quotas, tc.from) {
 				t.Fatal("nothing to replace")
 			}
-			dir := put(t, "a.yaml", strings.Replace(quotas, tc.from, tc.to, 1))
+			dir := put(t, strings.Replace(quotas, tc.from, tc.to, 1))
 			for _, form := range []string{"text", "json"} {
 				code, stdout, stderr := run(t, "effective", "-f", dir, "--key", "team/active", "-o", form)
 				if code != 1 || stdout != "" || !strings.Contains(stderr, "Error: ApiKeyQuota team/active is not accepted") || !strings.Contains(stderr, tc.want) {

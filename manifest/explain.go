@@ -29,17 +29,19 @@ func (k *kind) unknownField(path string, known []string) problem {
 	return p
 }
 
-// explainAll puts the API server's errors into words for people. Of several about one field that has the wrong type the
-// first says it all.
+// explainAll puts the API server's errors into words for people. Of a field that has the wrong type, that is all that
+// needs to be said.
 func (k *kind) explainAll(errs field.ErrorList) []problem {
-	var problems []problem
 	wrongType := map[string]bool{}
 	for _, e := range errs {
-		if e.Field == "<nil>" || wrongType[e.Field] {
-			continue // what has no field repeats what another error says
+		wrongType[e.Field] = wrongType[e.Field] || e.Type == field.ErrorTypeTypeInvalid
+	}
+	var problems []problem
+	for _, e := range errs {
+		// What has no field repeats what another error says.
+		if e.Field != "<nil>" && (!wrongType[e.Field] || e.Type == field.ErrorTypeTypeInvalid) {
+			problems = append(problems, k.explain(e))
 		}
-		wrongType[e.Field] = e.Type == field.ErrorTypeTypeInvalid
-		problems = append(problems, k.explain(e))
 	}
 	return problems
 }

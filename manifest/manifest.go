@@ -240,7 +240,7 @@ func (m *merge) result(files []string) Result {
 		r.Sources[id] = e.Source
 		add(&r.Input, id, e.value)
 	}
-	slices.SortStableFunc(r.Problems, func(a, b Problem) int { return compareSources(a.Source, b.Source) })
+	slices.SortStableFunc(r.Problems, compareProblems)
 	slices.SortStableFunc(r.Ignored, func(a, b Ignored) int { return compareSources(a.Source, b.Source) })
 	return r
 }
@@ -271,6 +271,11 @@ func compareObjects(a, b policy.Object) int {
 	return cmp.Or(
 		strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name.Name, b.Name.Name),
 	)
+}
+
+// compareProblems goes beyond the line, because validators say things in no fixed order.
+func compareProblems(a, b Problem) int {
+	return cmp.Or(compareSources(a.Source, b.Source), strings.Compare(a.Field, b.Field), strings.Compare(a.Message, b.Message))
 }
 
 func compareSources(a, b Source) int {
