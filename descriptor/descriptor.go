@@ -39,7 +39,6 @@ const (
 	KeyCode              = "code"         // HTTP status that the client got; 0 if none
 	KeyFlags             = "flags"        // Envoy's response flags as bits
 	KeyOutputBytes       = "output_bytes" // of the response body, as far as it was sent
-	KeyUsageStatus       = "usage_status" // set if the provider's usage was looked for
 	KeyInputTokens       = "input_tokens"
 	KeyOutputTokens      = "output_tokens"
 	KeyPartial           = "partial_"

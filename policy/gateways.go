@@ -147,7 +147,7 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 	}
 	g.MissingKey, g.UnknownKey = assign(spec.Identity.MissingKey), assign(spec.Identity.UnknownKey)
 	g.setDialects(spec.Headers)
-	if spec.Requests != nil {
+	if spec.Requests != nil && spec.Requests.MaxBodyBytes > 0 {
 		g.MaxBodyBytes = spec.Requests.MaxBodyBytes
 	}
 	return g

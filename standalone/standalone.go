@@ -145,7 +145,8 @@ func (r *runner) run(ctx context.Context) error {
 	group.Go(r.service.serve)
 	group.Go(func() error { return r.follow(ctx, changes) })
 	group.Go(func() error {
-		// Envoy goes first: what it still has to tell when it stops is counted.
+		// Envoy goes first, so that no request is refused because the service is gone. It tells nothing of the streams that it
+		// cuts when it stops: their reservations stay charged until their windows end.
 		<-ctx.Done()
 		r.console.stopping()
 		r.fleet.wait()

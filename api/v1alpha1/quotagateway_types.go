@@ -113,12 +113,12 @@ type PathMatch struct {
 	// +required
 	Type PathMatchType `json:"type,omitempty"`
 
-	// value is what the path is compared with. It begins with "/".
+	// value is what the path is compared with, as it reads without percent-encoding. It begins with "/".
 	//
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:Pattern=`^/[^?#]*$`
+	// +kubebuilder:validation:Pattern=`^/[^?#%]*$`
 	Value string `json:"value,omitempty"`
 }
 
@@ -222,6 +222,7 @@ type Route struct {
 // +kubebuilder:validation:MinProperties=1
 // +kubebuilder:validation:XValidation:rule="has(self.header) != has(self.queryParameter)",message="exactly one of header and queryParameter must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.prefix) || has(self.header)",message="prefix goes with header, and only with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.header) || !(self.header.lowerAscii() in ['accept-encoding', 'connection', 'content-length', 'content-type', 'host', 'te', 'transfer-encoding', 'upgrade'] || self.header.lowerAscii().startsWith('x-tk-'))",message="header must not be one that HTTP, or the gateway, needs for itself"
 type KeySource struct {
 	// header is the name of a header, in any case.
 	//

@@ -78,6 +78,9 @@ func TestTheServiceReadsEveryKeyThatEnvoySendsAndNoOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			i := slices.IndexFunc(limits, func(l *routev3.RateLimit) bool { return l.GetApplyOnStreamDone() == tc.onDone })
+			if i < 0 {
+				t.Fatalf("no descriptor is sent with apply_on_stream_done %t", tc.onDone)
+			}
 			sent := entries(t, limits[i])
 			if got := descriptor.Phase(sent); got != tc.phase {
 				t.Errorf("phase %q, want %q", got, tc.phase)

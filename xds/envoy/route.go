@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -46,6 +47,8 @@ func metered(g *policy.Gateway, r policy.Route) *routev3.Route {
 	// A stream may run as long as something moves; the time of the whole response is not bounded.
 	out.GetRoute().Timeout = durationpb.New(0)
 	out.GetRoute().IdleTimeout = durationpb.New(idleTimeout(g, r.Backend))
+	// What the provider cannot have seen is sent again: a kept connection may close just as a request takes it.
+	out.GetRoute().RetryPolicy = &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: wrapperspb.UInt32(1)}
 	out.TypedPerFilterConfig = bodyFormat(r.Protocol)
 	return out
 }
