@@ -35,7 +35,8 @@ const NoEnvoy = "none"
 const (
 	loopback    = "127.0.0.1"
 	counterFile = "counters.db"
-	housework   = time.Second // between flushes of the counters: what a crash can lose
+	flushEvery  = time.Second // what a crash can lose of the counters
+	sweepEvery  = time.Minute // how long counters of ended windows take up memory
 	headerWait  = 10 * time.Second
 	stopWait    = 5 * time.Second // for calls under way when the process stops
 )
@@ -176,8 +177,9 @@ func (r *runner) check(ctx context.Context) error {
 
 // follow does what must be done again and again.
 func (r *runner) follow(ctx context.Context, changes <-chan manifest.Change) error {
-	ticker := time.NewTicker(housework)
-	defer ticker.Stop()
+	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	defer flush.Stop()
+	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -192,8 +194,9 @@ func (r *runner) follow(ctx context.Context, changes <-chan manifest.Change) err
 			if err := r.load(ctx); err != nil {
 				r.Log.ErrorContext(ctx, "the last good state holds", "error", err)
 			}
-		case now := <-ticker.C:
+		case now := <-sweep.C:
 			r.store.Sweep(now)
+		case now := <-flush.C:
 			if err := r.store.Flush(now); err != nil {
 				r.Log.ErrorContext(ctx, "could not write the counters", "error", err)
 			}

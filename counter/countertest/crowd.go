@@ -30,7 +30,7 @@ type caller struct {
 }
 
 func gather(f *fixture, shared []counter.Limit, identities [][]counter.Limit) []*caller {
-	seed := uint64(time.Now().UnixNano())
+	seed := rand.Uint64()
 	f.Logf("seed %d", seed)
 	callers := make([]*caller, crowd)
 	for i := range callers {

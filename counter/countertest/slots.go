@@ -119,4 +119,8 @@ func aSettledLeaseIsForgottenLater(f *fixture) {
 	now := noon.Add(90 * time.Second)
 	f.renew(now, settled[90*time.Second-counter.Remember], now.Add(time.Second), l)
 	f.wantUsed(now, []counter.Limit{l}, 1)
+
+	f.settle(now.Add(2*time.Second), newLease(), now, free(l)) // the counter has moved on, the next clock is behind
+	f.renew(now.Add(time.Second), settled[92*time.Second-counter.Remember], now.Add(3*time.Second), l)
+	f.wantUsed(now.Add(2*time.Second), []counter.Limit{l}, 1)
 }

@@ -140,21 +140,21 @@ func BenchmarkSettle(b *testing.B) {
 
 // BenchmarkManySlots takes and frees one slot of a counter of which very many are held.
 func BenchmarkManySlots(b *testing.B) {
-	for _, held := range []int{10, 1000, 10_000} {
-		b.Run(strconv.Itoa(held), func(b *testing.B) {
-			store, limits := memory.New(), []counter.Limit{{Key: key(1), Window: counter.InUse, Max: math.MaxInt64}}
+	for _, held := range []uint64{10, 1000, 10_000} {
+		b.Run(strconv.FormatUint(held, 10), func(b *testing.B) {
+			store, limits, now := memory.New(), []counter.Limit{{Key: key(1), Window: counter.InUse, Max: math.MaxInt64}}, noon
 			set, counts, hits := store.Open(limits), make([]counter.Count, 1), []int64{1}
 			settlement := counter.Settlement{Charges: []counter.Charge{{Key: key(1), Window: counter.InUse}}}
-			turn := func(i int) {
-				now := noon.Add(time.Duration(i) * time.Millisecond)
-				binary.BigEndian.PutUint64(settlement.Lease[:], uint64(i))
+			turn := func(i uint64) {
+				now = now.Add(time.Millisecond)
+				binary.BigEndian.PutUint64(settlement.Lease[:], i)
 				if ok, err := set.Acquire(b.Context(), now, settlement.Lease, now.Add(time.Hour), hits, counts); !ok || err != nil {
 					b.Fatal(ok, err)
 				}
 				if i < held {
 					return
 				}
-				binary.BigEndian.PutUint64(settlement.Lease[:], uint64(i-held))
+				binary.BigEndian.PutUint64(settlement.Lease[:], i-held)
 				if err := store.Settle(b.Context(), now, settlement); err != nil {
 					b.Fatal(err)
 				}

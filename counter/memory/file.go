@@ -143,9 +143,9 @@ func decodePair(k, v []byte) (counter.Key, record, error) {
 	return counter.Key(k), r, err
 }
 
-// Flush writes to the file what has changed since the last Flush, in one transaction, and takes out what is over. It
-// waits for the disk, but holds up no Acquire. After an error everything is still to be written, so that the next Flush
-// can succeed. It does nothing for a store made by New.
+// Flush writes to the file what has changed since the last Flush, in one transaction, and takes out the windows that
+// have ended or that Sweep has forgotten. It waits for the disk, but holds up no Acquire. After an error everything is
+// still to be written, so that the next Flush can make up for it. It does nothing for a store made by New.
 func (s *Store) Flush(now time.Time) error {
 	if s.file == nil {
 		return nil

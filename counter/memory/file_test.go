@@ -4,13 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,7 +27,7 @@ const childFile = "TIERKEEPER_TEST_COUNTER_FILE"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childFile); path != "" {
-		os.Exit(child(path))
+		os.Exit(child(context.Background(), path)) //nolint:forbidigo // a main function has no context
 	}
 	os.Exit(m.Run())
 }
@@ -161,7 +159,7 @@ func TestFlushWritesChangesOnly(t *testing.T) {
 
 func content(t *testing.T, path string) []byte {
 	t.Helper()
-	b, err := os.ReadFile(path) //nolint:gosec // a file of this test
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +182,25 @@ func TestFlushTakesOutWhatIsOver(t *testing.T) {
 	}
 	if diff := cmp.Diff([]int64{0, 1, 1, 0, 1, 0}, used(t, load(t, path, tomorrow), tomorrow, limits)); diff != "" {
 		t.Errorf("counters after a restart (-want +got):\n%s", diff)
+	}
+}
+
+// TestFlushLeavesOutWhatIsOver shows that neither a window that has ended, nor one that a sweep with another clock has
+// forgotten, is written.
+func TestFlushLeavesOutWhatIsOver(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ swept, flushed time.Time }{
+		"ended":               {swept: noon, flushed: noon.AddDate(0, 1, 0)},
+		"forgotten meanwhile": {swept: noon.AddDate(0, 1, 0), flushed: noon},
+	} {
+		path, limits := newPath(t), everyWindow()
+		store := load(t, path, noon)
+		acquire(t, store.Open(limits), noon, limits)
+		store.Sweep(test.swept)
+		stop(t, store, test.flushed)
+		if n := inFile(t, path); n != 0 {
+			t.Errorf("%d counters that have %s are in the file", n, name)
+		}
 	}
 }
 
@@ -302,7 +319,7 @@ func TestKilledProcess(t *testing.T) {
 	}
 }
 
-func child(path string) int {
+func child(ctx context.Context, path string) int {
 	store, err := memory.Load(path, noon)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -311,7 +328,7 @@ func child(path string) int {
 	limits := everyWindow()
 	set, counts := store.Open(limits), make([]counter.Count, len(limits))
 	for _, flush := range []bool{true, false} {
-		if ok, err := set.Acquire(context.Background(), noon, counter.LeaseID{}, noon.Add(time.Minute), []int64{1, 1, 1, 1, 1, 1}, counts); !ok || err != nil {
+		if ok, err := set.Acquire(ctx, noon, counter.LeaseID{}, noon.Add(time.Minute), []int64{1, 1, 1, 1, 1, 1}, counts); !ok || err != nil {
 			fmt.Fprintln(os.Stderr, "Acquire:", ok, err)
 			return 1
 		}
@@ -322,95 +339,9 @@ func child(path string) int {
 			}
 		}
 	}
-	fmt.Println("flushed")
+	_, _ = fmt.Fprintln(os.Stdout, "flushed")
 	_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed
 	return 0
-}
-
-// TestLoadRefuses wants an error that names the file and says what to do, and that what it says helps.
-func TestLoadRefuses(t *testing.T) {
-	t.Parallel()
-	const newer, damaged = "a newer tierkeeper wrote it", "it is damaged"
-	put := func(key, value string) func(*testing.T, string) {
-		return func(t *testing.T, path string) {
-			t.Helper()
-			edit(t, path, func(b *bbolt.Bucket) error { return b.Put([]byte(key), []byte(value)) })
-		}
-	}
-	some := key(1)
-	for name, test := range map[string]struct {
-		spoil func(*testing.T, string)
-		want  string
-	}{
-		"a value of a newer version": {put(string(some[:]), "\x02 of another length"), newer},
-		"a file of a newer layout": {func(t *testing.T, path string) {
-			t.Helper()
-			edit(t, path, func(b *bbolt.Bucket) error { return b.Tx().Bucket([]byte("meta")).Put([]byte("layout"), []byte{2}) })
-		}, newer},
-		"a value that is none":         {put(string(some[:]), "\x01"), damaged},
-		"a key that is none":           {put("short", "\x01"), damaged},
-		"a text":                       {rewrite(func([]byte) []byte { return []byte(strings.Repeat("counters: none\n", 1000)) }), damaged},
-		"a short text":                 {rewrite(func([]byte) []byte { return []byte("counters: none\n") }), damaged},
-		"a file cut short":             {rewrite(func(b []byte) []byte { return b[:len(b)/2] }), damaged},
-		"a file cut short to its head": {rewrite(func(b []byte) []byte { return b[:3*os.Getpagesize()] }), damaged},
-		"a file without its head":      {rewrite(func(b []byte) []byte { return blank(b, 0, 2) }), damaged},
-		"a file with a head only":      {rewrite(func(b []byte) []byte { return blank(b, 2, len(b)/os.Getpagesize()) }), damaged},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path := newPath(t)
-			fill(t, path)
-			test.spoil(t, path)
-			_, err := memory.Load(path, noon)
-			if err == nil {
-				t.Fatalf("Load succeeds")
-			}
-			for _, want := range []string{path, test.want, "move it away to start with empty counters"} {
-				if !strings.Contains(err.Error(), want) {
-					t.Errorf("the error does not say %q: %v", want, err)
-				}
-			}
-			if err := os.Rename(path, path+".old"); err != nil {
-				t.Fatal(err)
-			}
-			load(t, path, noon)
-		})
-	}
-}
-
-// fill writes a file of many pages.
-func fill(t *testing.T, path string) {
-	t.Helper()
-	store := load(t, path, noon)
-	for n := range uint64(1000) {
-		limits := independent(n, 10)
-		acquire(t, store.Open(limits), noon, limits)
-	}
-	stop(t, store, noon)
-}
-
-func rewrite(change func([]byte) []byte) func(*testing.T, string) {
-	return func(t *testing.T, path string) {
-		t.Helper()
-		if err := os.WriteFile(path, change(content(t, path)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// blank overwrites pages with zeroes.
-func blank(b []byte, from, to int) []byte {
-	clear(b[from*os.Getpagesize() : to*os.Getpagesize()])
-	return b
-}
-
-func TestLoadNeedsTheFolder(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "missing", "counters.db")
-	_, err := memory.Load(path, noon)
-	if !errors.Is(err, os.ErrNotExist) || strings.Contains(err.Error(), "damaged") {
-		t.Errorf("error is %v", err)
-	}
 }
 
 func TestStoreWithoutFile(t *testing.T) {

@@ -21,6 +21,9 @@ const grace = time.Minute
 
 // A Store keeps counters in memory. Use New or Load to make one.
 //
+// Windows only move forward. When the clock was far ahead and is set back, the counters stand still until it has caught
+// up, or until a restart, which forgets what lies in the future.
+//
 // Whoever holds a lock of a shard may lock a cell, never the other way round; several cells are locked in the order of
 // their keys.
 type Store struct {

@@ -192,7 +192,8 @@ func TestSweepWhileAcquiring(t *testing.T) {
 	const most = 50
 	store := memory.New()
 	limits := []counter.Limit{
-		{Key: key(1), Window: counter.Minute, Max: most}, {Key: key(2), Window: counter.Second, Max: most},
+		{Key: key(1), Window: counter.Minute, Max: most},
+		{Key: key(2), Window: counter.Second, Max: most},
 		{Key: key(3), Window: counter.Minute, Max: most},
 	}
 	var (
