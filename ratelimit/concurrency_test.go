@@ -104,6 +104,22 @@ func TestALateSignOfLifeTakesTheSlotAgain(t *testing.T) {
 	s.pass(t, chat("sk-alice"))
 }
 
+func TestASignOfLifeLeavesRatesAlone(t *testing.T) {
+	t.Parallel()
+	s := serve(t, oneTier("{rates: [{metric: Tokens, per: Second, max: 100}], concurrency: {max: 2}}"))
+	long := s.pass(t, outputOf(100))
+	for range 20 { // The second is over, and forgotten, while the request goes on.
+		s.clock.advance(10 * time.Second)
+		s.store.Sweep(s.clock.now())
+		s.renew(t, long)
+	}
+	s.pass(t, outputOf(60))
+	want := map[string]int64{"Key Tokens per Second": 60, "Key ConcurrentRequests": 2}
+	if diff := cmp.Diff(want, s.used(t, outputOf(1))); diff != "" {
+		t.Errorf("counters (-want +got):\n%s", diff)
+	}
+}
+
 func TestASlotIsFreedAlsoAfterTheWindowsOfItsRequest(t *testing.T) {
 	t.Parallel()
 	s := serve(t, oneTier("{concurrency: {max: 1}, rates: [{metric: Tokens, per: Second, max: 100}]}"))

@@ -51,7 +51,7 @@ func together(f func(i int)) {
 // they come, a key gets what its limits allow unless the shared limits are full.
 func TestOfACrowdExactlyWhatFitsIsAdmitted(t *testing.T) {
 	t.Parallel()
-	for round := range uint64(20) {
+	for round := range uint64(8) {
 		draw := rand.New(rand.NewPCG(round, 1))
 		offered := [crowdKeys]int64{}
 		whose := [crowd]int{}
@@ -114,11 +114,11 @@ func TestOfACrowdExactlyWhatFitsIsAdmitted(t *testing.T) {
 func TestACrowdThatSettlesLeavesExactlyWhatWasUsed(t *testing.T) {
 	t.Parallel()
 	const (
-		calls      = 20
+		calls      = 12
 		keySlots   = 8
 		slots      = 50
-		keyTokens  = 12_000
-		mostTokens = 150_000
+		keyTokens  = 6_000
+		mostTokens = 80_000
 	)
 	s := serve(t, crowded(
 		fmt.Sprintf("{rates: [{metric: Tokens, per: Day, max: %d}], concurrency: {max: %d}}", keyTokens, keySlots),

@@ -22,42 +22,72 @@ type denial struct {
 
 // The denials for reasons other than limits. This table and limitDenials are all that clients are told.
 var (
-	missingKey = denial{http.StatusUnauthorized, "authentication_error", "authentication_error", "missing_api_key",
-		"No API key was given. Send your key as this API's documentation says, for example in the header Authorization: Bearer KEY."}
-	unknownKey = denial{http.StatusUnauthorized, "authentication_error", "authentication_error", "invalid_api_key",
-		"The API key is not valid. Check that it is complete and was not revoked."}
-	conflictingKeys = denial{http.StatusUnauthorized, "authentication_error", "authentication_error", "conflicting_api_keys",
-		"The request carries different API keys. Send one key, once."}
-	foreignKey = denial{http.StatusUnauthorized, "authentication_error", "authentication_error", "invalid_api_key",
-		"The API key is not valid for this gateway."}
-	suspendedKey = denial{http.StatusUnauthorized, "authentication_error", "authentication_error", "api_key_suspended",
-		"The API key is suspended."}
-	expiredKey = denial{http.StatusUnauthorized, "authentication_error", "authentication_error", "api_key_expired",
-		"The API key has expired."}
-	pendingKey = denial{http.StatusUnauthorized, "authentication_error", "authentication_error", "api_key_pending",
-		"The API key is not active yet: its quota has not been accepted."}
-	badModel = denial{http.StatusBadRequest, "invalid_request_error", "invalid_request_error", "invalid_model",
-		"The request body must name a model, in at most " + strconv.Itoa(policy.MaxModelLength) + " bytes."}
-	tooManyLimits = denial{http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "too_many_limits",
-		"More limits hold for this request than can be counted; the operator of this API must remove some. Please retry after %d seconds."}
-	notReady = denial{http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "rate_limiter_not_ready",
-		"Rate limiting is not ready. Please retry after %d seconds."}
+	missingKey = denial{
+		http.StatusUnauthorized, "authentication_error", "authentication_error", "missing_api_key",
+		"No API key was given. Send your key as this API's documentation says, for example in the header Authorization: Bearer KEY.",
+	}
+	unknownKey = denial{
+		http.StatusUnauthorized, "authentication_error", "authentication_error", "invalid_api_key",
+		"The API key is not valid. Check that it is complete and was not revoked.",
+	}
+	conflictingKeys = denial{
+		http.StatusUnauthorized, "authentication_error", "authentication_error", "conflicting_api_keys",
+		"The request carries different API keys. Send one key, once.",
+	}
+	foreignKey = denial{
+		http.StatusUnauthorized, "authentication_error", "authentication_error", "invalid_api_key",
+		"The API key is not valid for this gateway.",
+	}
+	suspendedKey = denial{
+		http.StatusUnauthorized, "authentication_error", "authentication_error", "api_key_suspended",
+		"The API key is suspended.",
+	}
+	expiredKey = denial{
+		http.StatusUnauthorized, "authentication_error", "authentication_error", "api_key_expired",
+		"The API key has expired.",
+	}
+	pendingKey = denial{
+		http.StatusUnauthorized, "authentication_error", "authentication_error", "api_key_pending",
+		"The API key is not active yet: its quota has not been accepted.",
+	}
+	badModel = denial{
+		http.StatusBadRequest, "invalid_request_error", "invalid_request_error", "invalid_model",
+		"The request body must name a model, in at most " + strconv.Itoa(policy.MaxModelLength) + " bytes.",
+	}
+	tooManyLimits = denial{
+		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "too_many_limits",
+		"More limits hold for this request than can be counted; the operator of this API must remove some. Please retry after %d seconds.",
+	}
+	notReady = denial{
+		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "rate_limiter_not_ready",
+		"Rate limiting is not ready. Please retry after %d seconds.",
+	}
 )
 
 // limitDenials are the denials for a limit that a request does not fit, by the status that the limit names.
 var limitDenials = map[int]denial{
-	http.StatusTooManyRequests: {http.StatusTooManyRequests, "rate_limit_error", "rate_limit_error", "rate_limit_exceeded",
-		"Rate limit exceeded. Please retry after %d seconds."},
-	http.StatusPaymentRequired: {http.StatusPaymentRequired, "payment_required", "billing_error", "quota_exceeded",
-		"Quota exceeded. Upgrade your plan or retry after %d seconds."},
-	http.StatusForbidden: {http.StatusForbidden, "permission_error", "permission_error", "limit_exceeded",
-		"Limit exceeded. It resets in %d seconds."},
-	http.StatusServiceUnavailable: {http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "capacity_exceeded",
-		"Capacity exceeded. Please retry after %d seconds."},
+	http.StatusTooManyRequests: {
+		http.StatusTooManyRequests, "rate_limit_error", "rate_limit_error", "rate_limit_exceeded",
+		"Rate limit exceeded. Please retry after %d seconds.",
+	},
+	http.StatusPaymentRequired: {
+		http.StatusPaymentRequired, "payment_required", "billing_error", "quota_exceeded",
+		"Quota exceeded. Upgrade your plan or retry after %d seconds.",
+	},
+	http.StatusForbidden: {
+		http.StatusForbidden, "permission_error", "permission_error", "limit_exceeded",
+		"Limit exceeded. It resets in %d seconds.",
+	},
+	http.StatusServiceUnavailable: {
+		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "capacity_exceeded",
+		"Capacity exceeded. Please retry after %d seconds.",
+	},
 }
 
-var concurrencyDenial = denial{http.StatusTooManyRequests, "rate_limit_error", "rate_limit_error", "concurrency_limit_exceeded",
-	"Too many requests at once. Please retry after %d seconds."}
+var concurrencyDenial = denial{
+	http.StatusTooManyRequests, "rate_limit_error", "rate_limit_error", "concurrency_limit_exceeded",
+	"Too many requests at once. Please retry after %d seconds.",
+}
 
 const (
 	retryConcurrency = 1  // seconds after which a slot may be free

@@ -92,7 +92,7 @@ func TestRetryAfterIsTheSecondsOfTheMessage(t *testing.T) {
 		shouldRetry string
 	}{
 		"whole seconds":                    {rates("Requests Minute 1"), 0, "12", ""},
-		"a part of a second is rounded up": {rates("Requests Minute 1"), 11*time.Second + 1, "1", ""},
+		"a part of a second is rounded up": {rates("Requests Minute 1"), 1, "12", ""},
 		"never 0":                          {rates("Requests Minute 1"), 12*time.Second - 1, "1", ""},
 		"a window that has just begun":     {rates("Requests Minute 1"), 12 * time.Second, "60", ""},
 		"a second":                         {rates("Requests Second 1"), time.Second / 2, "1", ""},
@@ -260,16 +260,38 @@ func TestMoreLimitsThanALeaseCarriesAreRefused(t *testing.T) {
 	s.pass(t, with(chat("sk-alice"), func(r *descriptor.Reserve) { r.Model = "other" }))
 }
 
-func TestAModelNameThatNoObjectCouldHoldIsRefused(t *testing.T) {
+func TestARequestMustNameAModelThatAnObjectCouldHold(t *testing.T) {
 	t.Parallel()
-	s := serve(t, oneTier("{}"))
-	named := func(length int) *descriptor.Reserve {
-		return with(chat("sk-alice"), func(r *descriptor.Reserve) { r.Model = strings.Repeat("m", length) })
-	}
-	s.pass(t, named(253))
-	d := s.refuse(t, named(254), http.StatusBadRequest)
-	if got := errorOf(t, d); got.Code != "invalid_model" || !strings.Contains(got.Message, strconv.Itoa(253)) {
-		t.Errorf("the error is %+v, want invalid_model and the length that is allowed", got)
+	const refused = "invalid_model"
+	for name, tc := range map[string]struct {
+		key, model string
+		protocol   descriptor.Protocol
+		want       string // the code of the refusal, nothing if it passes
+	}{
+		"as long as can be":                  {"sk-alice", strings.Repeat("m", 253), descriptor.ProtocolOpenAIChat, ""},
+		"longer":                             {"sk-alice", strings.Repeat("m", 254), descriptor.ProtocolOpenAIChat, refused},
+		"none, in OpenAI's protocol":         {"sk-alice", "", descriptor.ProtocolOpenAIChat, refused},
+		"none, for embeddings":               {"sk-alice", "", descriptor.ProtocolOpenAIEmbeddings, refused},
+		"none, in Anthropic's protocol":      {"sk-alice", "", descriptor.ProtocolAnthropic, refused},
+		"none, where nobody looks for one":   {"sk-alice", "", descriptor.ProtocolOpaque, ""},
+		"none, and the key is refused first": {"sk-nobody", "", descriptor.ProtocolOpenAIChat, "invalid_api_key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, oneTier("{}"))
+			request := with(chat(tc.key), func(r *descriptor.Reserve) { r.Model, r.Protocol = tc.model, tc.protocol })
+			if tc.want == "" {
+				s.pass(t, request)
+				return
+			}
+			d := s.ask(t, request)
+			if got := errorOf(t, d); got.Code != tc.want && (tc.protocol != descriptor.ProtocolAnthropic || got.Type != "invalid_request_error") {
+				t.Errorf("the error is %+v, want %s", got, tc.want)
+			}
+			if tc.want == refused && (d.Status != http.StatusBadRequest || !strings.Contains(d.Body, strconv.Itoa(253))) {
+				t.Errorf("the answer is %d %s, want 400 and the length that is allowed", d.Status, d.Body)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"context"
 	"encoding/base64"
+	"slices"
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter"
@@ -68,7 +69,7 @@ func (s *Sealer) Open(sealed string) (Lease, error) {
 func (s *Sealer) Sign(content []byte) string {
 	signer := s.leases.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
 	defer s.leases.signers.Put(signer)
-	return base64.RawURLEncoding.EncodeToString(append(content[:len(content):len(content)], signer.sign(content)...))
+	return base64.RawURLEncoding.EncodeToString(append(slices.Clip(content), signer.sign(content)...))
 }
 
 // A Decider is the part of Reserve that decides: it finds the plan of a request and charges it.

@@ -244,6 +244,7 @@ func with(r *descriptor.Reserve, change func(*descriptor.Reserve)) *descriptor.R
 func bearer(value string) descriptor.Credential {
 	return descriptor.NewCredential("authorization", "", value)
 }
+
 func apiKey(value string) descriptor.Credential {
 	return descriptor.NewCredential("x-api-key", "", value)
 }

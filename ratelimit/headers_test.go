@@ -1,6 +1,7 @@
 package ratelimit_test
 
 import (
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -195,9 +196,7 @@ func TestADenialReportsTheLimitThatDenied(t *testing.T) {
 			got := only(headersOf(t, d), "x-ratelimit-", "X-")
 			want := map[string]string{}
 			for _, part := range tc.want {
-				for name, value := range part {
-					want[name] = value
-				}
+				maps.Copy(want, part)
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("headers (-want +got):\n%s", diff)

@@ -122,9 +122,9 @@ func TestARefusedKeyIsToldWhatIsWrong(t *testing.T) {
 	}
 }
 
-// strangers are manifests by which a gateway assigns a tier to requests without a known key: open has two requests a
-// minute, wide three. Keys have ten.
-func strangers(missing, unknown string) string {
+// strangers are manifests by which a gateway assigns a tier to requests without a key, open, and to those with an unknown
+// one. The tier open has two requests a minute, wide three. Keys have ten.
+func strangers(unknown string) string {
 	return `
 tiers:
   plan: {limits: {rates: [{metric: Requests, per: Minute, max: 10}]}}
@@ -136,7 +136,7 @@ quotas:
   other/foreign: {tierRef: {name: plan}}
 gateway:
   identity:
-    missingKey: {action: AssignTier, tierRef: {name: ` + missing + `}}
+    missingKey: {action: AssignTier, tierRef: {name: open}}
     unknownKey: {action: AssignTier, tierRef: {name: ` + unknown + `}}
 `
 }
@@ -162,7 +162,7 @@ func TestStrangersAreCountedByAddress(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, strangers("open", "open"))
+			s := serve(t, strangers("open"))
 			for _, first := range []string{"192.0.2.1", "2001:db8::1"} {
 				s.pass(t, stranger(first))
 				s.pass(t, stranger(first))
@@ -178,7 +178,7 @@ func TestStrangersAreCountedByAddress(t *testing.T) {
 
 func TestAnAddressKeepsItsCountWithAndWithoutAKey(t *testing.T) {
 	t.Parallel()
-	s := serve(t, strangers("open", "wide"))
+	s := serve(t, strangers("wide"))
 	s.pass(t, stranger("192.0.2.1"))
 	s.pass(t, stranger("192.0.2.1"))
 	s.refuse(t, stranger("192.0.2.1"), http.StatusTooManyRequests)
@@ -200,7 +200,7 @@ func TestWhoIsNoStranger(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := serve(t, strangers("open", "open")).refuse(t, tc.request, http.StatusUnauthorized)
+			d := serve(t, strangers("open")).refuse(t, tc.request, http.StatusUnauthorized)
 			if got := errorOf(t, d).Code; got != tc.want {
 				t.Errorf("code is %s, want %s", got, tc.want)
 			}
@@ -210,7 +210,7 @@ func TestWhoIsNoStranger(t *testing.T) {
 
 func TestAKeyIsNotCountedWithItsAddress(t *testing.T) {
 	t.Parallel()
-	s := serve(t, strangers("open", "open"))
+	s := serve(t, strangers("open"))
 	s.pass(t, stranger("192.0.2.1"))
 	s.pass(t, stranger("192.0.2.1"))
 	s.refuse(t, stranger("192.0.2.1"), http.StatusTooManyRequests)

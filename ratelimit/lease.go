@@ -87,11 +87,11 @@ func (l *leases) seal(p *plan, id counter.LeaseID, now time.Time, r *descriptor.
 	defer l.signers.Put(s)
 	b := append(s.buf[:0], leaseVersion)
 	b = append(b, id[:]...)
-	b = binary.AppendUvarint(b, uint64(max(now.UnixMilli(), 0))) //nolint:gosec // Not negative.
+	b = binary.AppendUvarint(b, uint64(max(now.UnixMilli(), 0)))
 	b = append(b, codeOf(r.Protocol), boolByte(r.Stream))
 	b = binary.AppendUvarint(b, uint64(t.amounts.input))  //nolint:gosec // Not negative.
 	b = binary.AppendUvarint(b, uint64(t.amounts.output)) //nolint:gosec // Not negative.
-	b = append(b, byte(len(p.counters)))
+	b = append(b, byte(len(p.counters)))                  //nolint:gosec // At most counter.MaxLimits.
 	for i, c := range p.counters {
 		b = append(b, c.Key[:]...)
 		b = append(b, byte(p.limits[i].Pair.Metric)<<4|byte(c.Window))

@@ -2,7 +2,9 @@ package ratelimit_test
 
 import (
 	"encoding/base64"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +28,8 @@ var protocols = []descriptor.Protocol{
 	descriptor.ProtocolOpaque, descriptor.ProtocolOpenAIChat, descriptor.ProtocolOpenAIEmbeddings, descriptor.ProtocolAnthropic,
 }
 
+var metrics = []policy.Metric{policy.Requests, policy.Tokens, policy.InputTokens, policy.OutputTokens, policy.ConcurrentRequests}
+
 func drawLease(t *rapid.T) ratelimit.Lease {
 	amount := rapid.Int64Range(0, ratelimit.MaxReserved)
 	l := ratelimit.Lease{
@@ -37,8 +41,8 @@ func drawLease(t *rapid.T) ratelimit.Lease {
 	copy(l.ID[:], rapid.SliceOfN(rapid.Byte(), len(l.ID), len(l.ID)).Draw(t, "id"))
 	for range rapid.IntRange(0, counter.MaxLimits).Draw(t, "counters") {
 		c := ratelimit.Charge{
-			Metric:  policy.Metric(rapid.IntRange(int(policy.Requests), int(policy.ConcurrentRequests)).Draw(t, "metric")),
-			Window:  counter.Window(rapid.IntRange(int(counter.Second), int(counter.InUse)).Draw(t, "window")),
+			Metric:  rapid.SampledFrom(metrics).Draw(t, "metric"),
+			Window:  rapid.SampledFrom(slices.Collect(maps.Values(windows))).Draw(t, "window"),
 			Charged: rapid.Int64Range(0, 2*ratelimit.MaxReserved).Draw(t, "charged"),
 		}
 		copy(c.Key[:], rapid.SliceOfN(rapid.Byte(), len(c.Key), len(c.Key)).Draw(t, "key"))
@@ -120,7 +124,7 @@ func TestALeaseThatIsNotOursIsRefused(t *testing.T) {
 	flipped[100] ^= 1
 	for name, lease := range map[string]string{
 		"empty":                          "",
-		"forged":                         base64.RawURLEncoding.EncodeToString(append(content[:len(content):len(content)], make([]byte, 16)...)),
+		"forged":                         base64.RawURLEncoding.EncodeToString(append(slices.Clip(content), make([]byte, 16)...)),
 		"changed":                        string(flipped),
 		"truncated":                      sealed[:len(sealed)-4],
 		"its signature alone":            sealed[len(sealed)-22:],
@@ -132,7 +136,7 @@ func TestALeaseThatIsNotOursIsRefused(t *testing.T) {
 		"signed, but without content":    sealer.Sign(nil),
 		"signed, but only a version":     sealer.Sign(content[:1]),
 		"signed, but truncated":          sealer.Sign(content[:len(content)-3]),
-		"signed, but with more behind":   sealer.Sign(append(content[:len(content):len(content)], 0)),
+		"signed, but with more behind":   sealer.Sign(append(slices.Clip(content), 0)),
 		"signed, but with a huge number": sealer.Sign(append(content[:9:9], 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01)),
 	} {
 		t.Run(name, func(t *testing.T) {

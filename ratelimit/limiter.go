@@ -7,6 +7,7 @@ package ratelimit
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -40,7 +41,7 @@ func WithLog(log *slog.Logger) Option { return func(l *Limiter) { l.log = log } 
 // New makes a Limiter that counts in the store and signs its leases with the secret, which replicas share. Until SetTable
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
-	l := &Limiter{store: store, leases: newLeases(secret), clock: time.Now, log: slog.New(slog.DiscardHandler)}
+	l := &Limiter{store: store, leases: newLeases(secret), clock: time.Now, log: slog.New(slog.DiscardHandler)} //nolint:forbidigo // The clock of whoever injects none.
 	for _, o := range options {
 		o(l)
 	}
@@ -74,13 +75,13 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 	if !ok {
 		return refuse(nil, r, now, notReady), nil
 	}
-	// Envoy reads no model name that is longer than 256 bytes. A request without one would escape the limits of its model.
-	if r.Protocol != descriptor.ProtocolOpaque && (r.Model == "" || len(r.Model) > policy.MaxModelLength) {
-		return refuse(g, r, now, badModel), nil
-	}
 	h, denial := e.identify(g, r, now)
 	if denial != nil {
 		return refuse(g, r, now, *denial), nil
+	}
+	// Envoy reads no model name that is longer than 256 bytes. A request without one would escape the limits of its model.
+	if r.Protocol != descriptor.ProtocolOpaque && (r.Model == "" || len(r.Model) > policy.MaxModelLength) {
+		return refuse(g, r, now, badModel), nil
 	}
 	p := e.plan(h, r.Model, r.Resource)
 	if p.set == nil {
@@ -102,6 +103,13 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	if err != nil {
 		return Decision{}, err
 	}
+	// Envoy gives up after a while and answers without us. Nobody would ever settle what was taken for it.
+	if gone := ctx.Err(); gone != nil {
+		if !ok {
+			return Decision{}, gone
+		}
+		return Decision{}, errors.Join(gone, l.giveBack(context.WithoutCancel(ctx), now, id, p, t))
+	}
 	report := report{gateway: g, holder: h, plan: p, counts: t.counts[:len(p.limits)], resource: r.Resource, now: now}
 	if !ok {
 		return report.deny(p.worst(t), r.Protocol), nil
@@ -109,13 +117,22 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, id, now, r, t)}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "reserved", "lease", id.String(), "holder", h.Name, "gateway", r.Gateway, "resource", r.Resource,
-			"model", e(r.Model), "inputTokens", t.amounts.input, "outputTokens", t.amounts.output, "limits", len(p.limits))
+			"model", brief(r.Model), "inputTokens", t.amounts.input, "outputTokens", t.amounts.output, "limits", len(p.limits))
 	}
 	return d, nil
 }
 
-// e keeps what a client may have written at a length that a log can bear.
-func e(s string) string {
+// giveBack undoes an Acquire.
+func (l *Limiter) giveBack(ctx context.Context, now time.Time, id counter.LeaseID, p *plan, t *taken) error {
+	s := counter.Settlement{Lease: id, Taken: now, Charges: make([]counter.Charge, len(p.counters))}
+	for i, c := range p.counters {
+		s.Charges[i] = counter.Charge{Key: c.Key, Window: c.Window, Charged: t.hits[i]}
+	}
+	return l.store.Settle(ctx, now, s)
+}
+
+// brief keeps what a client may have written at a length that a log can bear.
+func brief(s string) string {
 	if len(s) > 64 {
 		return s[:64] + "…"
 	}

@@ -64,6 +64,33 @@ func TestARequestIsSettledByWhatHeldWhenItBegan(t *testing.T) {
 	}
 }
 
+func TestEachResourceAndModelHasItsOwnLimits(t *testing.T) {
+	t.Parallel()
+	s := serve(t, `
+tiers:
+  plan:
+    resources: [{resource: chat, limits: `+rates("Requests Hour 1")+`}, {resource: images, limits: `+rates("Requests Hour 2")+`}]
+    models: [{model: gpt-5, limits: `+rates("Requests Day 5")+`}, {model: "gpt-*", limits: `+rates("Requests Day 6")+`}]
+`)
+	for _, tc := range []struct {
+		resource, model string
+		want            map[string]int64 // used afterwards
+	}{
+		{"chat", "gpt-5", map[string]int64{"KeyResource Requests per Hour": 1, "KeyModel Requests per Day": 1}},
+		{"images", "gpt-5", map[string]int64{"KeyResource Requests per Hour": 1, "KeyModel Requests per Day": 2}},
+		{"images", "gpt-4", map[string]int64{"KeyResource Requests per Hour": 2, "KeyModel Requests per Day": 1}},
+		{"audio", "gpt-3", map[string]int64{"KeyModel Requests per Day": 2}}, // together with gpt-4, which no object names either
+		{"audio", "other", map[string]int64{}},
+	} {
+		request := with(chat("sk-alice"), func(r *descriptor.Reserve) { r.Resource, r.Model = tc.resource, tc.model })
+		s.pass(t, request)
+		if diff := cmp.Diff(tc.want, s.used(t, request)); diff != "" {
+			t.Errorf("counters of %s for %s (-want +got):\n%s", tc.resource, tc.model, diff)
+		}
+	}
+	s.refuse(t, chat("sk-alice"), http.StatusTooManyRequests)
+}
+
 func TestALimitHoldsForEachRequestFromTheNextTableOn(t *testing.T) {
 	t.Parallel()
 	s := serve(t, oneTier("{}"))

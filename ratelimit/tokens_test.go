@@ -83,14 +83,10 @@ func TestARequestLargerThanItsLimitPassesOnlyInAnEmptyWindow(t *testing.T) {
 
 func TestALimitOfZeroIsNeverPassed(t *testing.T) {
 	t.Parallel()
-	for name, limit := range map[string]string{
-		"requests":      "Requests Hour 0",
-		"tokens":        "Tokens Hour 0",
-		"output tokens": "OutputTokens Hour 0",
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, metric := range []string{"Requests", "Tokens", "OutputTokens"} {
+		t.Run(metric, func(t *testing.T) {
 			t.Parallel()
-			s := serve(t, oneTier(rates(limit)))
+			s := serve(t, oneTier(rates(metric+" Hour 0")))
 			for _, output := range []int64{0, 1, 5000} {
 				s.refuse(t, outputOf(output), http.StatusTooManyRequests)
 			}
