@@ -8,7 +8,7 @@ find . -name '*_test.go' -not -path './.data/*' -exec grep -HE '^func Fuzz[A-Za-
     name=${line#func }
     name=${name%%(*}
     echo "==> fuzzing $name in $(dirname "$file") for $1"
-    go test -run '^$' -fuzz "^$name\$" -fuzztime "$1" "$(dirname "$file")" </dev/null
+    go test -run '^$' -fuzz "^$name\$" -fuzztime "$1" -fuzzminimizetime 5x "$(dirname "$file")" </dev/null
   done || {
   echo 'no fuzz test was found, or one failed (see above).' >&2
   exit 1

@@ -43,6 +43,7 @@ func TestAnAnswerThatComesTooLateCostsNothing(t *testing.T) {
 	t.Parallel()
 	s := serve(t, oneTier(`{rates: [{metric: Requests, per: Day, max: 5}, {metric: Tokens, per: Day, max: 100}], concurrency: {max: 1}}`))
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	s.Limiter = ratelimit.New(&slowStore{s.store, cancel}, secret, ratelimit.WithClock(s.clock.now))
 	s.SetTable(s.table)
 

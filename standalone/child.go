@@ -25,7 +25,7 @@ const (
 
 // CheckEnvoy says why a binary cannot be used: it is not there, not Envoy, or too old.
 func CheckEnvoy(ctx context.Context, path string) error {
-	out, err := exec.CommandContext(ctx, path, "--version").Output() //nolint:gosec // The user names the binary.
+	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
 		return fmt.Errorf("running Envoy (name the binary with --envoy, or start none with --envoy=none): %w", err)
 	}

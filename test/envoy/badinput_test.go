@@ -21,7 +21,7 @@ func guarded(t *testing.T) *system {
 	s := start(t, manifests(gateway,
 		tier("good", "{metric: Requests, per: Day, max: 100000}", "{metric: Tokens, per: Day, max: 1000000}", "concurrency: 10"),
 		holder("good", "good", keyGood), holder("other", "good", "key-other")))
-	clearOf(t, 24*time.Hour, time.Minute)
+	clearOf(t, 24*time.Hour)
 	return s
 }
 

@@ -187,23 +187,6 @@ func (s *system) settled(t *testing.T, r request) answer {
 	return a
 }
 
-// all sends n requests at once and returns the answers in no order.
-func (s *system) all(t *testing.T, n int, r request) []answer {
-	t.Helper()
-	answers, errs := make([]answer, n), make([]error, n)
-	var group sync.WaitGroup
-	for i := range n {
-		group.Go(func() { answers[i], errs[i] = s.try(t.Context(), r) })
-	}
-	group.Wait()
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return answers
-}
-
 // A stream is an answer that may not have ended. It is read as it comes.
 type stream struct {
 	status int
@@ -253,7 +236,7 @@ func (s *system) dial(ctx context.Context, r request) (*stream, error) {
 		cancel()
 		return nil, err
 	}
-	resp, err := client.Do(req)
+	resp, err := client.Do(req) //nolint:bodyclose // read closes it.
 	if err != nil {
 		cancel()
 		return nil, err
@@ -289,15 +272,15 @@ func (s *stream) awaitTokens(t *testing.T, n int64) {
 }
 
 // end waits for the end and returns the body and what cut it short.
-func (s *stream) end(t *testing.T, limit time.Duration) (string, error) {
+func (s *stream) end(t *testing.T) (string, error) {
 	t.Helper()
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(soon)
 	defer timer.Stop()
 	select {
 	case <-s.ended:
 		return s.body, s.err
 	case <-timer.C:
-		t.Fatalf("the stream did not end within %s", limit)
+		t.Fatalf("the stream did not end within %s", soon)
 		return "", nil
 	}
 }

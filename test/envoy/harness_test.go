@@ -1,3 +1,5 @@
+// Package envoy_test decides whether the whole path does what it promises: the real program, the real Envoy and the demo
+// upstream, each as a process, and clients that know nothing but HTTP. Each test is a claim, on a system of its own.
 package envoy_test
 
 import (
@@ -5,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -103,6 +104,11 @@ func prepare(t *testing.T, files map[string]string) *system {
 	for name, content := range files {
 		s.write(t, name, content)
 	}
+	t.Cleanup(func() {
+		for _, left := range s.envoys(t) { // that there are any has failed the test already
+			_ = syscall.Kill(left, syscall.SIGKILL)
+		}
+	})
 	return s
 }
 
@@ -325,14 +331,12 @@ func eventually(t *testing.T, limit time.Duration, what string, ask func() bool)
 	}
 }
 
-// clearOf waits, if the calendar window ends within margin, until the next one has begun: so that what follows happens in
+// clearOf waits, if the calendar window ends within a minute, until the next one has begun: so that what follows happens in
 // one window.
-func clearOf(t *testing.T, window, margin time.Duration) {
+func clearOf(t *testing.T, window time.Duration) {
 	t.Helper()
-	eventually(t, 2*margin, "the next window begins", func() bool {
+	eventually(t, 2*time.Minute, "the next window begins", func() bool {
 		now := time.Now()
-		return now.Truncate(window).Add(window).Sub(now) > margin
+		return now.Truncate(window).Add(window).Sub(now) > time.Minute
 	})
 }
-
-var _ io.Writer = (*transcript)(nil)

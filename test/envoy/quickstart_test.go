@@ -132,7 +132,7 @@ func TestQuickstartThirdAtOnceAndUnknownKey(t *testing.T) {
 		}
 	}
 	third := s.open(t, endless(demoFree))
-	body, err := third.end(t, soon)
+	body, err := third.end(t)
 	if err != nil || third.status != http.StatusTooManyRequests || third.header.Get("Retry-After") != "1" || !strings.Contains(body, `"code":"concurrency_limit_exceeded"`) {
 		t.Errorf("the third stream got %d, Retry-After %q, %v: %s", third.status, third.header.Get("Retry-After"), err, body)
 	}

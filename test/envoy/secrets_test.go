@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,14 +18,14 @@ import (
 
 // Keys that are like nothing else, and long enough for a part of them to be no coincidence.
 const (
-	secretGood      = "sk-live-good/+Zq81x0Vt7b3WmKe"
-	secretSuspended = "sk-live-held/+Qn52c9Jy6r4DfHu"
-	secretExpired   = "sk-live-late/+Gs07k3Lp9w8XoTi"
-	secretUnknown   = "sk-live-none/+Bv64m1Rd2h5YaEc"
-	secretPending   = "sk-live-wait/+Uj93f5Nz1k7SgPl"
+	liveGood = "sk-live-good/+Zq81x0Vt7b3WmKe"
+	liveHeld = "sk-live-held/+Qn52c9Jy6r4DfHu"
+	liveLate = "sk-live-late/+Gs07k3Lp9w8XoTi"
+	liveNone = "sk-live-none/+Bv64m1Rd2h5YaEc"
+	liveWait = "sk-live-wait/+Uj93f5Nz1k7SgPl"
 )
 
-var secrets = []string{secretGood, secretSuspended, secretExpired, secretUnknown, secretPending}
+var secrets = []string{liveGood, liveHeld, liveLate, liveNone, liveWait}
 
 // spellings are what a key may look like in a log, a file or an answer. In base64 it looks different after 0, 1 or 2 other
 // bytes, and its ends share letters with what stands around it.
@@ -60,14 +61,14 @@ func leaks(places map[string]string) []string {
 func TestKeysAreFoundInEverySpelling(t *testing.T) {
 	t.Parallel()
 	for name, plant := range map[string]string{
-		"clear":             "msg=\"request\" key=" + secretGood + " status=200",
-		"query":             "GET /v1?key=" + url.QueryEscape(secretUnknown) + " HTTP/1.1",
-		"hex":               hex.EncodeToString([]byte("Bearer " + secretGood + "\n")),
-		"HEX":               strings.ToUpper(hex.EncodeToString([]byte("x" + secretGood))),
-		"base64":            base64.StdEncoding.EncodeToString([]byte(secretSuspended)),
-		"base64, shifted":   base64.StdEncoding.EncodeToString([]byte("Bearer " + secretSuspended + " and more")),
-		"base64, shifted 2": base64.StdEncoding.EncodeToString([]byte("Bearer: " + secretSuspended + " and more")),
-		"base64url":         base64.RawURLEncoding.EncodeToString([]byte("id:" + secretExpired + ":")),
+		"clear":             "msg=\"request\" key=" + liveGood + " status=200",
+		"query":             "GET /v1?key=" + url.QueryEscape(liveNone) + " HTTP/1.1",
+		"hex":               hex.EncodeToString([]byte("Bearer " + liveGood + "\n")),
+		"HEX":               strings.ToUpper(hex.EncodeToString([]byte("x" + liveGood))),
+		"base64":            base64.StdEncoding.EncodeToString([]byte(liveHeld)),
+		"base64, shifted":   base64.StdEncoding.EncodeToString([]byte("Bearer " + liveHeld + " and more")),
+		"base64, shifted 2": base64.StdEncoding.EncodeToString([]byte("Bearer: " + liveHeld + " and more")),
+		"base64url":         base64.RawURLEncoding.EncodeToString([]byte("id:" + liveLate + ":")),
 	} {
 		if got := leaks(map[string]string{name: plant}); len(got) == 0 {
 			t.Errorf("%s: a key is not found in %s", name, plant)
@@ -81,11 +82,11 @@ func TestKeysAreFoundInEverySpelling(t *testing.T) {
 
 func TestNoKeyIsWrittenAnywhere(t *testing.T) {
 	t.Parallel()
-	expired := strings.Replace(holder("late", "plan", secretExpired), "  tierRef:", "  expirationTime: 2020-01-01T00:00:00Z\n  tierRef:", 1)
-	suspended := strings.Replace(holder("held", "plan", secretSuspended), "  tierRef:", "  desiredState: Suspended\n  tierRef:", 1)
+	expired := strings.Replace(holder("late", "plan", liveLate), "  tierRef:", "  expirationTime: 2020-01-01T00:00:00Z\n  tierRef:", 1)
+	suspended := strings.Replace(holder("held", "plan", liveHeld), "  tierRef:", "  desiredState: Suspended\n  tierRef:", 1)
 	s := start(t, manifests(gateway, tier("plan", "{metric: Requests, per: Day, max: 100}", "concurrency: 50"),
-		holder("good", "plan", secretGood), suspended, expired, holder("wait", "nowhere", secretPending)))
-	clearOf(t, 24*time.Hour, time.Minute)
+		holder("good", "plan", liveGood), suspended, expired, holder("wait", "nowhere", liveWait)))
+	clearOf(t, 24*time.Hour)
 	statuses := map[int]bool{}
 	for _, key := range secrets {
 		for _, r := range revealing(t, key) {
@@ -101,24 +102,25 @@ func TestNoKeyIsWrittenAnywhere(t *testing.T) {
 			t.Errorf("no request was answered %d: the test does not reach what it is for", status)
 		}
 	}
-	if _, err := fetch(t.Context(), "http://"+s.demo, request{path: chatPath + "?key=" + url.QueryEscape(secretGood), key: secretGood, body: prompt{}.chat()}); err != nil {
+	if _, err := fetch(t.Context(), "http://"+s.demo, request{path: chatPath + "?key=" + url.QueryEscape(liveGood), key: liveGood, body: prompt{}.chat()}); err != nil {
 		t.Fatal(err)
 	}
 	// What is said of a wrong manifest quotes nothing that may be a key.
-	s.write(t, "broken.yaml", holder("broken", "plan", secretGood)+"\n  spec: [oops\n")
-	s.write(t, "misspelt.yaml", strings.Replace(holder("misspelt", "plan", secretGood), "stringData", "stringDate", 1))
-	s.write(t, "misplaced.yaml", `{apiVersion: tierkeeper.io/v1alpha1, kind: ApiKeyQuota, metadata: {name: misplaced}, spec: {tierRef: {name: plan}, keys: [{name: a, digest: "`+secretGood+`"}]}}`)
+	s.write(t, "broken.yaml", holder("broken", "plan", liveGood)+"\n  spec: [oops\n")
+	s.write(t, "misspelt.yaml", strings.Replace(holder("misspelt", "plan", liveGood), "stringData", "stringDate", 1))
+	s.write(t, "misplaced.yaml", `{apiVersion: tierkeeper.io/v1alpha1, kind: ApiKeyQuota, metadata: {name: misplaced}, spec: {tierRef: {name: plan}, keys: [{name: a, digest: "`+liveGood+`"}]}}`)
 	for _, name := range []string{"broken.yaml", "misspelt.yaml", "misplaced.yaml"} {
 		eventually(t, soon, name+" is told", func() bool { return strings.Contains(s.stdout.String(), name) })
 	}
-	history := s.history(t)
+	places := map[string]string{"/demo/requests": s.history(t)}
+	s.administration(t, places)
 	s.stop(t, syscall.SIGTERM)
-
-	places := map[string]string{"stdout": s.stdout.String(), "stderr, and Envoy's log": s.stderr.String(), "/demo/requests": history}
+	places["stdout"], places["stderr, and Envoy's log"] = s.stdout.String(), s.stderr.String()
 	files(t, s.dataDir, places)
 	for place, proof := range map[string]string{
 		"stdout": "ApiKeyQuota default/good", "stderr, and Envoy's log": "default/good", "/demo/requests": `"authorization"`,
 		"counters.db": "", "accepted.json": "default/good", "envoy-default-main.json": "tierkeeper",
+		"/stats": "http.tierkeeper.downstream_rq_2xx", "/config_dump": "default/main", "/clusters": "default/main/demo",
 	} {
 		if content := places[place]; content == "" || !strings.Contains(content, proof) {
 			t.Errorf("%s does not hold what it should: %d bytes", place, len(content))
@@ -153,6 +155,23 @@ func revealing(t *testing.T, key string) []request {
 		{path: chatPath + inQuery, key: key, body: prompt{}.chat(), header: []string{"x-large: " + strings.Repeat("h", 100<<10)}},
 		{path: chatPath + inQuery, key: key, body: prompt{model: strings.Repeat("m", 10<<10)}.chat()},
 		{path: "/v1%2Fchat" + inQuery, key: key, body: "{}"},
+	}
+}
+
+// administration adds what Envoy tells of itself.
+func (s *system) administration(t *testing.T, to map[string]string) {
+	t.Helper()
+	var at []string
+	eventually(t, soon, "Envoy logs its admin address", func() bool {
+		at = regexp.MustCompile(`admin address: (\S+)`).FindStringSubmatch(s.stderr.String())
+		return at != nil
+	})
+	for _, path := range []string{"/stats", "/config_dump", "/clusters"} {
+		a, err := fetch(t.Context(), "http://"+at[1], request{method: http.MethodGet, path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		to[path] = a.body
 	}
 }
 

@@ -17,7 +17,7 @@ func daily(t *testing.T) *system {
 	s := start(t, manifests(gateway,
 		tier("daily", "{metric: Requests, per: Day, max: 1000}", "{metric: Tokens, per: Day, max: 1000000}"),
 		holder("streams", "daily", "key-streams")))
-	clearOf(t, 24*time.Hour, time.Minute)
+	clearOf(t, 24*time.Hour)
 	return s
 }
 
@@ -96,7 +96,7 @@ func TestAStreamCountsAsOneRequest(t *testing.T) {
 		chat(keyStreams, prompt{}),
 	} {
 		st := s.open(t, r)
-		body, err := st.end(t, soon)
+		body, err := st.end(t)
 		if err != nil || st.status != http.StatusOK {
 			t.Fatalf("status %d, %v: %s", st.status, err, body)
 		}

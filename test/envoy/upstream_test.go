@@ -47,7 +47,7 @@ func TestAStreamThatTheProviderBreaksCostsWhatCame(t *testing.T) {
 	for protocol, build := range map[string]func(string, prompt, ...string) request{"chat": chat, "messages": messages} {
 		model := protocol + "-broken"
 		st := s.open(t, build(keyStreams, prompt{model: model, content: paragraph, maxTokens: 1000, stream: true}, "x-demo-tokens: 1000", "x-demo-abort: 200"))
-		if body, err := st.end(t, soon); err == nil {
+		if body, err := st.end(t); err == nil {
 			t.Errorf("%s: the stream ends as if it was whole: %s", model, body[max(0, len(body)-200):])
 		}
 		_, settled := s.settlement(t, model)
