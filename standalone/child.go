@@ -27,7 +27,7 @@ const (
 func CheckEnvoy(ctx context.Context, path string) error {
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
-		return fmt.Errorf("running Envoy (name the binary with --envoy, or start none with --envoy=none): %w", err)
+		return fmt.Errorf("asking Envoy for its version: %w", err)
 	}
 	version := regexp.MustCompile(`/(\d+)\.(\d+)\.(\d+)`).FindStringSubmatch(string(out))
 	if version == nil {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -88,6 +89,9 @@ func newRunner(c *Config) (*runner, error) {
 	if c.Address == "" {
 		c.Address = loopback
 	}
+	if err := c.resolve(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the data directory: %w", err)
 	}
@@ -106,6 +110,25 @@ func newRunner(c *Config) (*runner, error) {
 	r.limiter = ratelimit.New(store, secret, ratelimit.WithLog(c.Log))
 	r.xds = server.New(r.report)
 	return r, nil
+}
+
+// resolve makes the paths that Envoy gets absolute, because it runs in a directory of its own.
+func (c *Config) resolve() (err error) {
+	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
+		return fmt.Errorf("finding the data directory: %w", err)
+	}
+	if c.Envoy == NoEnvoy {
+		return nil
+	}
+	path, err := exec.LookPath(c.Envoy)
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return fmt.Errorf("finding Envoy (name the binary with --envoy, or start none with --envoy=none): %w", err)
+	}
+	c.Envoy = path
+	return nil
 }
 
 func (r *runner) close() {

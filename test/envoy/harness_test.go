@@ -148,12 +148,27 @@ func (s *system) start(t *testing.T) {
 	p.demo = at[1]
 }
 
-// launch runs a process and returns at once. Flags that are given go before those of the harness.
+// relative writes a path as seen from the working directory.
+func relative(t *testing.T, path string) string {
+	t.Helper()
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err = filepath.Rel(here, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// launch runs a process and returns at once. Flags that are given go before those of the harness. Paths are relative, as a
+// person writes them: Envoy runs in a directory of its own and must be found all the same.
 func (s *system) launch(t *testing.T, flags ...string) *process {
 	t.Helper()
 	args := append([]string{
-		"standalone", "--manifests", s.manifests, "--port", s.port.String(), "--envoy", envoyBinary(t),
-		"--demo-upstream", "--data-dir", s.dataDir, "--log-level", "debug",
+		"standalone", "--manifests", relative(t, s.manifests), "--port", s.port.String(), "--envoy", relative(t, envoyBinary(t)),
+		"--demo-upstream", "--data-dir", relative(t, s.dataDir), "--log-level", "debug",
 	}, flags...)
 	p := &process{cmd: exec.Command(binary, args...), stdout: &transcript{}, stderr: &transcript{}, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
