@@ -46,7 +46,7 @@ func (c *console) loaded(path string, t *policy.Table, found *manifest.Result, v
 		if c.version != "" {
 			verb = "Reloaded"
 		}
-		c.printf("%s %s: %d objects accepted, %d problems (version %s).", verb, path, accepted, len(wrong), t.Version())
+		c.printf("%s %s: accepted %d, problems %d (version %s).", verb, path, accepted, len(wrong), t.Version())
 	}
 	if c.version == "" {
 		for _, v := range verdicts {
