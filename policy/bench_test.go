@@ -48,12 +48,19 @@ func limit(m v1alpha1.Metric, p v1alpha1.Per, most int64) *v1alpha1.Limits {
 	return &v1alpha1.Limits{Rates: []v1alpha1.Rate{{Metric: m, Per: p, Max: new(most)}}}
 }
 
-// customers adds n quotas: one in ten lowers a limit over everything, one in a hundred that of a model.
+// customers adds n quotas, half of them with keys in Secrets: one in ten lowers a limit over everything, one in a hundred
+// that of a model.
 func customers(in policy.Input, n int) policy.Input {
+	in.Secrets = map[policy.Name]policy.Secret{}
 	for i := range n {
 		q := v1alpha1.ApiKeyQuota{}
 		q.Namespace, q.Name = fmt.Sprintf("team-%d", i%500), fmt.Sprintf("key-%d", i)
 		q.Spec.Keys = []v1alpha1.APIKey{{Name: "main", Digest: digest(i)}}
+		if i%2 == 0 {
+			q.Spec.Keys = []v1alpha1.APIKey{{Name: "main", SecretKeyRef: &v1alpha1.SecretKeyRef{Name: q.Name, Key: "key"}}}
+			keys := map[string]policy.Key{"key": policy.ReadKey(fmt.Append(nil, "sk-", i))}
+			in.Secrets[policy.Name{Namespace: q.Namespace, Name: q.Name}] = policy.Secret{Labelled: true, Keys: keys}
+		}
 		q.Spec.TierRef.Name = fmt.Sprintf("tier-%d", i%8)
 		if i%10 == 0 {
 			q.Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 10)
@@ -113,5 +120,16 @@ func BenchmarkCompile(b *testing.B) {
 				policy.Compile(in)
 			}
 		})
+	}
+}
+
+// BenchmarkCompileWithoutTiers is what it costs when somebody deletes every tier: all keys go on as they were.
+func BenchmarkCompileWithoutTiers(b *testing.B) {
+	in := customers(provider(), 10_000)
+	table, _ := policy.Compile(in)
+	in.Tiers, in.LastAccepted = nil, restarted(b, table.Accepted())
+	b.ReportAllocs()
+	for b.Loop() {
+		policy.Compile(in)
 	}
 }

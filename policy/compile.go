@@ -13,9 +13,10 @@ import (
 // Compile makes the Table for in and says of each object whether it counts. A bad object costs only itself. Equal inputs,
 // in any order, give equal results.
 //
-// An ApiKeyQuota that is not accepted keeps the limits that LastAccepted has for it, and one that has none is refused; a
-// QuotaGateway that is not accepted goes on as LastAccepted has it; of other kinds, what is not accepted does not count,
-// but for a ModelLimit whose parent is missing: its own limits hold.
+// An ApiKeyQuota that is not accepted keeps the limits that LastAccepted has for it, but never more than the tier that
+// stands there would allow, and one that has none is refused; a QuotaGateway that is not accepted goes on as LastAccepted
+// has it; of other kinds, what is not accepted does not count, but for a ModelLimit whose parent is missing: its own
+// limits hold.
 func Compile(in Input) (*Table, []Verdict) {
 	c := newCompiler(in)
 	c.compileTiers()
@@ -47,6 +48,7 @@ type compiler struct {
 	perKey     uint32                       // pairs that any ModelLimit's perKey mentions
 	shared     int                          // the largest number of shared limits that one model meets
 	groupNames []string                     // names and patterns of all ModelLimits, sorted
+	last       map[string][]formerTier      // by name; see lastTier
 	bare       map[*tier]map[string][]Limit // see bareLimits
 	table      *Table
 	verdicts   []Verdict
@@ -59,6 +61,7 @@ func newCompiler(in Input) *compiler {
 		namespaces: map[string]Namespace{},
 		permitted:  map[use]bool{},
 		bare:       map[*tier]map[string][]Limit{},
+		last:       map[string][]formerTier{},
 		tiers:      map[string]*v1alpha1.RateLimitTier{},
 		compiled:   map[string]*tier{},
 		users:      map[Name]*user{},

@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -81,10 +82,29 @@ func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Pr
 // lastHolder is the holder of a quota that is not accepted, by what it was when it was. Models may have changed their class
 // since, or got limits by key: where the quota's own limits would now let more pass than the tier, the tier's hold as well.
 func (c *compiler) lastHolder(name Name, last *AcceptedQuota) *Holder {
-	t := newTier(last.TierName, &last.Tier)
+	t := c.lastTier(last)
 	h := c.holder(name, &last.Limits, last.User, t)
 	h.both = c.checkOverrides(h, t, last.Tier.KeyOverrides) != nil
 	return h
+}
+
+// lastTier compiles the tier of a quota that is not accepted, once for all quotas that were on it as it was then: a tier
+// that is gone may have had a hundred thousand.
+func (c *compiler) lastTier(last *AcceptedQuota) *tier {
+	for _, known := range c.last[last.TierName] {
+		if reflect.DeepEqual(known.spec, &last.Tier) {
+			return known.tier
+		}
+	}
+	t := newTier(last.TierName, &last.Tier)
+	c.last[last.TierName] = append(c.last[last.TierName], formerTier{&last.Tier, t})
+	return t
+}
+
+// formerTier is a RateLimitTier as it once was.
+type formerTier struct {
+	spec *v1alpha1.RateLimitTierSpec
+	tier *tier
 }
 
 func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, userName string, t *tier) *Holder {
@@ -111,33 +131,37 @@ func (c *compiler) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (Digest, 
 		}
 		return d, nil
 	}
-	key, p := c.readSecret(q.Namespace, k.SecretKeyRef, fmt.Sprintf("spec.keys[name=%s].secretKeyRef", k.Name))
+	key, p := c.readSecret(q.Namespace, k.SecretKeyRef)
+	if p != nil {
+		p.Field = fmt.Sprintf("spec.keys[name=%s].secretKeyRef.%s", k.Name, p.Field)
+	}
 	return key.Digest, p
 }
 
-func (c *compiler) readSecret(namespace string, ref *v1alpha1.SecretKeyRef, path string) (Key, *Problem) {
+// readSecret finds the key to which ref refers. The field of a Problem is relative to ref.
+func (c *compiler) readSecret(namespace string, ref *v1alpha1.SecretKeyRef) (Key, *Problem) {
 	secret, found := c.in.Secrets[Name{namespace, ref.Name}]
 	if !found {
 		return Key{}, &Problem{
-			v1alpha1.ReasonSecretNotFound, path + ".name",
+			v1alpha1.ReasonSecretNotFound, "name",
 			fmt.Sprintf("There is no Secret %s in namespace %s.", ref.Name, namespace),
 		}
 	}
 	if !secret.Labelled {
 		return Key{}, &Problem{
-			v1alpha1.ReasonSecretNotLabelled, path + ".name",
+			v1alpha1.ReasonSecretNotLabelled, "name",
 			fmt.Sprintf("Secret %s may not be read: label it %s=true.", ref.Name, v1alpha1.SecretLabel),
 		}
 	}
 	key, found := secret.Keys[ref.Key]
 	switch {
 	case !found:
-		return key, &Problem{v1alpha1.ReasonSecretNotFound, path + ".key", fmt.Sprintf("Secret %s has no key %s.", ref.Name, ref.Key)}
+		return key, &Problem{v1alpha1.ReasonSecretNotFound, "key", fmt.Sprintf("Secret %s has no key %s.", ref.Name, ref.Key)}
 	case key.Empty:
-		return key, &Problem{v1alpha1.ReasonKeyEmpty, path + ".key", fmt.Sprintf("Key %s of Secret %s is empty.", ref.Key, ref.Name)}
+		return key, &Problem{v1alpha1.ReasonKeyEmpty, "key", fmt.Sprintf("Key %s of Secret %s is empty.", ref.Key, ref.Name)}
 	case key.Invalid:
 		return key, &Problem{
-			v1alpha1.ReasonKeyInvalid, path + ".key",
+			v1alpha1.ReasonKeyInvalid, "key",
 			fmt.Sprintf("Key %s of Secret %s holds white space, a comma or characters other than ASCII, which no client can send in a header.", ref.Key, ref.Name),
 		}
 	}

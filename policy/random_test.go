@@ -212,9 +212,9 @@ func (w world) gateway(name string) v1alpha1.QuotaGateway {
 	return g
 }
 
-// small is the world for most properties, dense one in which requests meet many limits.
+// small is the world for most properties, dense one in which requests meet about as many limits as a lease can carry.
 func small(t *rapid.T) world { return world{t, fewRates, 2} }
-func dense(t *rapid.T) world { return world{t, allRates, 12} }
+func dense(t *rapid.T) world { return world{t, allRates, rapid.IntRange(6, 12).Draw(t, "density")} }
 
 // everyone lists the holders of a Table made from in: of all quotas, and of a stranger at all gateways.
 func everyone(table *policy.Table, in policy.Input) []*policy.Holder {

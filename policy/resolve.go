@@ -20,7 +20,8 @@ const DefaultOutputTokens = 1024
 // Resolve lists every limit that holds when the holder asks for the model on a route of the resource. Model and resource
 // may be empty. It is the only code that knows precedence: scopes hold together; at one scope, pair by pair, the first
 // to say anything wins, by source (ApiKeyQuota, then tier, then the ModelLimit's perKey) and within one source by exact
-// name, then longest pattern, then class.
+// name, then longest pattern, then class. (Where a quota that is not accepted goes on with limits that would now let more
+// pass than its tier, its limits and its tier's hold together.)
 func (t *Table) Resolve(h *Holder, model, resource string) Resolution {
 	m := t.model(model)
 	r := resolver{model: m, probe: h.probe}

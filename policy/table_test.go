@@ -121,6 +121,29 @@ func TestInheritLeavesTheTableAlone(t *testing.T) {
 	}
 }
 
+// TestEachQuotaKeepsTheTierItWasAcceptedOn has two quotas accepted on one tier before and after it changed.
+func TestEachQuotaKeepsTheTierItWasAcceptedOn(t *testing.T) {
+	t.Parallel()
+	in := single(v1alpha1.KeyLimits{}, v1alpha1.RateLimitTierSpec{}, nil)
+	in.Quotas = append(in.Quotas, *in.Quotas[0].DeepCopy())
+	in.Quotas[1].Name, in.Quotas[1].Spec.Keys[0].Digest = "second", digest(1)
+	for i, most := range []int64{10, 20} {
+		in.Tiers[0].Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, most)
+		table, _ := policy.Compile(in)
+		in.LastAccepted = restarted(t, table.Accepted())
+		in.Quotas[i].Spec.TierRef.Name = "gone"
+	}
+	in.Tiers = nil
+	table, _ := policy.Compile(in)
+	for name, want := range map[string]int64{"app": 10, "second": 20} {
+		credential, _ := table.Quota(policy.Name{Namespace: "team-a", Name: name})
+		limits := table.Resolve(credential.Holder, "", "").Limits
+		if len(limits) != 1 || limits[0].Max != want {
+			t.Errorf("%s: got %v, want one limit of %d", name, limits, want)
+		}
+	}
+}
+
 func TestClientNetwork(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{
