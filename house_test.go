@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"config/crd":      {},
 	"manifest":        {"api/...", "policy", "config/crd"},
 	"demo":            {},
-	"standalone":      {"api/...", "policy", "descriptor", "xds/...", "ratelimit", "counter/...", "config/crd", "manifest", "demo"},
+	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo"},
 	"command":         anything,
 	"internal/golden": {},
 	"test/...":        anything,
@@ -48,7 +48,7 @@ var anything = []string{"./..."}
 var outside = map[string][]string{
 	"k8s.io/client-go":               {"controllers", "command", "standalone", "test/..."},
 	"sigs.k8s.io/controller-runtime": {"controllers", "command", "standalone", "test/..."},
-	"github.com/envoyproxy":          {"xds/...", "descriptor", "ratelimit", "standalone", "test/..."},
+	"github.com/envoyproxy":          {"xds/...", "descriptor", "ratelimit", "test/..."},
 	"google.golang.org/grpc":         {"xds/...", "ratelimit", "standalone", "command", "test/..."},
 }
 

@@ -49,7 +49,6 @@ type Reserve struct {
 type Settle struct {
 	Lease       string
 	Code        int64 // HTTP status that the client got; 0 if none
-	Flags       int64
 	OutputBytes int64
 	Reported    Usage // what the provider reported at the end
 	Partial     Usage // what it had reported when the stream was cut
@@ -116,8 +115,6 @@ func DecodeSettle(entries []*commonv3.RateLimitDescriptor_Entry) Settle {
 			s.Lease = e.Value
 		case KeyCode:
 			s.Code = count(e.Value)
-		case KeyFlags:
-			s.Flags = count(e.Value)
 		case KeyOutputBytes:
 			s.OutputBytes = count(e.Value)
 		case KeyInputTokens:

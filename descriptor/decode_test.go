@@ -98,7 +98,7 @@ func TestASettleSaysHowAStreamEnded(t *testing.T) {
 			pairs("phase", "settle", "lease", "AbC-_", "code", "200", "flags", "16384", "output_bytes", "900", "usage_status", "ok",
 				"input_tokens", "80", "output_tokens", "50", "partial_input", "90", "partial_output", "1"),
 			descriptor.Settle{
-				Lease: "AbC-_", Code: 200, Flags: 16384, OutputBytes: 900,
+				Lease: "AbC-_", Code: 200, OutputBytes: 900,
 				Reported: descriptor.Usage{Input: 80, Output: 50}, Partial: descriptor.Usage{Input: 90, Output: 1},
 			},
 		},

@@ -4,8 +4,13 @@
 // and package ratelimit to read what arrives, so the two sides cannot drift apart.
 package descriptor
 
+import "time"
+
 // Domain is the rate-limit domain of all calls.
 const Domain = "tierkeeper"
+
+// Heartbeat is how often Envoy tells the service that a request is still under way.
+const Heartbeat = 10 * time.Second
 
 // Phases of a request. A reserve is asked before the request is forwarded; a settle is told when its stream has ended.
 const (
@@ -37,7 +42,6 @@ const (
 const (
 	KeyLease             = "lease"
 	KeyCode              = "code"         // HTTP status that the client got; 0 if none
-	KeyFlags             = "flags"        // Envoy's response flags as bits
 	KeyOutputBytes       = "output_bytes" // of the response body, as far as it was sent
 	KeyInputTokens       = "input_tokens"
 	KeyOutputTokens      = "output_tokens"
@@ -49,11 +53,8 @@ const (
 )
 
 // MetadataRoute is the namespace of route metadata, and of what is read from the body while it passes. Route metadata has
-// the keys KeyGateway, KeyResource, KeyProtocol, KeyRouteModel and MetadataMetered.
+// the keys KeyGateway, KeyResource, KeyProtocol and KeyRouteModel.
 const MetadataRoute = "tierkeeper.io"
-
-// MetadataMetered is "true" on routes whose requests are counted.
-const MetadataMetered = "metered"
 
 // MetadataService is the namespace in which the service's answer is kept while the request lives: KeyLease, or
 // MetadataDenyStatus if the request was refused.
@@ -63,7 +64,7 @@ const MetadataService = "envoy.filters.http.ratelimit"
 const MetadataDenyStatus = "deny_status"
 
 // DenyStatuses are the statuses that a denial can have. Envoy has a mapper for each.
-var DenyStatuses = []int{400, 401, 402, 403, 404, 429, 503}
+var DenyStatuses = []int{400, 401, 402, 403, 429, 503}
 
 // Protocol tells the service how to read numbers and what shape an error has.
 type Protocol string

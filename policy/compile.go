@@ -48,7 +48,7 @@ type compiler struct {
 	perKey     uint32                       // pairs that any ModelLimit's perKey mentions
 	shared     int                          // the largest number of shared limits that one model meets
 	groupNames []string                     // names and patterns of all ModelLimits, sorted
-	last       map[string][]formerTier      // by name; see lastTier
+	former     map[string]*tier             // by AcceptedQuota.Tier; see lastTier
 	bare       map[*tier]map[string][]Limit // see bareLimits
 	table      *Table
 	verdicts   []Verdict
@@ -61,14 +61,14 @@ func newCompiler(in Input) *compiler {
 		namespaces: map[string]Namespace{},
 		permitted:  map[use]bool{},
 		bare:       map[*tier]map[string][]Limit{},
-		last:       map[string][]formerTier{},
+		former:     map[string]*tier{},
 		tiers:      map[string]*v1alpha1.RateLimitTier{},
 		compiled:   map[string]*tier{},
 		users:      map[Name]*user{},
 		worst:      map[plan]int{},
 		table: &Table{
 			keys: make(map[Digest]*Credential, n), quotas: make(map[Name]*Credential, n), gateways: map[Name]*Gateway{},
-			accepted: Accepted{Quotas: make(map[string]AcceptedQuota, n), Gateways: map[string]AcceptedGateway{}},
+			accepted: Accepted{Quotas: make(map[string]AcceptedQuota, n), Gateways: map[string]AcceptedGateway{}, Tiers: map[string]AcceptedTier{}},
 		},
 		verdicts: make([]Verdict, 0, n+len(in.Tiers)+len(in.Models)+len(in.Users)+len(in.Gateways)),
 	}
@@ -111,7 +111,9 @@ func (c *compiler) compileTiers() {
 		c.judge(KindTier, &t.ObjectMeta, problems...)
 		if len(problems) == 0 {
 			c.tiers[t.Name] = t
-			c.compiled[t.Name] = newTier(t.Name, &t.Spec)
+			compiled := newTier(t.Name, &t.Spec)
+			compiled.key = (&AcceptedTier{t.Name, t.Spec}).key()
+			c.compiled[t.Name] = compiled
 		}
 	}
 }

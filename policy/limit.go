@@ -122,7 +122,7 @@ func counter(scope Scope, subject, entry string, pair Pair) string {
 // Exceeded is the name that the API gives to the limit's Status.
 func (l Limit) Exceeded() string { return exceededNames[l.Status] }
 
-// String is for messages, as in "10 Requests per Minute".
+// String is for messages, as in "Requests per Minute".
 func (p Pair) String() string {
 	if p.Per == NoPer {
 		return p.Metric.String()

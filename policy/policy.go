@@ -6,7 +6,6 @@
 package policy
 
 import (
-	"maps"
 	"strings"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -54,41 +53,6 @@ type Namespace struct {
 type Secret struct {
 	Labelled bool           // carries v1alpha1.SecretLabel
 	Keys     map[string]Key // by key of its data; empty unless Labelled
-}
-
-// Accepted holds what Compile needs to let an object that is no longer accepted go on as before. It is kept across
-// restarts, so its JSON form is stable.
-type Accepted struct {
-	Quotas   map[string]AcceptedQuota   `json:"quotas,omitempty"`   // by Name.String
-	Gateways map[string]AcceptedGateway `json:"gateways,omitempty"` // by Name.String
-}
-
-// Inherit adds what earlier has and a lacks.
-func (a *Accepted) Inherit(earlier Accepted) {
-	a.Quotas, a.Gateways = inherit(a.Quotas, earlier.Quotas), inherit(a.Gateways, earlier.Gateways)
-}
-
-// inherit makes a map of its own, because a Table holds the other one.
-func inherit[T any](own, earlier map[string]T) map[string]T {
-	all := make(map[string]T, len(own))
-	maps.Copy(all, earlier)
-	maps.Copy(all, own)
-	return all
-}
-
-// AcceptedQuota is the limits of an ApiKeyQuota when it was last accepted, and the tier it was on. Its keys, its state and
-// its expiration are not kept: those of the object hold, accepted or not, so that a key can always be revoked.
-type AcceptedQuota struct {
-	Limits   v1alpha1.KeyLimits         `json:"limits,omitzero"`
-	User     string                     `json:"user,omitempty"`
-	TierName string                     `json:"tierName"`
-	Tier     v1alpha1.RateLimitTierSpec `json:"tier"`
-}
-
-// AcceptedGateway is a QuotaGateway when it was last accepted, and the tiers that it assigns.
-type AcceptedGateway struct {
-	Spec  v1alpha1.QuotaGatewaySpec             `json:"spec"`
-	Tiers map[string]v1alpha1.RateLimitTierSpec `json:"tiers,omitempty"`
 }
 
 // An Object names the object that a Verdict is about.

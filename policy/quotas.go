@@ -3,7 +3,6 @@ package policy
 import (
 	"bytes"
 	"fmt"
-	"reflect"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,13 +35,8 @@ func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name)
 	if len(problems) == 0 {
 		problems = c.compileHolder(q, cred)
 	}
-	if len(problems) == 0 {
-		c.table.accepted.Quotas[name.String()] = AcceptedQuota{
-			Limits: q.Spec.KeyLimits, User: q.Spec.User, TierName: q.Spec.TierRef.Name, Tier: c.tiers[q.Spec.TierRef.Name].Spec,
-		}
-	} else if last, known := c.in.LastAccepted.Quotas[name.String()]; known {
-		c.table.accepted.Quotas[name.String()] = last
-		cred.Holder = c.lastHolder(name, &last)
+	if len(problems) > 0 {
+		c.goOn(cred)
 	}
 	c.judge(KindQuota, &q.ObjectMeta, problems...)
 
@@ -63,6 +57,21 @@ func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name)
 		}
 	}
 	slices.SortFunc(cred.digests, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
+	if t := c.compiled[q.Spec.TierRef.Name]; len(problems) == 0 {
+		c.table.accepted.remember(q, cred, t, &c.tiers[t.name].Spec)
+	}
+}
+
+// goOn gives a quota that is not accepted the limits that it had, if it had any.
+func (c *compiler) goOn(cred *Credential) {
+	name := cred.Quota.String()
+	last, known := c.in.LastAccepted.Quotas[name]
+	tier, kept := c.in.LastAccepted.Tiers[last.Tier]
+	if !known || !kept {
+		return
+	}
+	c.table.accepted.Quotas[name], c.table.accepted.Tiers[last.Tier] = last, tier
+	cred.Holder = c.lastHolder(cred.Quota, &last, &tier)
 }
 
 // compileHolder sets the credential's holder if what it may use is in order.
@@ -79,32 +88,26 @@ func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Pr
 	return nil
 }
 
-// lastHolder is the holder of a quota that is not accepted, by what it was when it was. Models may have changed their class
-// since, or got limits by key: where the quota's own limits would now let more pass than the tier, the tier's hold as well.
-func (c *compiler) lastHolder(name Name, last *AcceptedQuota) *Holder {
-	t := c.lastTier(last)
+// lastHolder is the holder of a quota that is not accepted: by its own limits when it was, and by its tier as it is now, so
+// that nobody keeps an old plan by breaking his own object. Where the tier is gone or not permitted, it holds as it was.
+// Tier, models and classes may have changed since: where the quota's own limits would now let more pass than the tier,
+// the tier's hold as well.
+func (c *compiler) lastHolder(name Name, last *AcceptedQuota, former *AcceptedTier) *Holder {
+	t, overrides := c.lastTier(last, former), former.Spec.KeyOverrides
+	if c.checkTier(name.Namespace, former.Name, "") == nil {
+		t, overrides = c.compiled[former.Name], c.tiers[former.Name].Spec.KeyOverrides
+	}
 	h := c.holder(name, &last.Limits, last.User, t)
-	h.both = c.checkOverrides(h, t, last.Tier.KeyOverrides) != nil
+	h.both = c.checkOverrides(h, t, overrides) != nil
 	return h
 }
 
-// lastTier compiles the tier of a quota that is not accepted, once for all quotas that were on it as it was then: a tier
-// that is gone may have had a hundred thousand.
-func (c *compiler) lastTier(last *AcceptedQuota) *tier {
-	for _, known := range c.last[last.TierName] {
-		if reflect.DeepEqual(known.spec, &last.Tier) {
-			return known.tier
-		}
+// lastTier compiles a former tier, once for all quotas that were on it.
+func (c *compiler) lastTier(last *AcceptedQuota, former *AcceptedTier) *tier {
+	if c.former[last.Tier] == nil {
+		c.former[last.Tier] = newTier(former.Name, &former.Spec)
 	}
-	t := newTier(last.TierName, &last.Tier)
-	c.last[last.TierName] = append(c.last[last.TierName], formerTier{&last.Tier, t})
-	return t
-}
-
-// formerTier is a RateLimitTier as it once was.
-type formerTier struct {
-	spec *v1alpha1.RateLimitTierSpec
-	tier *tier
+	return c.former[last.Tier]
 }
 
 func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, userName string, t *tier) *Holder {

@@ -159,6 +159,7 @@ func (a *Assigned) Holder(client netip.Addr) *Holder {
 
 // tier is an accepted RateLimitTier.
 type tier struct {
+	key      string // in Accepted.Tiers; empty for one that a gateway assigns
 	name     string
 	priority int
 	rules    *ruleset

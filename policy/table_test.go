@@ -78,46 +78,44 @@ func TestNoKeyIsShown(t *testing.T) {
 	}
 }
 
-func TestInherit(t *testing.T) {
+// TestWhatCannotBeReadGoesOn: after a restart at which the manifests of a quota and its gateway cannot be read, both are as
+// they were, key and limits included; what nobody lost stays away.
+func TestWhatCannotBeReadGoesOn(t *testing.T) {
 	t.Parallel()
-	quota := func(user string) policy.AcceptedQuota { return policy.AcceptedQuota{User: user} }
-	earlier := policy.Accepted{
-		Quotas:   map[string]policy.AcceptedQuota{"a/both": quota("old"), "a/gone": quota("old")},
-		Gateways: map[string]policy.AcceptedGateway{"a/gone": {}},
-	}
+	whole := single(v1alpha1.KeyLimits{}, v1alpha1.RateLimitTierSpec{Priority: v1alpha1.PriorityHigh}, nil)
+	before, _ := policy.Compile(whole)
+	broken := whole
+	broken.Quotas, broken.Gateways, broken.Tiers, broken.LastAccepted = nil, nil, nil, restarted(t, before.Accepted())
 	for name, tc := range map[string]struct {
-		have map[string]policy.AcceptedQuota
-		want map[string]policy.AcceptedQuota
-	}{
-		"own ones stay": {
-			map[string]policy.AcceptedQuota{"a/both": quota("new"), "a/own": quota("new")},
-			map[string]policy.AcceptedQuota{"a/both": quota("new"), "a/own": quota("new"), "a/gone": quota("old")},
-		},
-		"nothing yet": {nil, earlier.Quotas},
-	} {
+		lost bool
+		want int
+	}{"lost": {true, 1}, "deleted": {false, 0}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := policy.Accepted{Quotas: tc.have}
-			a.Inherit(earlier)
-			if diff := cmp.Diff(tc.want, a.Quotas); diff != "" {
-				t.Errorf("quotas (-want +got):\n%s", diff)
+			in := broken
+			in.LastAccepted.Restore(&in, func(policy.Object) bool { return tc.lost })
+			after, _ := policy.Compile(in)
+			known := 0
+			for _, k := range before.Accepted().Quotas["team-a/app"].Keys {
+				d, _ := policy.ParseDigest(k)
+				if c, ok := after.Lookup(d); ok && c.Holder != nil && c.Holder.Priority == 3 {
+					known++
+				}
 			}
-			if diff := cmp.Diff(earlier.Gateways, a.Gateways); diff != "" {
-				t.Errorf("gateways (-want +got):\n%s", diff)
+			if known != tc.want || len(after.Accepted().Quotas) != tc.want {
+				t.Errorf("%d keys are known and %d quotas go on, want %d", known, len(after.Accepted().Quotas), tc.want)
 			}
 		})
 	}
 }
 
-// TestInheritLeavesTheTableAlone: a Table is immutable, also by way of what it hands out.
-func TestInheritLeavesTheTableAlone(t *testing.T) {
+// TestCanonicalKnowsTheModelsOfAFormerTier asks for a model that only a tier names which is gone, but which a gateway that
+// is not accepted still assigns.
+func TestCanonicalKnowsTheModelsOfAFormerTier(t *testing.T) {
 	t.Parallel()
-	table, _ := policy.Compile(single(v1alpha1.KeyLimits{}, v1alpha1.RateLimitTierSpec{}, nil))
-	before := line(t, table.Accepted())
-	a := table.Accepted()
-	a.Inherit(policy.Accepted{Quotas: map[string]policy.AcceptedQuota{"a/gone": {}}})
-	if diff := cmp.Diff(before, line(t, table.Accepted())); diff != "" {
-		t.Errorf("accepted (-before +after):\n%s", diff)
+	table, _, _ := compileCase(t, filepath.Join("testdata", "a-rejected-gateway-goes-on-as-before"))
+	if got := table.Canonical("gpt-4o"); got != "gpt-4o" {
+		t.Errorf("got %q", got)
 	}
 }
 

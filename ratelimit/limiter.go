@@ -7,7 +7,6 @@ package ratelimit
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -17,8 +16,8 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// SlotExpiry is how long a request holds its concurrency slots without a sign of life. Envoy gives one every 10 seconds.
-const SlotExpiry = 35 * time.Second
+// SlotExpiry is how long a request holds its concurrency slots without a sign of life: three of them may be late or lost.
+const SlotExpiry = 3*descriptor.Heartbeat + 5*time.Second
 
 // A Limiter answers by one Table at a time. It is safe for concurrent use, SetTable included.
 type Limiter struct {
@@ -108,7 +107,10 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 		if !ok {
 			return Decision{}, gone
 		}
-		return Decision{}, errors.Join(gone, l.giveBack(context.WithoutCancel(ctx), now, id, p, t))
+		if err := l.giveBack(context.WithoutCancel(ctx), now, id, p, t); err != nil {
+			l.log.ErrorContext(ctx, "could not give back what nobody waits for", "lease", id.String(), "error", err)
+		}
+		return Decision{}, gone
 	}
 	report := report{gateway: g, holder: h, plan: p, counts: t.counts[:len(p.limits)], resource: r.Resource, now: now}
 	if !ok {

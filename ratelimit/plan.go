@@ -14,8 +14,15 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// maxKept bounds the caches of an epoch. What is dropped is made again when it is asked for.
-const maxKept = 1 << 18
+// What an epoch keeps is bounded: what is dropped is made again when it is asked for. Strangers come and go, and anybody can
+// be one.
+const (
+	maxPlans     = 1 << 18
+	maxStrangers = 1 << 14
+)
+
+// A store takes as many limits at once as policy allows.
+var _ = [1]struct{}{}[counter.MaxLimits-policy.MaxLimits]
 
 // An epoch is a table and what was worked out from it. Resolving limits and finding their counters is done once for each
 // holder, model and resource that the table tells apart.
@@ -46,7 +53,7 @@ func (e *epoch) stranger(tier *policy.Assigned, address netip.Addr) *policy.Hold
 	if h, ok := e.strangers.Load(key); ok {
 		return h
 	}
-	if e.strangers.Size() > maxKept {
+	if e.strangers.Size() > maxStrangers {
 		e.strangers.Clear()
 	}
 	h, _ := e.strangers.LoadOrCompute(key, func() (*policy.Holder, bool) { return tier.Holder(address), false })
@@ -66,7 +73,7 @@ func (e *epoch) plan(h *policy.Holder, model, resource string) *plan {
 	if p, ok := e.plans.Load(key); ok {
 		return p
 	}
-	if e.plans.Size() > maxKept {
+	if e.plans.Size() > maxPlans {
 		e.plans.Clear()
 	}
 	p, _ := e.plans.LoadOrCompute(key, func() (*plan, bool) { return e.newPlan(h, model, resource), false })

@@ -8,13 +8,21 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
 )
+
+// Register puts the limiter behind the services that Envoy calls. What goes wrong with calls that nobody waits for is logged.
+func Register(g *grpc.Server, l *Limiter, log *slog.Logger) {
+	rlsv3.RegisterRateLimitServiceServer(g, NewServer(l, log))
+	alsv3.RegisterAccessLogServiceServer(g, NewAccessLog(l, log))
+}
 
 // A Server speaks Envoy's rate limit protocol in front of a Limiter. It holds no decision of its own.
 type Server struct {

@@ -23,8 +23,8 @@ const (
 	dialEvery              = 50 * time.Millisecond
 )
 
-// CheckEnvoy says why a binary cannot be used: it is not there, not Envoy, or too old.
-func CheckEnvoy(ctx context.Context, path string) error {
+// checkEnvoy says why a binary cannot be used: it is not there, not Envoy, or too old.
+func checkEnvoy(ctx context.Context, path string) error {
 	out, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
 		return fmt.Errorf("asking Envoy for its version: %w", err)
@@ -76,11 +76,8 @@ func (f *fleet) runEnvoy(ctx context.Context, g *policy.Gateway, bootstrap strin
 
 // announce tells people where to send requests once somebody listens there.
 func (f *fleet) announce(ctx context.Context, g *policy.Gateway, first bool) {
-	for _, l := range g.Listeners {
-		if f.Port != 0 {
-			l.Port = f.Port
-		}
-		if err := awaitListener(ctx, net.JoinHostPort(f.Address, strconv.FormatUint(uint64(l.Port), 10))); err != nil {
+	for _, at := range f.addresses(g) {
+		if awaitListener(ctx, at) != nil {
 			return
 		}
 	}
@@ -112,5 +109,5 @@ func checkFree(ctx context.Context, at string) error {
 		return nil //nolint:nilerr // Nobody listens: that is what is wanted.
 	}
 	_ = conn.Close()
-	return fmt.Errorf("something listens on %s already; choose another port with --port", at)
+	return fmt.Errorf("something listens on %s already; choose another port, with --port or in the gateway", at)
 }

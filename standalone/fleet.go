@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
@@ -80,7 +81,7 @@ func (f *fleet) writeBootstrap(g *policy.Gateway) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("writing Envoy's bootstrap: %w", err)
 	}
-	path := filepath.Join(f.DataDir, strings.ReplaceAll("envoy-"+g.Name.String(), "/", "-")+".json")
+	path := filepath.Join(f.DataDir, fmt.Sprintf("envoy-%s_%s.json", g.Name.Namespace, g.Name.Name))
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return "", fmt.Errorf("writing Envoy's bootstrap: %w", err)
 	}
@@ -92,7 +93,10 @@ func (f *fleet) supervise(ctx context.Context, g *policy.Gateway, bootstrap stri
 	pause := restartFirst
 	for first := true; ; first = false {
 		began := time.Now()
-		err := f.runEnvoy(ctx, g, bootstrap, first)
+		err := f.checkPorts(ctx, g)
+		if err == nil {
+			err = f.runEnvoy(ctx, g, bootstrap, first)
+		}
 		if ctx.Err() != nil {
 			return
 		}
@@ -102,7 +106,7 @@ func (f *fleet) supervise(ctx context.Context, g *policy.Gateway, bootstrap stri
 		if err == nil {
 			err = errors.New("it stopped by itself")
 		}
-		f.Log.ErrorContext(ctx, "Envoy is gone, starting it again", "gateway", g.Name.String(), "error", err, "pause", pause.String())
+		f.Log.ErrorContext(ctx, "no Envoy runs for a gateway, trying again", "gateway", g.Name.String(), "error", err, "pause", pause.String())
 		select {
 		case <-ctx.Done():
 			return
@@ -110,4 +114,26 @@ func (f *fleet) supervise(ctx context.Context, g *policy.Gateway, bootstrap stri
 		}
 		pause = min(2*pause, restartMost)
 	}
+}
+
+// checkPorts says that a port of the gateway is taken. No Envoy of ours runs while it looks.
+func (f *fleet) checkPorts(ctx context.Context, g *policy.Gateway) error {
+	for _, at := range f.addresses(g) {
+		if err := checkFree(ctx, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addresses are where the gateway's listeners bind.
+func (f *fleet) addresses(g *policy.Gateway) []string {
+	var all []string
+	for _, l := range g.Listeners {
+		if f.Port != 0 {
+			l.Port = f.Port
+		}
+		all = append(all, net.JoinHostPort(f.Address, strconv.FormatUint(uint64(l.Port), 10)))
+	}
+	return all
 }

@@ -8,11 +8,7 @@ import (
 	"net"
 	"time"
 
-	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
-	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -24,7 +20,7 @@ import (
 // streamWorkers save grpc-go the growing of a stack for each call. More than the calls under way at once is enough.
 const streamWorkers = 64
 
-// service is the gRPC server that Envoys call: rate limits, signs of life, configuration and health, on one port.
+// service is the gRPC server that Envoys call: rate limits, signs of life and configuration, on one port.
 type service struct {
 	grpc     *grpc.Server
 	listener net.Listener
@@ -47,9 +43,7 @@ func listen(ctx context.Context, limiter *ratelimit.Limiter, xds *server.Server,
 		// Envoy pings every 2 seconds to find a hung service.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
-	rlsv3.RegisterRateLimitServiceServer(g, ratelimit.NewServer(limiter, log))
-	alsv3.RegisterAccessLogServiceServer(g, ratelimit.NewAccessLog(limiter, log))
-	healthv1.RegisterHealthServer(g, health.NewServer())
+	ratelimit.Register(g, limiter, log)
 	xds.Register(ctx, g)
 	return &service{grpc: g, listener: l, endpoint: at}, nil
 }
@@ -61,14 +55,16 @@ func (s *service) serve() error {
 	return nil
 }
 
-// stop lets calls under way end, but not the streams, which never would.
+// stop lets calls under way end. Streams of configuration end before, with the context of listen; those of an Envoy that
+// others started are cut after a while.
 func (s *service) stop() {
 	hard := time.AfterFunc(stopWait, s.grpc.Stop)
 	defer hard.Stop()
 	s.grpc.GracefulStop()
 }
 
-// signingKey is new for every process: leases live no longer than the Envoys that it started.
+// signingKey is new for every process: leases live no longer than the Envoys that it started. (Those of an Envoy that others
+// started are worth nothing after a restart: what they reserved stays charged until its window ends.)
 func signingKey() ([]byte, error) {
 	key := make([]byte, 32)
 	if _, err := rand.Read(key); err != nil {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -81,6 +82,7 @@ type runner struct {
 	service  *service
 	upstream *policy.Endpoint
 	loader   manifest.Loader
+	lost     func(policy.Object) bool // what could not be read at the start; see restore
 	state    *state
 	fleet    *fleet
 }
@@ -167,15 +169,14 @@ func (r *runner) run(ctx context.Context) error {
 		r.Log.ErrorContext(ctx, "a gateway cannot be served", "error", err)
 	}
 	group.Go(r.service.serve)
-	group.Go(func() error { return r.follow(ctx, changes) })
 	group.Go(func() error {
+		r.follow(ctx, changes)
 		// Envoy goes first, so that no request is refused because the service is gone. It tells nothing of the streams that it
 		// cuts when it stops: their reservations stay charged until their windows end.
-		<-ctx.Done()
 		r.console.stopping()
 		r.fleet.wait()
-		r.service.stop()
 		stopServing()
+		r.service.stop()
 		return nil
 	})
 	return group.Wait()
@@ -189,27 +190,28 @@ func (r *runner) check(ctx context.Context) error {
 	if r.Envoy == NoEnvoy {
 		return nil
 	}
-	if err := CheckEnvoy(ctx, r.Envoy); err != nil {
+	if err := checkEnvoy(ctx, r.Envoy); err != nil {
 		return err
 	}
 	if r.Port == 0 {
-		return nil
+		return nil // The fleet looks when it knows the ports.
 	}
 	return checkFree(ctx, net.JoinHostPort(r.Address, strconv.FormatUint(uint64(r.Port), 10)))
 }
 
-// follow does what must be done again and again.
-func (r *runner) follow(ctx context.Context, changes <-chan manifest.Change) error {
+// follow does what must be done again and again, until ctx ends.
+func (r *runner) follow(ctx context.Context, changes <-chan manifest.Change) {
 	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
 	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case change, ok := <-changes:
 			if !ok {
-				return nil
+				changes = nil // Counters are to be kept all the same.
+				continue
 			}
 			if change.Err != nil {
 				r.Log.WarnContext(ctx, "not everything is watched: an edit may go unseen", "error", change.Err)
@@ -233,34 +235,78 @@ func (r *runner) load(ctx context.Context) error {
 	found := r.loader.Load(r.Manifests)
 	in := found.Input
 	in.LastAccepted = r.state.accepted
+	r.restore(&in, &found)
 	table, verdicts := policy.Compile(in)
-	r.console.loaded(r.Manifests, table, &found, verdicts)
 	r.limiter.SetTable(table)
-	accepted := table.Accepted()
-	if len(found.Problems) > 0 {
-		accepted.Inherit(in.LastAccepted) // What cannot be read now is not gone.
-	}
-	if err := r.state.keep(accepted); err != nil {
+	err := r.publish(ctx, table)
+	r.console.loaded(r.Manifests, table, &found, verdicts)
+	if err := r.state.keep(table.Accepted()); err != nil {
 		r.Log.ErrorContext(ctx, "could not keep what was accepted", "error", err)
 	}
-	return r.publish(ctx, table)
+	return err
+}
+
+// restore lets what cannot be read at the start go on as it was last accepted, until everything can be read again. Later the
+// loader itself remembers; what is deleted then is gone, whatever else is broken.
+func (r *runner) restore(in *policy.Input, found *manifest.Result) {
+	if r.lost == nil {
+		r.lost = lostAtStart(found.Problems)
+	}
+	if len(found.Problems) == 0 {
+		r.lost = func(policy.Object) bool { return false }
+	}
+	in.LastAccepted.Restore(in, r.lost)
+}
+
+// lostAtStart names the objects that problems may hide: the one that a problem names, and any if a document cannot be read.
+func lostAtStart(problems []manifest.Problem) func(policy.Object) bool {
+	named, any := map[policy.Object]bool{}, false
+	for _, p := range problems {
+		named[p.Object] = true
+		any = any || p.Reason == manifest.ReasonUnreadable
+	}
+	return func(o policy.Object) bool { return any || named[o] }
 }
 
 // publish tells the Envoys of each gateway. A gateway that cannot be told costs only itself.
 func (r *runner) publish(ctx context.Context, t *policy.Table) error {
 	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream}
-	var errs []error
-	for _, g := range t.Gateways() {
+	gateways, errs := onePortEach(t.Gateways(), r.Port)
+	for _, g := range gateways {
 		resources, err := envoy.Build(g, settings)
 		if err == nil {
 			err = r.xds.Publish(ctx, g.Name, resources)
 		}
 		errs = append(errs, err)
 	}
-	for _, gone := range r.fleet.adopt(ctx, t.Gateways()) {
+	for _, gone := range r.fleet.adopt(ctx, gateways) {
 		errs = append(errs, r.xds.Withdraw(ctx, gone))
 	}
 	return errors.Join(errs...)
+}
+
+// onePortEach leaves out gateways whose port another one has: here all Envoys run on one machine, and two of them would
+// share the port without a word.
+func onePortEach(all []*policy.Gateway, override uint32) (gateways []*policy.Gateway, errs []error) {
+	taken := map[uint32]policy.Name{}
+	for _, g := range all {
+		ports := []uint32{override}
+		if override == 0 {
+			ports = ports[:0]
+			for _, l := range g.Listeners {
+				ports = append(ports, l.Port)
+			}
+		}
+		if i := slices.IndexFunc(ports, func(p uint32) bool { return taken[p] != policy.Name{} }); i >= 0 {
+			errs = append(errs, fmt.Errorf("QuotaGateway %s is not served: %s has port %d already", g.Name, taken[ports[i]], ports[i]))
+			continue
+		}
+		for _, p := range ports {
+			taken[p] = g.Name
+		}
+		gateways = append(gateways, g)
+	}
+	return gateways, errs
 }
 
 // report takes what an Envoy made of its configuration.

@@ -14,7 +14,7 @@ import (
 const stateFile = "accepted.json"
 
 // state is what was last accepted, kept in the data directory, so that a restart over broken manifests goes on as before.
-// It holds no key and no digest.
+// It holds digests of keys, and no key.
 type state struct {
 	path     string
 	accepted policy.Accepted
@@ -37,7 +37,7 @@ func loadState(dir string) (*state, error) {
 	return s, nil
 }
 
-// keep writes a if it is new. A crash leaves the old file or the new one, never half of it.
+// keep writes a if it is new.
 func (s *state) keep(a policy.Accepted) error {
 	s.accepted = a
 	content, err := json.Marshal(a)
@@ -47,13 +47,22 @@ func (s *state) keep(a policy.Accepted) error {
 	if string(content) == s.written {
 		return nil
 	}
-	next := s.path + ".new"
-	if err := os.WriteFile(next, content, 0o600); err != nil {
-		return fmt.Errorf("writing what was accepted: %w", err)
-	}
-	if err := os.Rename(next, s.path); err != nil {
+	if err := replace(s.path, content); err != nil {
 		return fmt.Errorf("writing what was accepted: %w", err)
 	}
 	s.written = string(content)
 	return nil
+}
+
+// replace leaves the old file or the new one, also after a loss of power.
+func replace(path string, content []byte) error {
+	next, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = next.Write(content)
+	if err := errors.Join(err, next.Sync(), next.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }

@@ -119,7 +119,7 @@ func TestNoKeyIsWrittenAnywhere(t *testing.T) {
 	files(t, s.dataDir, places)
 	for place, proof := range map[string]string{
 		"stdout": "ApiKeyQuota default/good", "stderr, and Envoy's log": "default/good", "/demo/requests": `"authorization"`,
-		"counters.db": "", "accepted.json": "default/good", "envoy-default-main.json": "tierkeeper",
+		"counters.db": "", "accepted.json": "default/good", "envoy-default_main.json": "tierkeeper",
 		"/stats": "http.tierkeeper.downstream_rq_2xx", "/config_dump": "default/main", "/clusters": "default/main/demo",
 	} {
 		if content := places[place]; content == "" || !strings.Contains(content, proof) {

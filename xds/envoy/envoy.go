@@ -42,11 +42,17 @@ type Settings struct {
 
 // Build says what the Envoys of a gateway are told. An error names what Envoy would refuse; it is a mistake of this package
 // or of Settings, because the API and policy.Compile keep such gateways out.
-func Build(g *policy.Gateway, s Settings) (*Resources, error) {
+func Build(g *policy.Gateway, s Settings) (r *Resources, err error) {
+	// An extension that does not validate panics where it is packed. It must cost its gateway and nothing else.
+	defer func() {
+		if p := recover(); p != nil {
+			r, err = nil, fmt.Errorf("building gateway %s: %v", g.Name, p)
+		}
+	}()
 	if s.Port != 0 && len(g.Listeners) != 1 {
 		return nil, fmt.Errorf("gateway %s has %d listeners, and a port can be given for one only", g.Name, len(g.Listeners))
 	}
-	r := &Resources{Routes: []*routev3.RouteConfiguration{routes(g)}}
+	r = &Resources{Routes: []*routev3.RouteConfiguration{routes(g)}}
 	for _, l := range g.Listeners {
 		if s.Port != 0 {
 			l.Port = s.Port

@@ -11,14 +11,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
 const (
 	headersTimeout = 10 * time.Second
-	// heartbeat is how often Envoy tells the service that a request is still under way. ratelimit.SlotExpiry allows for
-	// three that are late or lost.
-	heartbeat = 10 * time.Second
 	// internalPrefix begins the names of headers that exist between our own filters only.
 	internalPrefix = "x-tk-"
 )
@@ -55,7 +53,7 @@ func connectionManager(g *policy.Gateway) *hcmv3.HttpConnectionManager {
 				Mutations: []*mutation_rulesv3.HeaderMutation{removePrefix(internalPrefix)},
 			}),
 		},
-		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(heartbeat)},
+		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(descriptor.Heartbeat)},
 		AccessLog:        signsOfLife(),
 		LocalReplyConfig: localReplies(),
 		HttpFilters:      filters(g),

@@ -208,9 +208,6 @@ func checkRoute(t *rapid.T, object v1alpha1.QuotaGateway, route *routev3.Route) 
 	}
 	fields := route.GetMetadata().GetFilterMetadata()[descriptor.MetadataRoute].GetFields()
 	isPreflight := strings.HasSuffix(route.GetName(), "/preflight")
-	if got, want := fields[descriptor.MetadataMetered].GetStringValue(), fmt.Sprint(!isPreflight); got != want {
-		t.Errorf("route %s says metered %q, want %q", route.GetName(), got, want)
-	}
 	if got, want := fields[descriptor.KeyGateway].GetStringValue(), object.Namespace+"/"+object.Name; got != want {
 		t.Errorf("route %s says gateway %q, want %q", route.GetName(), got, want)
 	}

@@ -90,7 +90,6 @@ func settle() *routev3.RateLimit {
 		constant(descriptor.KeyPhase, descriptor.PhaseSettle),
 		metadata(routev3.RateLimit_Action_MetaData_DYNAMIC, descriptor.MetadataService, descriptor.KeyLease, false),
 		expression(descriptor.KeyCode, "response.code"),
-		expression(descriptor.KeyFlags, "response.flags"),
 		expression(descriptor.KeyOutputBytes, "response.size"),
 	}
 	// Never the reported total: embeddings report 0 there.

@@ -42,7 +42,7 @@ func routes(g *policy.Gateway) *routev3.RouteConfiguration {
 }
 
 func metered(g *policy.Gateway, r policy.Route) *routev3.Route {
-	out := route(g, r, r.Method, "true")
+	out := route(g, r, r.Method)
 	out.Name = r.Name
 	// A stream may run as long as something moves; the time of the whole response is not bounded.
 	out.GetRoute().Timeout = durationpb.New(0)
@@ -55,14 +55,14 @@ func metered(g *policy.Gateway, r policy.Route) *routev3.Route {
 
 // preflight lets browsers ask what they may do. It brings no key, so it costs nothing.
 func preflight(g *policy.Gateway, r policy.Route) *routev3.Route {
-	out := route(g, r, http.MethodOptions, "false")
+	out := route(g, r, http.MethodOptions)
 	out.Name = r.Name + "/preflight"
 	out.GetRoute().Timeout = durationpb.New(preflightTimeout)
 	out.TypedPerFilterConfig = map[string]*anypb.Any{filterRateLimit: packed(&routev3.FilterConfig{Disabled: true})}
 	return out
 }
 
-func route(g *policy.Gateway, r policy.Route, method, isMetered string) *routev3.Route {
+func route(g *policy.Gateway, r policy.Route, method string) *routev3.Route {
 	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: r.Path}}
 	switch {
 	case r.Prefix && r.Path == "/":
@@ -80,7 +80,7 @@ func route(g *policy.Gateway, r policy.Route, method, isMetered string) *routev3
 	}
 	return &routev3.Route{
 		Match:    match,
-		Metadata: routeMetadata(g, r, isMetered),
+		Metadata: routeMetadata(g, r),
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: clusterName(g, r.Backend)},
 		}},
@@ -88,12 +88,11 @@ func route(g *policy.Gateway, r policy.Route, method, isMetered string) *routev3
 	}
 }
 
-func routeMetadata(g *policy.Gateway, r policy.Route, isMetered string) *corev3.Metadata {
+func routeMetadata(g *policy.Gateway, r policy.Route) *corev3.Metadata {
 	fields := map[string]*structpb.Value{
-		descriptor.MetadataMetered: structpb.NewStringValue(isMetered),
-		descriptor.KeyGateway:      structpb.NewStringValue(g.Name.String()),
-		descriptor.KeyResource:     structpb.NewStringValue(r.Resource),
-		descriptor.KeyProtocol:     structpb.NewStringValue(string(protocols[r.Protocol].name)),
+		descriptor.KeyGateway:  structpb.NewStringValue(g.Name.String()),
+		descriptor.KeyResource: structpb.NewStringValue(r.Resource),
+		descriptor.KeyProtocol: structpb.NewStringValue(string(protocols[r.Protocol].name)),
 	}
 	if r.Model != "" {
 		fields[descriptor.KeyRouteModel] = structpb.NewStringValue(r.Model)

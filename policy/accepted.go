@@ -1,0 +1,102 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+)
+
+// Accepted holds what Compile needs to let an object that is no longer accepted go on as before. It is kept across
+// restarts, so its JSON form is stable.
+type Accepted struct {
+	Quotas   map[string]AcceptedQuota   `json:"quotas,omitempty"`   // by Name.String
+	Gateways map[string]AcceptedGateway `json:"gateways,omitempty"` // by Name.String
+	Tiers    map[string]AcceptedTier    `json:"tiers,omitempty"`    // by AcceptedQuota.Tier
+}
+
+// AcceptedQuota is the limits of an ApiKeyQuota when it was last accepted, and the tier it was on. Compile takes neither
+// its keys nor its state nor its expiration from here: those of the object hold, accepted or not, so that a key can always
+// be revoked. The digests of its keys are for Restore alone.
+type AcceptedQuota struct {
+	Limits v1alpha1.KeyLimits `json:"limits,omitzero"`
+	User   string             `json:"user,omitempty"`
+	Tier   string             `json:"tier"` // in Accepted.Tiers
+	Keys   []string           `json:"keys"` // as Digest.String writes them
+}
+
+// AcceptedTier is a tier as it was when a quota on it was accepted. Many quotas share one.
+type AcceptedTier struct {
+	Name string                     `json:"name"`
+	Spec v1alpha1.RateLimitTierSpec `json:"spec"`
+}
+
+// AcceptedGateway is a QuotaGateway when it was last accepted, and the tiers that it assigns.
+type AcceptedGateway struct {
+	Spec  v1alpha1.QuotaGatewaySpec             `json:"spec"`
+	Tiers map[string]v1alpha1.RateLimitTierSpec `json:"tiers,omitempty"` // by name
+}
+
+// key names the tier as it is in Accepted.Tiers.
+func (t *AcceptedTier) key() string {
+	sum := sha256.Sum256(encode(t.Spec))
+	return t.Name + "@" + hex.EncodeToString(sum[:8])
+}
+
+// Restore adds to an Input the quotas and gateways that it lacks and that lost names, as they were when they were last
+// accepted. It is for a start at which the place where they are written cannot be read.
+func (a *Accepted) Restore(in *Input, lost func(Object) bool) {
+	there := map[Object]bool{}
+	for i := range in.Quotas {
+		there[Object{KindQuota, nameOf(&in.Quotas[i].ObjectMeta)}] = true
+	}
+	for i := range in.Gateways {
+		there[Object{KindGateway, nameOf(&in.Gateways[i].ObjectMeta)}] = true
+	}
+	for name, q := range a.Quotas {
+		if o := (Object{KindQuota, parseName(name)}); !there[o] && lost(o) {
+			in.Quotas = append(in.Quotas, q.object(o.Name, a.Tiers[q.Tier].Name))
+		}
+	}
+	for name, g := range a.Gateways {
+		if o := (Object{KindGateway, parseName(name)}); !there[o] && lost(o) {
+			in.Gateways = append(in.Gateways, v1alpha1.QuotaGateway{ObjectMeta: o.meta(), Spec: g.Spec})
+		}
+	}
+}
+
+func (q *AcceptedQuota) object(name Name, tier string) v1alpha1.ApiKeyQuota {
+	out := v1alpha1.ApiKeyQuota{ObjectMeta: Object{KindQuota, name}.meta(), Spec: v1alpha1.ApiKeyQuotaSpec{
+		KeyLimits: q.Limits, User: q.User, TierRef: v1alpha1.Ref{Name: tier},
+	}}
+	for i, digest := range q.Keys {
+		out.Spec.Keys = append(out.Spec.Keys, v1alpha1.APIKey{Name: fmt.Sprintf("restored-%d", i), Digest: digest})
+	}
+	return out
+}
+
+func (o Object) meta() metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: o.Namespace, Name: o.Name.Name}
+}
+
+// parseName reads what Name.String writes for a kind that has namespaces.
+func parseName(s string) Name {
+	namespace, name, _ := strings.Cut(s, "/")
+	return Name{namespace, name}
+}
+
+// remember notes what an accepted quota needs to go on should it be rejected one day.
+func (a *Accepted) remember(q *v1alpha1.ApiKeyQuota, cred *Credential, t *tier, spec *v1alpha1.RateLimitTierSpec) {
+	record := AcceptedQuota{Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key}
+	for _, d := range cred.digests {
+		record.Keys = append(record.Keys, d.String())
+	}
+	slices.Sort(record.Keys)
+	a.Quotas[cred.Quota.String()] = record
+	a.Tiers[t.key] = AcceptedTier{t.name, *spec}
+}
