@@ -41,7 +41,7 @@ func TestAPortInUseIsRefused(t *testing.T) {
 	t.Parallel()
 	s := guarded(t)
 	second := &system{manifests: s.manifests, dataDir: t.TempDir(), port: s.port}
-	second.refuses(t, "something listens on 127.0.0.1:"+s.port.String()+" already; choose another port with --port")
+	second.refuses(t, "something listens on 127.0.0.1:"+s.port.String()+" already; choose another port")
 	s.checkAlive(t, 0)
 }
 

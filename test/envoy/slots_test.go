@@ -148,6 +148,17 @@ func TestACrashKeepsTheDaysCounts(t *testing.T) {
 	s.checkSpent(t, before)
 }
 
+// A restart must not depend on manifests that somebody broke meanwhile: gateway, key and count go on.
+func TestARestartOverBrokenManifestsGoesOn(t *testing.T) {
+	t.Parallel()
+	s := daily(t)
+	before := s.spendSome(t, "first")
+	s.stop(t, syscall.SIGTERM)
+	s.write(t, "all.yaml", "kind: [\n")
+	s.start(t)
+	s.checkSpent(t, before)
+}
+
 // spent is what a key has used of its day.
 type spent struct{ requests, tokens int64 }
 

@@ -1,0 +1,100 @@
+package standalone
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tierkeeper/tierkeeper/manifest"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+func TestNoTwoGatewaysShareAPort(t *testing.T) {
+	t.Parallel()
+	gateway := func(name string, ports ...uint32) *policy.Gateway {
+		g := &policy.Gateway{Name: policy.Name{Namespace: "team", Name: name}}
+		for _, p := range ports {
+			g.Listeners = append(g.Listeners, policy.Listener{Port: p})
+		}
+		return g
+	}
+	all := []*policy.Gateway{gateway("a", 8080, 8081), gateway("b", 8082), gateway("c", 8083, 8081)}
+	for name, tc := range map[string]struct {
+		override uint32
+		want     []string
+		says     string
+	}{
+		"by their own ports": {0, []string{"a", "b"}, "QuotaGateway team/c is not served: team/a has port 8081 already"},
+		"by the port given":  {9000, []string{"a"}, "QuotaGateway team/b is not served: team/a has port 9000 already"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			gateways, errs := onePortEach(all, tc.override)
+			var got []string
+			for _, g := range gateways {
+				got = append(got, g.Name.Name)
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("served (-want +got):\n%s", diff)
+			}
+			if len(errs) == 0 || errs[0].Error() != tc.says {
+				t.Errorf("got %v, want %q", errs, tc.says)
+			}
+		})
+	}
+}
+
+func TestStateOutlivesARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, err := loadState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := policy.Accepted{Quotas: map[string]policy.AcceptedQuota{"team/app": {User: "ann", Tier: "free@1", Keys: []string{"sha256:00"}}}}
+	if err := s.keep(want); err != nil {
+		t.Fatal(err)
+	}
+	again, err := loadState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, again.accepted); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
+	}
+}
+
+func TestADamagedStateSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, stateFile)
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := loadState(dir); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delete the file") {
+		t.Errorf("got error %v, want one that names %s and says to delete it", err, path)
+	}
+}
+
+// What a start cannot read may go on; what is deleted later is gone, whatever else is broken.
+func TestWhatIsLostAtTheStart(t *testing.T) {
+	t.Parallel()
+	named := policy.Object{Kind: policy.KindQuota, Name: policy.Name{Namespace: "team", Name: "named"}}
+	other := policy.Object{Kind: policy.KindQuota, Name: policy.Name{Namespace: "team", Name: "other"}}
+	for name, tc := range map[string]struct {
+		problems     []manifest.Problem
+		named, other bool
+	}{
+		"all is well":               {nil, false, false},
+		"one object is invalid":     {[]manifest.Problem{{Object: named, Reason: manifest.ReasonInvalid}}, true, false},
+		"a document cannot be read": {[]manifest.Problem{{Reason: manifest.ReasonUnreadable}}, true, true},
+	} {
+		lost := lostAtStart(tc.problems)
+		if lost(named) != tc.named || lost(other) != tc.other {
+			t.Errorf("%s: lost are %t and %t, want %t and %t", name, lost(named), lost(other), tc.named, tc.other)
+		}
+	}
+}
