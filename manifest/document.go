@@ -115,7 +115,7 @@ func (d *document) object(k *kind, fields map[string]any, node *yaml.Node, doubl
 		o.problems = []problem{invalid("", "A key stands twice in one place; remove one of them.")}
 	}
 	value, problems := k.read(k, fields, o.id.Name)
-	o.problems = append(o.problems, problems...)
+	o.problems = first(append(o.problems, problems...))
 	for i := range o.problems {
 		if p := &o.problems[i]; p.line == 0 {
 			p.line = lineOfField(node, cmp.Or(p.where, p.field))
@@ -126,6 +126,13 @@ func (d *document) object(k *kind, fields map[string]any, node *yaml.Node, doubl
 	}
 	d.objects = append(d.objects, o)
 }
+
+// maxProblems is how many problems of one object, or of one place in it, are told: finding the line of each takes time, and
+// nobody reads a thousand.
+const maxProblems = 20
+
+// first returns no more than the first maxProblems.
+func first[S ~[]E, E any](all S) S { return all[:min(len(all), maxProblems)] }
 
 // refuse notes a problem of something that counts but does not tell which object it is.
 func (d *document) refuse(node *yaml.Node, field, message string) {

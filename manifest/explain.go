@@ -32,6 +32,7 @@ func (k *kind) unknownField(path string, known []string) problem {
 // explainAll puts the API server's errors into words for people. Of a field that has the wrong type, that is all that
 // needs to be said.
 func (k *kind) explainAll(errs field.ErrorList) []problem {
+	errs = first(errs)
 	wrongType := map[string]bool{}
 	for _, e := range errs {
 		wrongType[e.Field] = wrongType[e.Field] || e.Type == field.ErrorTypeTypeInvalid

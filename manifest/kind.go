@@ -89,7 +89,7 @@ func (k *kind) readMeta(fields map[string]any, name policy.Name) (metav1.ObjectM
 	if err != nil {
 		return metav1.ObjectMeta{}, []problem{invalid("metadata", "A value in this has the wrong type.")}
 	}
-	for _, path := range unknown {
+	for _, path := range first(unknown) {
 		problems = append(problems, k.unknownField(path, []string{"annotations", "labels", "name", "namespace"}))
 	}
 	kept := metav1.ObjectMeta{Name: name.Name, Namespace: name.Namespace, Labels: meta.Labels, Annotations: meta.Annotations}
@@ -108,6 +108,9 @@ func (k *kind) checkTexts(path string, value any) []problem {
 	}
 	var problems []problem
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		if len(problems) == maxProblems {
+			break
+		}
 		switch texts[name].(type) {
 		case string, nil:
 		default:

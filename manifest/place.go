@@ -111,6 +111,9 @@ func duplicates(n *yaml.Node, secret bool) []problem {
 	var problems []problem
 	var visit func(n *yaml.Node, way *trail)
 	visit = func(n *yaml.Node, way *trail) {
+		if len(problems) >= maxProblems {
+			return
+		}
 		switch n.Kind {
 		case yaml.MappingNode:
 			for _, p := range duplicatesIn(n) {
@@ -139,20 +142,23 @@ func duplicates(n *yaml.Node, secret bool) []problem {
 // duplicatesIn finds keys that stand twice in one mapping.
 func duplicatesIn(n *yaml.Node) []problem {
 	var problems []problem
-	first := map[string]int{}
+	seen := map[string]int{}
 	for i := 0; n != nil && n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode || key.Tag == "!!merge" {
 			continue
 		}
-		if line, twice := first[key.Value]; twice {
+		if line, twice := seen[key.Value]; twice {
+			if len(problems) == maxProblems {
+				break
+			}
 			problems = append(problems, problem{
 				line: key.Line, reason: ReasonInvalid, field: key.Value,
 				message: "This key stands here a second time, the first time " + above(key.Line-line) + "; remove one of them.",
 			})
 			continue
 		}
-		first[key.Value] = key.Line
+		seen[key.Value] = key.Line
 	}
 	return problems
 }

@@ -89,7 +89,7 @@ func readSchema(file string) (*schema, error) {
 func readCustom(k *kind, fields map[string]any, name policy.Name) (any, []problem) {
 	meta, problems := k.readMeta(fields, name)
 	options := structural.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}
-	for _, path := range pruning.PruneWithOptions(fields, k.schema.structure, true, options) {
+	for _, path := range first(pruning.PruneWithOptions(fields, k.schema.structure, true, options)) {
 		problems = append(problems, k.unknownField(path, k.schema.fieldsBeside(path)))
 	}
 	defaulting.PruneNonNullableNullsWithoutDefaults(fields, k.schema.structure)

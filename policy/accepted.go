@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,14 +19,17 @@ type Accepted struct {
 	Tiers    map[string]AcceptedTier    `json:"tiers,omitempty"`    // by AcceptedQuota.Tier
 }
 
-// AcceptedQuota is the limits of an ApiKeyQuota when it was last accepted, and the tier it was on. Compile takes neither
-// its keys nor its state nor its expiration from here: those of the object hold, accepted or not, so that a key can always
-// be revoked. The digests of its keys are for Restore alone.
+// AcceptedQuota is the limits of an ApiKeyQuota when it was last accepted, and the tier it was on. Its keys, its state and
+// its expiration are those that it had last, accepted or not, so that a key can always be revoked. They are for Restore:
+// Compile takes them from the object, and looks here only for who had a key before.
 type AcceptedQuota struct {
 	Limits v1alpha1.KeyLimits `json:"limits,omitzero"`
 	User   string             `json:"user,omitempty"`
 	Tier   string             `json:"tier"` // in Accepted.Tiers
-	Keys   []string           `json:"keys"` // as Digest.String writes them
+
+	Keys           []string              `json:"keys"` // as Digest.String writes them
+	DesiredState   v1alpha1.DesiredState `json:"desiredState,omitempty"`
+	ExpirationTime *metav1.Time          `json:"expirationTime,omitempty"`
 }
 
 // AcceptedTier is a tier as it was when a quota on it was accepted. Many quotas share one.
@@ -73,6 +75,7 @@ func (a *Accepted) Restore(in *Input, lost func(Object) bool) {
 func (q *AcceptedQuota) object(name Name, tier string) v1alpha1.ApiKeyQuota {
 	out := v1alpha1.ApiKeyQuota{ObjectMeta: Object{KindQuota, name}.meta(), Spec: v1alpha1.ApiKeyQuotaSpec{
 		KeyLimits: q.Limits, User: q.User, TierRef: v1alpha1.Ref{Name: tier},
+		DesiredState: q.DesiredState, ExpirationTime: q.ExpirationTime,
 	}}
 	for i, digest := range q.Keys {
 		out.Spec.Keys = append(out.Spec.Keys, v1alpha1.APIKey{Name: fmt.Sprintf("restored-%d", i), Digest: digest})
@@ -91,12 +94,21 @@ func parseName(s string) Name {
 }
 
 // remember notes what an accepted quota needs to go on should it be rejected one day.
-func (a *Accepted) remember(q *v1alpha1.ApiKeyQuota, cred *Credential, t *tier, spec *v1alpha1.RateLimitTierSpec) {
-	record := AcceptedQuota{Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key}
-	for _, d := range cred.digests {
+func (a *Accepted) remember(q *v1alpha1.ApiKeyQuota, t *tier, spec *v1alpha1.RateLimitTierSpec) {
+	a.Quotas[nameOf(&q.ObjectMeta).String()] = AcceptedQuota{Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key}
+	a.Tiers[t.key] = AcceptedTier{t.name, *spec}
+}
+
+// follow notes what a quota says of its keys, accepted now or not.
+func (a *Accepted) follow(q *v1alpha1.ApiKeyQuota, digests []Digest) {
+	name := nameOf(&q.ObjectMeta).String()
+	record, known := a.Quotas[name]
+	if !known {
+		return
+	}
+	record.Keys, record.DesiredState, record.ExpirationTime = nil, q.Spec.DesiredState, q.Spec.ExpirationTime
+	for _, d := range digests {
 		record.Keys = append(record.Keys, d.String())
 	}
-	slices.Sort(record.Keys)
-	a.Quotas[cred.Quota.String()] = record
-	a.Tiers[t.key] = AcceptedTier{t.name, *spec}
+	a.Quotas[name] = record
 }

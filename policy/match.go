@@ -14,24 +14,33 @@ const MaxModelLength = 253
 // of patterns.
 type matcher[T any] struct {
 	exact    map[string]T
-	prefixes map[string]T // without the "*"
-	lengths  []int        // of prefixes, longest first
+	prefixes map[string]pattern[T] // by what stands before the "*"
+	lengths  []int                 // of prefixes, longest first
+}
+
+// pattern keeps the name as it was added, so that a lookup need not make it anew.
+type pattern[T any] struct {
+	name string
+	v    T
 }
 
 // add says v about the models that name matches, and reports whether nothing was said about that name before.
 func (m *matcher[T]) add(name string, v T) bool {
-	into := &m.exact
 	prefix, isPattern := strings.CutSuffix(name, "*")
-	if isPattern {
-		into = &m.prefixes
-	}
-	if _, taken := (*into)[prefix]; taken {
+	if _, taken := m.said(name); taken {
 		return false
 	}
-	if *into == nil {
-		*into = map[string]T{}
+	switch {
+	case !isPattern && m.exact == nil:
+		m.exact = map[string]T{}
+	case isPattern && m.prefixes == nil:
+		m.prefixes = map[string]pattern[T]{}
 	}
-	(*into)[prefix] = v
+	if isPattern {
+		m.prefixes[prefix] = pattern[T]{name, v}
+	} else {
+		m.exact[name] = v
+	}
 	if isPattern && !slices.Contains(m.lengths, len(prefix)) {
 		m.lengths = append(m.lengths, len(prefix))
 		slices.SortFunc(m.lengths, func(a, b int) int { return b - a })
@@ -44,8 +53,8 @@ func (m *matcher[T]) len() int { return len(m.exact) + len(m.prefixes) }
 // names lists all names and patterns, sorted.
 func (m *matcher[T]) names() []string {
 	names := slices.Collect(maps.Keys(m.exact))
-	for p := range m.prefixes {
-		names = append(names, p+"*")
+	for _, p := range m.prefixes {
+		names = append(names, p.name)
 	}
 	slices.Sort(names)
 	return names
@@ -69,7 +78,7 @@ func (m *matcher[T]) all(model string) func(yield func(string, T) bool) {
 			if n > len(model) {
 				continue
 			}
-			if v, ok := m.prefixes[model[:n]]; ok && !yield(model[:n]+"*", v) {
+			if p, ok := m.prefixes[model[:n]]; ok && !yield(p.name, p.v) {
 				return
 			}
 		}
@@ -98,8 +107,8 @@ func narrower(a, b string) string {
 // said finds what was added under exactly that name or pattern.
 func (m *matcher[T]) said(name string) (T, bool) {
 	if prefix, isPattern := strings.CutSuffix(name, "*"); isPattern {
-		v, ok := m.prefixes[prefix]
-		return v, ok
+		p, ok := m.prefixes[prefix]
+		return p.v, ok
 	}
 	v, ok := m.exact[name]
 	return v, ok

@@ -13,19 +13,36 @@ import (
 // compileQuotas gives every digest an owner first: a key that any quota names belongs to that quota, accepted or not.
 func (c *compiler) compileQuotas() {
 	quotas := byAge(c.in.Quotas, func(q *v1alpha1.ApiKeyQuota) *metav1.ObjectMeta { return &q.ObjectMeta })
-	claims := make(map[Digest]Name, len(quotas))
-	for _, q := range quotas {
-		for i := range q.Spec.Keys {
-			if d, p := c.digest(q, &q.Spec.Keys[i]); p == nil {
-				if _, taken := claims[d]; !taken {
-					claims[d] = nameOf(&q.ObjectMeta)
-				}
-			}
-		}
-	}
+	claims := c.claim(quotas)
 	for _, q := range quotas {
 		c.compileQuota(q, claims)
 	}
+}
+
+// claim gives each digest to the oldest quota that names it. Objects from files have no age: among equals the one that had
+// the digest before keeps it, so that nobody takes a key by a name that sorts first.
+func (c *compiler) claim(quotas []*v1alpha1.ApiKeyQuota) map[Digest]Name {
+	claims := make(map[Digest]Name, len(quotas))
+	owners := make(map[Digest]*v1alpha1.ApiKeyQuota, len(quotas))
+	for _, q := range quotas {
+		for i := range q.Spec.Keys {
+			d, p := c.digest(q, &q.Spec.Keys[i])
+			if p != nil {
+				continue
+			}
+			owner, taken := owners[d]
+			if taken && (!owner.CreationTimestamp.Equal(&q.CreationTimestamp) || c.had(owner, d) || !c.had(q, d)) {
+				continue
+			}
+			owners[d], claims[d] = q, nameOf(&q.ObjectMeta)
+		}
+	}
+	return claims
+}
+
+// had reports whether the quota held the digest when it was last accepted.
+func (c *compiler) had(q *v1alpha1.ApiKeyQuota, d Digest) bool {
+	return slices.Contains(c.in.LastAccepted.Quotas[nameOf(&q.ObjectMeta).String()].Keys, d.String())
 }
 
 func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) {
@@ -58,8 +75,9 @@ func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name)
 	}
 	slices.SortFunc(cred.digests, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
 	if t := c.compiled[q.Spec.TierRef.Name]; len(problems) == 0 {
-		c.table.accepted.remember(q, cred, t, &c.tiers[t.name].Spec)
+		c.table.accepted.remember(q, t, &c.tiers[t.name].Spec)
 	}
+	c.table.accepted.follow(q, cred.digests)
 }
 
 // goOn gives a quota that is not accepted the limits that it had, if it had any.

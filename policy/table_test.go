@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/internal/golden"
@@ -106,6 +108,45 @@ func TestWhatCannotBeReadGoesOn(t *testing.T) {
 				t.Errorf("%d keys are known and %d quotas go on, want %d", known, len(after.Accepted().Quotas), tc.want)
 			}
 		})
+	}
+}
+
+// TestWhatWasRevokedStaysRevoked: neither a restart without the manifest nor a mistake in it brings back a key that was
+// suspended, removed or had expired.
+func TestWhatWasRevokedStaysRevoked(t *testing.T) {
+	t.Parallel()
+	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, tc := range map[string]struct {
+		revoke func(*v1alpha1.ApiKeyQuotaSpec)
+		want   policy.Standing
+	}{
+		"suspended": {func(q *v1alpha1.ApiKeyQuotaSpec) { q.DesiredState = v1alpha1.DesiredStateSuspended }, policy.Suspended},
+		"expired":   {func(q *v1alpha1.ApiKeyQuotaSpec) { q.ExpirationTime = &metav1.Time{Time: day} }, policy.Expired},
+		"removed":   {func(q *v1alpha1.ApiKeyQuotaSpec) { q.Keys[0].Digest = digest(1) }, policy.Active},
+	} {
+		for _, tier := range []string{"t0", "gone"} {
+			t.Run(name+" on tier "+tier, func(t *testing.T) {
+				t.Parallel()
+				in := single(v1alpha1.KeyLimits{}, v1alpha1.RateLimitTierSpec{}, nil)
+				first, _ := policy.Compile(in)
+				in.LastAccepted = restarted(t, first.Accepted())
+				tc.revoke(&in.Quotas[0].Spec)
+				in.Quotas[0].Spec.TierRef.Name = tier
+				second, _ := policy.Compile(in)
+
+				unreadable := policy.Input{LastAccepted: restarted(t, second.Accepted())}
+				unreadable.LastAccepted.Restore(&unreadable, func(policy.Object) bool { return true })
+				third, _ := policy.Compile(unreadable)
+				c, found := third.Quota(policy.Name{Namespace: "team-a", Name: "app"})
+				if !found || c.Standing(day) != tc.want {
+					t.Errorf("the quota is %+v, want it %s", c, tc.want)
+				}
+				d, _ := policy.ParseDigest(digest(0))
+				if _, known := third.Lookup(d); known && name == "removed" {
+					t.Error("the key is known again")
+				}
+			})
+		}
 	}
 }
 

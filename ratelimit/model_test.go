@@ -90,7 +90,7 @@ func (n *naive) reserve(number int, r *descriptor.Reserve) *naiveLease {
 			l.slots = append(l.slots, c)
 			continue
 		}
-		amount := min(naiveAmount(limit, (r.InputBytes+3)/4, r.MaxOutput), max(most, 1))
+		amount := min(naiveAmount(limit, (r.InputBytes+3)/4, r.MaxOutput), max(n.most(limit), 1))
 		if amount > 0 && n.used[c][n.end(limit)]+amount > most {
 			return nil
 		}
@@ -103,6 +103,20 @@ func (n *naive) reserve(number int, r *descriptor.Reserve) *naiveLease {
 		n.take(c, number)
 	}
 	return l
+}
+
+// most is what one request may take: a whole limit, and of what everybody shares no more than a whole limit of its key.
+func (n *naive) most(limit string) int64 {
+	most := n.maxes[limit]
+	if shared, isShared := strings.CutPrefix(limit, "ModelShared "); isShared {
+		metric, _, _ := strings.Cut(shared, " ")
+		for other, whole := range n.maxes {
+			if strings.HasPrefix(other, "Key "+metric+" ") {
+				most = min(most, whole)
+			}
+		}
+	}
+	return most
 }
 
 func (n *naive) add(counter string, end, amount int64) {

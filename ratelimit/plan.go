@@ -64,6 +64,7 @@ func (e *epoch) stranger(tier *policy.Assigned, address netip.Addr) *policy.Hold
 type plan struct {
 	limits        []policy.Limit
 	counters      []counter.Limit
+	caps          []int64     // the most that one request may take of each
 	set           counter.Set // nil if there are more limits than a lease can carry
 	defaultOutput int64
 }
@@ -88,6 +89,7 @@ func (e *epoch) newPlan(h *policy.Holder, model, resource string) *plan {
 	}
 	for _, l := range p.limits {
 		p.counters = append(p.counters, counter.Limit{Key: keyOf(l), Window: windows[l.Pair.Per], Max: l.Max})
+		p.caps = append(p.caps, capOf(l, p.limits))
 	}
 	p.set = e.store.Open(p.counters)
 	return p
@@ -122,10 +124,35 @@ var takens = sync.Pool{New: func() any { return new(taken) }}
 func (p *plan) acquire(ctx context.Context, now time.Time, id counter.LeaseID, r *descriptor.Reserve, t *taken) (bool, error) {
 	t.amounts = p.estimate(r)
 	for i := range p.limits {
-		t.hits[i] = clamp(t.amounts.of(p.limits[i].Pair.Metric), p.limits[i].Max)
+		t.hits[i] = clamp(t.amounts.of(p.limits[i].Pair.Metric), p.caps[i])
 	}
 	n := len(p.limits)
 	return p.set.Acquire(ctx, now, id, now.Add(SlotExpiry), t.hits[:n], t.counts[:n])
+}
+
+// capOf is the limit's Max, or less: of what many share, a request takes no more than its key, and of what others share as
+// well no more than its user, may use in a window. Otherwise one request of a small plan that names a huge maximum could
+// hold what everybody shares.
+func capOf(l policy.Limit, all []policy.Limit) int64 {
+	most := l.Max
+	for _, narrow := range all {
+		if narrow.Pair.Metric == l.Pair.Metric && sharers(narrow.Scope) < sharers(l.Scope) {
+			most = min(most, narrow.Max)
+		}
+	}
+	return most
+}
+
+// sharers orders scopes by how many share them: one key, the keys of a user, everybody.
+func sharers(s policy.Scope) int {
+	switch s {
+	case policy.ScopeModelShared:
+		return 2
+	case policy.ScopeUser, policy.ScopeUserResource, policy.ScopeUserModel:
+		return 1
+	default:
+		return 0
+	}
 }
 
 // clamp lets a request that could never fit pass in an empty window; it is settled with the truth. A limit of 0 is not

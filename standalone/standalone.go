@@ -170,6 +170,10 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	group.Go(r.service.serve)
 	group.Go(func() error {
+		r.keepCounters(ctx)
+		return nil
+	})
+	group.Go(func() error {
 		r.follow(ctx, changes)
 		// Envoy goes first, so that no request is refused because the service is gone. It tells nothing of the streams that it
 		// cuts when it stops: their reservations stay charged until their windows end.
@@ -199,18 +203,15 @@ func (r *runner) check(ctx context.Context) error {
 	return checkFree(ctx, net.JoinHostPort(r.Address, strconv.FormatUint(uint64(r.Port), 10)))
 }
 
-// follow does what must be done again and again, until ctx ends.
+// follow puts each change of the manifests in force, until ctx ends.
 func (r *runner) follow(ctx context.Context, changes <-chan manifest.Change) {
-	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
-	defer flush.Stop()
-	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case change, ok := <-changes:
 			if !ok {
-				changes = nil // Counters are to be kept all the same.
+				changes = nil // Nothing more will come.
 				continue
 			}
 			if change.Err != nil {
@@ -219,6 +220,20 @@ func (r *runner) follow(ctx context.Context, changes <-chan manifest.Change) {
 			if err := r.load(ctx); err != nil {
 				r.Log.ErrorContext(ctx, "the last good state holds", "error", err)
 			}
+		}
+	}
+}
+
+// keepCounters writes what was counted and forgets what is over, until ctx ends. It waits for nothing else: however long a
+// reload takes, a crash loses no more than a second.
+func (r *runner) keepCounters(ctx context.Context) {
+	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	defer flush.Stop()
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
 		case now := <-sweep.C:
 			r.store.Sweep(now)
 		case now := <-flush.C:

@@ -17,6 +17,8 @@ import (
 
 const (
 	headersTimeout = 10 * time.Second
+	// requestTimeout bounds the time in which a body must arrive, because Envoy holds it until then.
+	requestTimeout = 300 * time.Second
 	// internalPrefix begins the names of headers that exist between our own filters only.
 	internalPrefix = "x-tk-"
 )
@@ -46,6 +48,7 @@ func connectionManager(g *policy.Gateway) *hcmv3.HttpConnectionManager {
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
 		RequestHeadersTimeout:        durationpb.New(headersTimeout),
+		RequestTimeout:               durationpb.New(requestTimeout),
 		StreamIdleTimeout:            durationpb.New(longestIdle(g)),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
 			// Before route selection and before every filter: a mutation of the route would come too late.

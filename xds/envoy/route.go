@@ -59,6 +59,8 @@ func preflight(g *policy.Gateway, r policy.Route) *routev3.Route {
 	out.Name = r.Name + "/preflight"
 	out.GetRoute().Timeout = durationpb.New(preflightTimeout)
 	out.TypedPerFilterConfig = map[string]*anypb.Any{filterRateLimit: packed(&routev3.FilterConfig{Disabled: true})}
+	// What is not counted must not be taken for another method.
+	out.RequestHeadersToRemove = append(out.RequestHeadersToRemove, "x-http-method-override", "x-http-method", "x-method-override")
 	return out
 }
 
