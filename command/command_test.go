@@ -184,3 +184,21 @@ func TestVersion(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestCompileShowsWhatEnvoyIsTold(t *testing.T) {
+	t.Parallel()
+	var told map[string]struct {
+		Listener           []struct{ Name string }
+		RouteConfiguration []struct{ Name string }
+		Cluster            []struct{ Name string }
+	}
+	if err := json.Unmarshal([]byte(mustRun(t, "compile", "-f", "../config/samples/quickstart", "--envoy", "-o", "json")), &told); err != nil {
+		t.Fatal(err)
+	}
+	main := told["default/main"]
+	if len(main.Listener) != 1 || main.Listener[0].Name != "default/main/http" ||
+		len(main.RouteConfiguration) != 1 || main.RouteConfiguration[0].Name != "default/main" ||
+		len(main.Cluster) != 1 || main.Cluster[0].Name != "default/main/demo" {
+		t.Errorf("got %+v, want a listener, a route configuration and a cluster of default/main", told)
+	}
+}

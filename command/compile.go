@@ -1,19 +1,23 @@
 package command
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/xds/envoy"
 )
 
 type compileOptions struct {
 	directory string
 	output    format
 	table     bool
+	envoy     bool
 }
 
 func newCompile() *cobra.Command {
@@ -33,7 +37,10 @@ No API key is printed: those in Secrets appear nowhere, or as their digests.`,
   {{name}} compile -f manifests -o json | jq '.objects[] | select(.accepted | not)'
 
   # Every limit of every key as it is enforced.
-  {{name}} compile -f manifests --table -o yaml`,
+  {{name}} compile -f manifests --table -o yaml
+
+  # What the Envoys of each gateway are told.
+  {{name}} compile -f manifests --envoy -o yaml`,
 		Args:    cobra.NoArgs,
 		PreRunE: func(*cobra.Command, []string) error { return checkDirectory(o.directory) },
 		RunE:    work(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr()) }),
@@ -41,6 +48,8 @@ No API key is printed: those in Secrets appear nowhere, or as their digests.`,
 	addDirectory(cmd, &o.directory)
 	o.output.addFlag(cmd)
 	cmd.Flags().BoolVar(&o.table, "table", false, "print the compiled table of limits instead of the verdicts")
+	cmd.Flags().BoolVar(&o.envoy, "envoy", false, "print the listeners, routes and clusters of each gateway instead of the verdicts")
+	cmd.MarkFlagsMutuallyExclusive("table", "envoy")
 	return cmd
 }
 
@@ -56,17 +65,50 @@ func (o *compileOptions) run(stdout, stderr io.Writer) error {
 
 func (o *compileOptions) print(stdout, stderr io.Writer, table *policy.Table, r *report) error {
 	switch {
-	case o.table && o.output == formatText:
-		r.printRejected(stderr)
-		return printData(stdout, formatJSON, table)
 	case o.table:
-		r.printRejected(stderr)
-		return printData(stdout, o.output, table)
+		return o.printInstead(stdout, stderr, table, r)
+	case o.envoy:
+		config, err := envoyConfig(table)
+		if err != nil {
+			return err
+		}
+		return o.printInstead(stdout, stderr, config, r)
 	case o.output == formatText:
 		r.print(stdout)
 		return nil
 	}
 	return printData(stdout, o.output, r)
+}
+
+// printInstead prints data in the place of the verdicts. What is not accepted is told beside it.
+func (o *compileOptions) printInstead(stdout, stderr io.Writer, data any, r *report) error {
+	r.printRejected(stderr)
+	if o.output == formatText {
+		return printData(stdout, formatJSON, data)
+	}
+	return printData(stdout, o.output, data)
+}
+
+// envoyConfig is what the Envoys of each gateway are told, by the gateway's name.
+func envoyConfig(table *policy.Table) (map[string]map[string][]json.RawMessage, error) {
+	all := map[string]map[string][]json.RawMessage{}
+	for _, g := range table.Gateways() {
+		r, err := envoy.Build(g, envoy.Settings{})
+		if err != nil {
+			return nil, err
+		}
+		config := map[string][]json.RawMessage{}
+		for _, m := range r.Messages() {
+			content, err := protojson.Marshal(m)
+			if err != nil {
+				return nil, fmt.Errorf("writing the configuration of gateway %s: %w", g.Name, err)
+			}
+			kind := string(m.ProtoReflect().Descriptor().Name())
+			config[kind] = append(config[kind], content)
+		}
+		all[g.Name.String()] = config
+	}
+	return all, nil
 }
 
 func plural(n int, one, many string) string {

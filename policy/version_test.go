@@ -32,6 +32,8 @@ func versioned() policy.Input {
 	in.Tiers = append(in.Tiers, *in.Tiers[0].DeepCopy(), v1alpha1.RateLimitTier{})
 	in.Tiers[1].Name, in.Tiers[2].Name = "same", "strangers"
 	in.Tiers[2].Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 3)
+	in.Tiers = append(in.Tiers, v1alpha1.RateLimitTier{}, v1alpha1.RateLimitTier{})
+	in.Tiers[3].Name, in.Tiers[4].Name = "empty", "also-empty"
 	in.Users = []v1alpha1.UserQuota{{Spec: v1alpha1.UserQuotaSpec{User: "ann"}}}
 	in.Users[0].Namespace, in.Users[0].Name = "team-a", "ann"
 	in.Users[0].Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerDay, 50)
@@ -67,6 +69,8 @@ func TestEveryChangeIsANewVersion(t *testing.T) {
 		"an expiration":       func(in *policy.Input) { in.Quotas[0].Spec.ExpirationTime = &metav1.Time{Time: time.Unix(1, 0)} },
 		"a later expiration":  func(in *policy.Input) { in.Quotas[0].Spec.ExpirationTime = &metav1.Time{Time: time.Unix(2, 0)} },
 		"an equal tier":       func(in *policy.Input) { in.Quotas[0].Spec.TierRef.Name = "same" },
+		"an empty tier":       func(in *policy.Input) { in.Quotas[0].Spec.TierRef.Name = "empty" },
+		"another empty tier":  func(in *policy.Input) { in.Quotas[0].Spec.TierRef.Name = "also-empty" },
 		"no user":             func(in *policy.Input) { in.Quotas[0].Spec.User = "" },
 		"a quota's limit":     func(in *policy.Input) { *in.Quotas[0].Spec.Limits.Rates[0].Max = 4 },
 		"a quota's name":      func(in *policy.Input) { in.Quotas[0].Name = "other" },

@@ -275,12 +275,12 @@ func (r *runner) restore(in *policy.Input, found *manifest.Result) {
 
 // lostAtStart names the objects that problems may hide: the one that a problem names, and any if a document cannot be read.
 func lostAtStart(problems []manifest.Problem) func(policy.Object) bool {
-	named, any := map[policy.Object]bool{}, false
+	named, unreadable := map[policy.Object]bool{}, false
 	for _, p := range problems {
 		named[p.Object] = true
-		any = any || p.Reason == manifest.ReasonUnreadable
+		unreadable = unreadable || p.Reason == manifest.ReasonUnreadable
 	}
-	return func(o policy.Object) bool { return any || named[o] }
+	return func(o policy.Object) bool { return unreadable || named[o] }
 }
 
 // publish tells the Envoys of each gateway. A gateway that cannot be told costs only itself.

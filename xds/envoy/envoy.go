@@ -72,7 +72,7 @@ func Build(g *policy.Gateway, s Settings) (r *Resources, err error) {
 }
 
 func (r *Resources) validate() error {
-	for _, m := range r.all() {
+	for _, m := range r.Messages() {
 		if v, ok := m.(interface{ ValidateAll() error }); ok {
 			if err := v.ValidateAll(); err != nil {
 				return fmt.Errorf("validating %s: %w", m.ProtoReflect().Descriptor().Name(), err)
@@ -82,7 +82,8 @@ func (r *Resources) validate() error {
 	return nil
 }
 
-func (r *Resources) all() []proto.Message {
+// Messages lists all of them.
+func (r *Resources) Messages() []proto.Message {
 	var out []proto.Message
 	for _, l := range r.Listeners {
 		out = append(out, l)
