@@ -13,8 +13,8 @@ import (
 // Compile makes the Table for in and says of each object whether it counts. A bad object costs only itself. Equal inputs,
 // in any order, give equal results.
 //
-// An ApiKeyQuota that is not accepted keeps the limits that LastAccepted has for it, but never more than the tier that
-// stands there would allow, and one that has none is refused; a QuotaGateway that is not accepted goes on as LastAccepted
+// An ApiKeyQuota that is not accepted keeps the limits that LastAccepted has for it, by its tier as it is now and never more
+// than that allows, and one that has none is refused; a QuotaGateway that is not accepted goes on as LastAccepted
 // has it; of other kinds, what is not accepted does not count, but for a ModelLimit whose parent is missing: its own
 // limits hold.
 func Compile(in Input) (*Table, []Verdict) {

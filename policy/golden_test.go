@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
 	"sigs.k8s.io/yaml"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -93,7 +94,7 @@ func readCase(t testing.TB, dir string) policy.Input {
 }
 
 // restarted is what a restart leaves of what was accepted.
-func restarted(t testing.TB, accepted policy.Accepted) (out policy.Accepted) {
+func restarted(t rapid.TB, accepted policy.Accepted) (out policy.Accepted) {
 	t.Helper()
 	content, err := json.Marshal(accepted)
 	if err != nil {

@@ -59,8 +59,8 @@ func TestNoQuotaLetsMorePassThanItsTier(t *testing.T) {
 	}
 }
 
-// TestNoRejectedQuotaLetsMorePassThanItsTier does the same with a quota that was accepted before the models changed, and
-// holds it against its own limits too.
+// TestNoRejectedQuotaLetsMorePassThanItsTier does the same with a quota that was accepted before the models or the tier
+// changed, or before its holder broke it, and holds it against its own limits too.
 func TestNoRejectedQuotaLetsMorePassThanItsTier(t *testing.T) {
 	t.Parallel()
 	var rejected int
@@ -72,8 +72,16 @@ func TestNoRejectedQuotaLetsMorePassThanItsTier(t *testing.T) {
 		if !verdictOn(verdicts, policy.KindQuota, "app").Accepted() {
 			return
 		}
+		in.LastAccepted = restarted(t, before.Accepted())
 		n.groups = w.groups(true)
-		in.Models, in.LastAccepted = n.groups, before.Accepted()
+		in.Models = n.groups
+		if w.chance(2, "another tier") {
+			n.tier = w.keyLimits()
+			in.Tiers[0].Spec.KeyLimits = n.tier
+		}
+		if w.chance(2, "broken") {
+			in.Quotas[0].Spec.TierRef.Name = "gone"
+		}
 		table, verdicts := policy.Compile(in)
 		if verdictOn(verdicts, policy.KindQuota, "app").Accepted() {
 			return

@@ -112,6 +112,7 @@ func (c *compiler) loosened(h *Holder, t *tier) (*Limit, string) {
 			if replaced[s] == nil {
 				replaced[s] = &replacement{by: map[string]int64{}}
 			}
+			// A probe shows each pair that anybody mentions, lifted or not, so the pair is there.
 			if r := replaced[s]; r.add(with[i]) > base.Max {
 				return &base, r.field
 			}
