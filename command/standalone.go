@@ -20,8 +20,8 @@ var logLevels = map[string]struct {
 	own   slog.Level
 	envoy string
 }{
-	"debug": {slog.LevelDebug, "info"},
-	"info":  {slog.LevelInfo, "warning"},
+	"debug": {slog.LevelDebug, "warning"},
+	"info":  {slog.LevelInfo, "error"},
 	"warn":  {slog.LevelWarn, "error"},
 	"error": {slog.LevelError, "critical"},
 }

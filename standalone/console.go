@@ -34,7 +34,7 @@ func (c *console) printf(format string, args ...any) {
 func (c *console) loaded(path string, t *policy.Table, found *manifest.Result, verdicts []policy.Verdict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	wrong := problems(found, verdicts)
+	wrong := problems(t, found, verdicts)
 	accepted := 0
 	for _, v := range verdicts {
 		if v.Accepted() {
@@ -67,6 +67,11 @@ func (c *console) loaded(path string, t *policy.Table, found *manifest.Result, v
 			c.printf("  resolved  %s", line)
 		}
 	}
+	if t.Version() != c.version {
+		for _, line := range notes(t, verdicts) {
+			c.printf("  NOTE      %s", line)
+		}
+	}
 	c.told, c.version = told, t.Version()
 }
 
@@ -80,14 +85,46 @@ func (c *console) toldAll(lines []string) bool {
 }
 
 // problems words what is wrong: with files and objects as such first, then with what objects say together.
-func problems(found *manifest.Result, verdicts []policy.Verdict) []string {
+func problems(t *policy.Table, found *manifest.Result, verdicts []policy.Verdict) []string {
 	var lines []string
 	for _, p := range found.Problems {
 		lines = append(lines, p.String())
 	}
 	for _, v := range verdicts {
 		for _, p := range v.Problems {
-			lines = append(lines, fmt.Sprintf("%s: %s: %s: %s: %s", found.Sources[v.Object], v.Object, p.Field, p.Reason, p.Message))
+			lines = append(lines, fmt.Sprintf("%s: %s: %s: %s: %s%s", found.Sources[v.Object], v.Object, p.Field, p.Reason, p.Message, goesOn(t, v.Object)))
+		}
+	}
+	return lines
+}
+
+// goesOn says that an object that is not accepted is in force all the same.
+func goesOn(t *policy.Table, o policy.Object) string {
+	switch o.Kind {
+	case policy.KindQuota:
+		if c, found := t.Quota(o.Name); found && c.Holder != nil {
+			return " It keeps the limits it had."
+		}
+		return " Its keys are refused until this is mended."
+	case policy.KindGateway:
+		if _, found := t.Gateway(o.Name.String()); found {
+			return " It goes on as it was."
+		}
+	}
+	return ""
+}
+
+// notes are what is in order and yet hardly meant.
+func notes(t *policy.Table, verdicts []policy.Verdict) []string {
+	gateways := t.Gateways()
+	if len(gateways) == 0 {
+		return []string{"no QuotaGateway is accepted, so nothing is served"}
+	}
+	var lines []string
+	for _, v := range verdicts {
+		admitted := func(g *policy.Gateway) bool { return g.Admits(v.Object.Namespace) }
+		if v.Object.Kind == policy.KindQuota && !slices.ContainsFunc(gateways, admitted) {
+			lines = append(lines, fmt.Sprintf("%s: no QuotaGateway admits keys of namespace %s; see its spec.allowedKeys", v.Object, v.Object.Namespace))
 		}
 	}
 	return lines

@@ -43,6 +43,11 @@ var ownReplies = []struct {
 		message: "Rate limiting is unavailable. Please retry after 2 seconds.", retryAfter: 2,
 	},
 	{
+		when: `response.code_details.startsWith("upstream_reset_before_response_started") || response.code_details == "no_healthy_upstream"`,
+		kind: "service_unavailable", anthropicKind: "overloaded_error", code: "provider_unavailable",
+		message: "The provider cannot be reached. Please retry after 2 seconds.", retryAfter: 2,
+	},
+	{
 		when: `response.code_details == "route_not_found"`,
 		kind: "invalid_request_error", code: "unknown_url",
 		message: "This gateway serves no such path and method.",
@@ -66,7 +71,7 @@ func localReplies() *hcmv3.LocalReplyConfig {
 		descriptor.MetadataRoute, descriptor.KeyProtocol, descriptor.ProtocolAnthropic)
 	for _, r := range ownReplies {
 		if r.anthropicKind != "" {
-			c.Mappers = append(c.Mappers, ownReply(r.when+" && "+isAnthropic, r.retryAfter, map[string]any{
+			c.Mappers = append(c.Mappers, ownReply("("+r.when+") && "+isAnthropic, r.retryAfter, map[string]any{
 				"type": "error", "error": map[string]any{"type": r.anthropicKind, "message": r.message},
 			}))
 		}
