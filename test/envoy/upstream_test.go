@@ -31,6 +31,10 @@ func TestFailuresOfTheProviderCostARequestAndNoTokens(t *testing.T) {
 			if used := a.number(t, "x-ratelimit-used"); a.status != tc.status || used != requests {
 				t.Errorf("%s: status %d with %d requests used, want %d with %d: %s", model, a.status, used, tc.status, requests, a.body)
 			}
+			if says := `"message":"The provider cannot be reached. Please retry after 2 seconds."`; name == "reset" &&
+				(a.header.Get("retry-after") != "2" || !strings.Contains(a.body, says) || strings.Contains(a.body, "overloaded_error") != (protocol == "messages")) {
+				t.Errorf("%s: got Retry-After %q and body %s, want 2 and %s in the shape of %s", model, a.header.Get("retry-after"), a.body, says, protocol)
+			}
 			_, settled := s.settlement(t, model)
 			if settled["inputTokens"] != "0" || settled["outputTokens"] != "0" {
 				t.Errorf("%s: cost %s + %s tokens, want none", model, settled["inputTokens"], settled["outputTokens"])
