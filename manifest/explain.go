@@ -39,6 +39,9 @@ func (k *kind) explainAll(errs field.ErrorList) []problem {
 	}
 	var problems []problem
 	for _, e := range errs {
+		if isDigest(e) && slices.ContainsFunc(problems, func(p problem) bool { return p.field == e.Field }) {
+			continue // One sentence says all that the schema has against it.
+		}
 		// What has no field repeats what another error says.
 		if e.Field != "<nil>" && (!wrongType[e.Field] || e.Type == field.ErrorTypeTypeInvalid) {
 			problems = append(problems, k.explain(e))
@@ -51,7 +54,15 @@ func (k *kind) explain(e *field.Error) problem {
 	return invalid(e.Field, k.sentence(e))
 }
 
+// isDigest reports whether an error is about the form of a digest, where people put the key itself.
+func isDigest(e *field.Error) bool {
+	return guarded(e.Field) && strings.HasSuffix(e.Field, ".digest") && e.Type != field.ErrorTypeTypeInvalid
+}
+
 func (k *kind) sentence(e *field.Error) string {
+	if isDigest(e) {
+		return `A digest is "sha256:" and 64 hexadecimal digits in small letters; "tierkeeper keygen" prints it. The key itself must not stand here.`
+	}
 	must := strings.TrimSuffix(strings.TrimPrefix(e.Detail, e.Field+" in body "), ".")
 	switch e.Type {
 	case field.ErrorTypeRequired:

@@ -57,7 +57,7 @@ func TestSecretsAreNeverQuoted(t *testing.T) {
 		"annotation of wrong type": {strings.Replace(secret(""), `labels:`, `annotations: {`+canary+`: [x]}, labels:`, 1), "3: Secret default/s: metadata.annotations: The value must be a string; put it in quotes."},
 		"meta of wrong type":       {strings.Replace(secret(""), `labels:`, `finalizers: {`+canary+`: x}, labels:`, 1), "3: Secret default/s: metadata: A value in this has the wrong type."},
 		"no name":                  {strings.Replace(secret("stringData: {token: CANARY}"), "name: s,", "", 1), "3: metadata.name: This Secret has no name; give it metadata.name, a string."},
-		"key as a digest":          {quota("  keys:\n  - {name: a, digest: CANARY}\n"), "7: ApiKeyQuota default/q: spec.keys[0].digest: The value must be at least 71 characters long."},
+		"key as a digest":          {quota("  keys:\n  - {name: a, digest: CANARY}\n"), "7: ApiKeyQuota default/q: spec.keys[0].digest: A digest is \"sha256:\" and 64 hexadecimal digits in small letters; \"tierkeeper keygen\" prints it. The key itself must not stand here."},
 		"key as an entry":          {quota("  keys:\n  - CANARY\n"), "7: ApiKeyQuota default/q: spec.keys[0]: The value must be of type object, not string."},
 		"key as a list":            {quota("  keys: CANARY\n"), "6: ApiKeyQuota default/q: spec.keys: The value must be of type array, not string."},
 		"key as a name, twice":     {quota("  keys:\n  - {name: CANARY, secretKeyRef: {name: s, key: k}}\n  - {name: CANARY, secretKeyRef: {name: s, key: k}}\n"), "8: ApiKeyQuota default/q: spec.keys[1]: An entry of this list has the same key; remove one of them."},
