@@ -20,7 +20,7 @@ var logLevels = map[string]struct {
 	own   slog.Level
 	envoy string
 }{
-	"debug": {slog.LevelDebug, "warning"},
+	"debug": {slog.LevelDebug, "info"},
 	"info":  {slog.LevelInfo, "error"},
 	"warn":  {slog.LevelWarn, "error"},
 	"error": {slog.LevelError, "critical"},
