@@ -222,7 +222,7 @@ func find(t testing.TB, table *policy.Table, q query) (*policy.Holder, []string)
 	}
 	if q.Gateway != "" {
 		gateway, found := table.Gateway(q.Gateway)
-		return nil, []string{fmt.Sprintf("admitted: %t", found && gateway.Admits(credential.Namespace))}
+		return nil, []string{fmt.Sprintf("admitted: %t", found && gateway.Admits(credential.Quota.Namespace))}
 	}
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	if q.At != "" {

@@ -47,7 +47,7 @@ func (c *compiler) had(q *v1alpha1.ApiKeyQuota, d Digest) bool {
 
 func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) {
 	name := nameOf(&q.ObjectMeta)
-	cred := &Credential{Quota: name, Namespace: q.Namespace}
+	cred := &Credential{Quota: name}
 	problems := slices.Concat(c.checkKeys(q, claims), c.checkTier(q.Namespace, q.Spec.TierRef.Name, "spec.tierRef.name"))
 	if len(problems) == 0 {
 		problems = c.compileHolder(q, cred)

@@ -55,12 +55,11 @@ const (
 
 // A Credential is what a key stands for.
 type Credential struct {
-	Quota     Name
-	Namespace string
-	Holder    *Holder // nil while Pending
-	standing  Standing
-	expires   time.Time // zero: never
-	digests   []Digest  // of the keys that are the quota's, sorted
+	Quota    Name
+	Holder   *Holder // nil while Pending
+	standing Standing
+	expires  time.Time // zero: never
+	digests  []Digest  // of the keys that are the quota's, sorted
 }
 
 // Standing says whether the key is honoured at that time.

@@ -23,7 +23,7 @@ func (e *epoch) identify(g *policy.Gateway, r *descriptor.Reserve, now time.Time
 	if !known {
 		return e.admitStranger(g.UnknownKey, r.Client, &unknownKey)
 	}
-	if !g.Admits(c.Namespace) {
+	if !g.Admits(c.Quota.Namespace) {
 		return nil, &foreignKey
 	}
 	switch c.Standing(now) {

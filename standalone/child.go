@@ -76,12 +76,13 @@ func (f *fleet) runEnvoy(ctx context.Context, g *policy.Gateway, bootstrap strin
 
 // announce tells people where to send requests once somebody listens there.
 func (f *fleet) announce(ctx context.Context, g *policy.Gateway, first bool) {
-	for _, at := range f.addresses(g) {
+	addresses := f.addresses(g)
+	for _, at := range addresses {
 		if awaitListener(ctx, at) != nil {
 			return
 		}
 	}
-	f.console.serving(g, f.Config, first)
+	f.console.serving(g, addresses, f.Config, first)
 }
 
 func awaitListener(ctx context.Context, at string) error {

@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -155,14 +153,11 @@ func (c *console) bootstrap(g *policy.Gateway, path string) {
 }
 
 // serving tells where to send requests, and how.
-func (c *console) serving(g *policy.Gateway, config *Config, first bool) {
+func (c *console) serving(g *policy.Gateway, addresses []string, config *Config, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, l := range g.Listeners {
-		if config.Port != 0 {
-			l.Port = config.Port
-		}
-		url := "http://" + net.JoinHostPort(config.Address, strconv.FormatUint(uint64(l.Port), 10))
+	for _, at := range addresses {
+		url := "http://" + at
 		if !first {
 			c.printf("Gateway %s serves %s again.", g.Name, url)
 			continue
