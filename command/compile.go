@@ -48,7 +48,7 @@ No API key is printed: those in Secrets appear nowhere, or as their digests.`,
 	addDirectory(cmd, &o.directory)
 	o.output.addFlag(cmd)
 	cmd.Flags().BoolVar(&o.table, "table", false, "print the compiled table of limits instead of the verdicts")
-	cmd.Flags().BoolVar(&o.envoy, "envoy", false, "print the listeners, routes and clusters of each gateway instead of the verdicts")
+	cmd.Flags().BoolVar(&o.envoy, "envoy", false, "print the listeners, routes and clusters of each gateway instead of the verdicts; what Secrets hold is REDACTED")
 	cmd.MarkFlagsMutuallyExclusive("table", "envoy")
 	return cmd
 }
@@ -93,7 +93,7 @@ func (o *compileOptions) printInstead(stdout, stderr io.Writer, data any, r *rep
 func envoyConfig(table *policy.Table) (map[string]map[string][]json.RawMessage, error) {
 	all := map[string]map[string][]json.RawMessage{}
 	for _, g := range table.Gateways() {
-		r, err := envoy.Build(g, envoy.Settings{})
+		r, err := envoy.Build(g, envoy.Settings{Secrets: redacted, SystemRoots: redacted(policy.Name{}, "")})
 		if err != nil {
 			return nil, err
 		}
@@ -110,6 +110,9 @@ func envoyConfig(table *policy.Table) (map[string]map[string][]json.RawMessage, 
 	}
 	return all, nil
 }
+
+// redacted takes the place of all that Secrets hold.
+func redacted(policy.Name, string) []byte { return []byte("REDACTED") }
 
 func plural(n int, one, many string) string {
 	if n == 1 {

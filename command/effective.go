@@ -20,6 +20,7 @@ type effectiveOptions struct {
 	key       string
 	model     string
 	resource  string
+	gateway   string
 	output    format
 }
 
@@ -32,7 +33,8 @@ func newEffective() *cobra.Command {
 the object and field that it comes from. Limits of different scopes hold together.
 
 With --model, limits for that model are listed too, and those for the resource that its ModelLimit names. At run time the
-resource of the route counts; --resource says which that is. A key that nothing limits has an empty list.`,
+resource of the route counts; --resource says which that is. Where gateways differ in which ModelLimits count there,
+--gateway says which is asked. A key that nothing limits has an empty list.`,
 		Example: `  # What holds for all requests of a key.
   {{name}} effective -f config/samples/quickstart --key default/demo-free
 
@@ -57,6 +59,7 @@ resource of the route counts; --resource says which that is. A key that nothing 
 	cmd.Flags().StringVar(&o.key, "key", "", "ApiKeyQuota whose keys are meant, as NAMESPACE/NAME; NAME alone is in namespace default")
 	cmd.Flags().StringVar(&o.model, "model", "", "model that is asked for")
 	cmd.Flags().StringVar(&o.resource, "resource", "", "resource of the route (default: that of the model)")
+	cmd.Flags().StringVar(&o.gateway, "gateway", "", "QuotaGateway that is asked, as NAMESPACE/NAME (default: one that admits the key)")
 	return cmd
 }
 
@@ -76,7 +79,11 @@ func (o *effectiveOptions) run(stdout, stderr io.Writer, now time.Time) error {
 		fmt.Fprintf(stderr, "Note: %s in %s; the compile command says what. Here, what is not accepted does not count.\n",
 			plural(n, "manifest is not accepted", "manifests are not accepted"), o.directory)
 	}
-	e := newEffectiveLimits(table, credential, name, o.model, o.resource)
+	gateway, err := o.findGateway(table, name.Namespace)
+	if err != nil {
+		return err
+	}
+	e := newEffectiveLimits(table, gateway, credential, name, o.model, o.resource)
 	standing := refusal(credential, now)
 	if o.output != formatText {
 		if standing != "" {
@@ -86,6 +93,25 @@ func (o *effectiveOptions) run(stdout, stderr io.Writer, now time.Time) error {
 	}
 	e.print(stdout, credential.Holder, standing)
 	return nil
+}
+
+// findGateway is nil where no gateway admits the key: all ModelLimits count then.
+func (o *effectiveOptions) findGateway(table *policy.Table, namespace string) (*policy.Gateway, error) {
+	if o.gateway == "" {
+		gateway, same := table.GatewayFor(namespace)
+		if !same && o.model != "" {
+			return nil, fmt.Errorf("several QuotaGateways admit keys of namespace %s, and different ModelLimits count there; name one with --gateway", namespace)
+		}
+		return gateway, nil
+	}
+	gateway, found := table.Gateway(parseName(o.gateway).String())
+	switch {
+	case !found:
+		return nil, fmt.Errorf("there is no accepted QuotaGateway %s in %s", parseName(o.gateway), o.directory)
+	case !gateway.Admits(namespace):
+		return nil, fmt.Errorf("QuotaGateway %s admits no keys of namespace %s; see its spec.allowedKeys", gateway.Name, namespace)
+	}
+	return gateway, nil
 }
 
 func parseName(s string) policy.Name {

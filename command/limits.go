@@ -30,12 +30,12 @@ type effectiveLimit struct {
 }
 
 // newEffectiveLimits resolves what holds. Without a resource, that of the model counts.
-func newEffectiveLimits(table *policy.Table, c *policy.Credential, name policy.Name, model, resource string) effectiveLimits {
+func newEffectiveLimits(table *policy.Table, g *policy.Gateway, c *policy.Credential, name policy.Name, model, resource string) effectiveLimits {
 	if resource == "" {
-		resource = table.Resource(model)
+		resource = table.Resource(g, model)
 	}
 	e := effectiveLimits{Key: name.String(), Model: model, Resource: resource, Limits: []effectiveLimit{}}
-	for _, l := range table.Resolve(c.Holder, model, resource).Limits {
+	for _, l := range table.Resolve(g, c.Holder, model, resource).Limits {
 		e.Limits = append(e.Limits, effectiveLimit{
 			Scope: l.Scope.String(), Metric: l.Pair.Metric.String(), Per: l.Pair.Per.String(), Max: l.Max,
 			Algorithm: policy.FixedWindow, Enforcement: policy.Enforce, Exceeded: l.Exceeded(), Origin: l.Origin,

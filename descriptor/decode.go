@@ -43,6 +43,7 @@ type Reserve struct {
 	MaxOutput   int64  // tokens; 0 if the request names none
 	InputBytes  int64
 	Stream      bool
+	Unmetered   bool
 }
 
 // A Settle is what Envoy tells of a stream that has ended.
@@ -50,12 +51,15 @@ type Settle struct {
 	Lease       string
 	Code        int64 // HTTP status that the client got; 0 if none
 	OutputBytes int64
-	Reported    Usage // what the provider reported at the end
-	Partial     Usage // what it had reported when the stream was cut
+	// ResponseType is the content type of the response; empty if there was none.
+	ResponseType string
+	Reported     Usage // what the provider reported at the end
+	Partial      Usage // what it had reported when the stream was cut
 }
 
 // Usage is tokens as reported by a provider. Providers leave out what they do not count, and Envoy cannot tell that from 0.
-type Usage struct{ Input, Output int64 }
+// Cached tokens are part of the input, those of hidden reasoning part of the output.
+type Usage struct{ Input, Cached, Output int64 }
 
 // Phase says what the entries are: PhaseReserve, PhaseSettle or something unknown.
 func Phase(entries []*commonv3.RateLimitDescriptor_Entry) string {
@@ -92,6 +96,8 @@ func DecodeReserve(entries []*commonv3.RateLimitDescriptor_Entry, r *Reserve) {
 			r.InputBytes = count(e.Value)
 		case KeyStream:
 			r.Stream = e.Value == "true"
+		case KeyUnmetered:
+			r.Unmetered = e.Value == "true"
 		default:
 			if name, ok := strings.CutPrefix(e.Key, KeyHeader); ok {
 				r.Credentials = append(r.Credentials, Credential{Header: name, value: e.Value})
@@ -108,7 +114,6 @@ func DecodeReserve(entries []*commonv3.RateLimitDescriptor_Entry, r *Reserve) {
 // DecodeSettle reads the entries of a settle.
 func DecodeSettle(entries []*commonv3.RateLimitDescriptor_Entry) Settle {
 	var s Settle
-	var cached int64
 	for _, e := range entries {
 		switch e.Key {
 		case KeyLease:
@@ -117,21 +122,29 @@ func DecodeSettle(entries []*commonv3.RateLimitDescriptor_Entry) Settle {
 			s.Code = count(e.Value)
 		case KeyOutputBytes:
 			s.OutputBytes = count(e.Value)
+		case KeyResponseType:
+			s.ResponseType = e.Value
 		case KeyInputTokens:
-			s.Reported.Input = count(e.Value)
+			add(&s.Reported.Input, e.Value)
 		case KeyOutputTokens:
-			s.Reported.Output = count(e.Value)
-		case KeyPartialInput:
-			s.Partial.Input = count(e.Value)
-		case KeyPartialOutput:
-			s.Partial.Output = count(e.Value)
-		case KeyPartialCacheRead, KeyPartialCacheWrite:
-			cached = min(cached+count(e.Value), maxCount)
+			add(&s.Reported.Output, e.Value)
+		case KeyCachedTokens:
+			add(&s.Reported.Cached, e.Value)
+		case KeyPartialInput, KeyPartialCacheWrite, KeyPartialToolUse:
+			add(&s.Partial.Input, e.Value)
+		case KeyPartialCacheRead:
+			add(&s.Partial.Input, e.Value)
+			add(&s.Partial.Cached, e.Value)
+		case KeyPartialCached:
+			add(&s.Partial.Cached, e.Value)
+		case KeyPartialOutput, KeyPartialThoughts:
+			add(&s.Partial.Output, e.Value)
 		}
 	}
-	s.Partial.Input = min(s.Partial.Input+cached, maxCount)
 	return s
 }
+
+func add(to *int64, written string) { *to = min(*to+count(written), maxCount) }
 
 // maxCount keeps sums of several counts within 64 bits, and is what the API allows as a limit.
 const maxCount = 1<<53 - 1

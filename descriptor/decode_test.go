@@ -96,23 +96,28 @@ func TestASettleSaysHowAStreamEnded(t *testing.T) {
 	}{
 		"everything": {
 			pairs("phase", "settle", "lease", "AbC-_", "code", "200", "flags", "16384", "output_bytes", "900", "usage_status", "ok",
-				"input_tokens", "80", "output_tokens", "50", "partial_input", "90", "partial_output", "1"),
+				"response_type", "application/json", "input_tokens", "80", "cached_tokens", "30", "output_tokens", "50",
+				"partial_input", "90", "partial_cached", "20", "partial_output", "1"),
 			descriptor.Settle{
-				Lease: "AbC-_", Code: 200, OutputBytes: 900,
-				Reported: descriptor.Usage{Input: 80, Output: 50}, Partial: descriptor.Usage{Input: 90, Output: 1},
+				Lease: "AbC-_", Code: 200, OutputBytes: 900, ResponseType: "application/json",
+				Reported: descriptor.Usage{Input: 80, Cached: 30, Output: 50}, Partial: descriptor.Usage{Input: 90, Cached: 20, Output: 1},
 			},
 		},
 		"nothing": {nil, descriptor.Settle{}},
 		"what Anthropic counts apart belongs to the input": {
 			pairs("partial_cache_read", "1000", "partial_input", "7", "partial_cache_write", "200"),
-			descriptor.Settle{Partial: descriptor.Usage{Input: 1207}},
+			descriptor.Settle{Partial: descriptor.Usage{Input: 1207, Cached: 1000}},
 		},
 		"all of Anthropic's input was cached": {
-			pairs("partial_cache_read", "1000", "partial_input", "0"), descriptor.Settle{Partial: descriptor.Usage{Input: 1000}},
+			pairs("partial_cache_read", "1000", "partial_input", "0"), descriptor.Settle{Partial: descriptor.Usage{Input: 1000, Cached: 1000}},
+		},
+		"what Gemini counts apart belongs to input and output": {
+			pairs("partial_input", "90", "partial_tool_use", "10", "partial_cached", "40", "partial_output", "20", "partial_thoughts", "5"),
+			descriptor.Settle{Partial: descriptor.Usage{Input: 100, Cached: 40, Output: 25}},
 		},
 		"sums stay within what a limit can be": {
 			pairs("partial_cache_read", "9007199254740991", "partial_cache_write", "9007199254740991", "partial_input", "9007199254740991"),
-			descriptor.Settle{Partial: descriptor.Usage{Input: 1<<53 - 1}},
+			descriptor.Settle{Partial: descriptor.Usage{Input: 1<<53 - 1, Cached: 1<<53 - 1}},
 		},
 		"no status": {pairs("code", ""), descriptor.Settle{}},
 	} {

@@ -35,25 +35,32 @@ const (
 	KeyMaxOutput  = "max_output"  // tokens; 0 where the request names no maximum
 	KeyInputBytes = "input_bytes" // of the request body
 	KeyStream     = "stream"      // "true" if the client asked for a stream
+	KeyUnmetered  = "unmetered"   // "true" on routes whose requests are counted against no limit
 )
 
 // Keys of a settle. The tokens are what the provider reported at the end; those that begin with KeyPartial are what it had
 // reported so far when the stream was cut.
 const (
-	KeyLease             = "lease"
-	KeyCode              = "code"         // HTTP status that the client got; 0 if none
-	KeyOutputBytes       = "output_bytes" // of the response body, as far as it was sent
-	KeyInputTokens       = "input_tokens"
-	KeyOutputTokens      = "output_tokens"
+	KeyLease        = "lease"
+	KeyCode         = "code"          // HTTP status that the client got; 0 if none
+	KeyOutputBytes  = "output_bytes"  // of the response body, as far as it was sent
+	KeyResponseType = "response_type" // content type of the response
+	KeyInputTokens  = "input_tokens"
+	KeyOutputTokens = "output_tokens"
+	KeyCachedTokens = "cached_tokens" //nolint:gosec // Of the input; it is no credential.
+
 	KeyPartial           = "partial_"
 	KeyPartialInput      = KeyPartial + "input"
 	KeyPartialOutput     = KeyPartial + "output"
-	KeyPartialCacheRead  = KeyPartial + "cache_read"  // not part of the input there
+	KeyPartialCached     = KeyPartial + "cached"      // part of the input
+	KeyPartialCacheRead  = KeyPartial + "cache_read"  // cached, and not part of the input there
 	KeyPartialCacheWrite = KeyPartial + "cache_write" // not part of the input there
+	KeyPartialToolUse    = KeyPartial + "tool_use"    // not part of the input there
+	KeyPartialThoughts   = KeyPartial + "thoughts"    // not part of the output there
 )
 
-// MetadataRoute is the namespace of route metadata, and of what is read from the body while it passes. Route metadata has
-// the keys KeyGateway, KeyResource, KeyProtocol and KeyRouteModel.
+// MetadataRoute is the namespace of route metadata, and of what is read from the response while it passes. Route metadata
+// has the keys KeyGateway, KeyResource, KeyProtocol, KeyRouteModel and KeyUnmetered.
 const MetadataRoute = "tierkeeper.io"
 
 // MetadataService is the namespace in which the service's answer is kept while the request lives: KeyLease, or
@@ -64,15 +71,33 @@ const MetadataService = "envoy.filters.http.ratelimit"
 const MetadataDenyStatus = "deny_status"
 
 // DenyStatuses are the statuses that a denial can have. Envoy has a mapper for each.
-var DenyStatuses = []int{400, 401, 402, 403, 429, 503}
+var DenyStatuses = []int{400, 401, 402, 403, 404, 429, 503}
+
+// GoogleStatuses are the names that errors of Google's APIs have beside their HTTP status.
+var GoogleStatuses = map[int]string{
+	400: "INVALID_ARGUMENT",
+	401: "UNAUTHENTICATED",
+	402: "RESOURCE_EXHAUSTED",
+	403: "PERMISSION_DENIED",
+	404: "NOT_FOUND",
+	413: "INVALID_ARGUMENT",
+	429: "RESOURCE_EXHAUSTED",
+	503: "UNAVAILABLE",
+}
 
 // Protocol tells the service how to read numbers and what shape an error has.
 type Protocol string
 
 // The protocols, as they stand in route metadata.
 const (
-	ProtocolOpenAIChat       Protocol = "openai-chat"
-	ProtocolOpenAIEmbeddings Protocol = "openai-embeddings"
-	ProtocolAnthropic        Protocol = "anthropic"
-	ProtocolOpaque           Protocol = "opaque"
+	ProtocolOpaque               Protocol = "opaque"
+	ProtocolJSON                 Protocol = "json"
+	ProtocolOpenAIChat           Protocol = "openai-chat"
+	ProtocolOpenAICompletions    Protocol = "openai-completions"
+	ProtocolOpenAIResponses      Protocol = "openai-responses"
+	ProtocolOpenAIEmbeddings     Protocol = "openai-embeddings"
+	ProtocolOpenAIImages         Protocol = "openai-images"
+	ProtocolOpenAITranscriptions Protocol = "openai-transcriptions"
+	ProtocolAnthropic            Protocol = "anthropic"
+	ProtocolGemini               Protocol = "gemini"
 )

@@ -2,6 +2,8 @@ package manifest
 
 import (
 	"encoding/base64"
+	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -30,20 +32,34 @@ func readNamespace(k *kind, fields map[string]any, name policy.Name) (any, []pro
 	return policy.Namespace{Name: name.Name, Labels: meta.Labels}, append(problems, more...)
 }
 
-// readSecret looks at the content only if the label allows it, and keeps no more than the digests. The content of
-// stringData goes before that of data, as an API server has it.
+// A secretObject is a Secret as it is kept: what may be known of it, and what only those get who must have it.
+type secretObject struct {
+	known   policy.Secret
+	content SecretContent
+}
+
+// A SecretContent is the values of a Secret. However it is printed, it shows none of them.
+type SecretContent struct{ values map[string][]byte }
+
+// Value is the value under a key; nil if there is none.
+func (c SecretContent) Value(key string) []byte { return c.values[key] }
+
+// Format keeps the values out of every log line and error, whatever the verb.
+func (c SecretContent) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "content of a Secret") }
+
+// readSecret looks at the content only if the label allows it. The content of stringData goes before that of data, as an API
+// server has it.
 func readSecret(k *kind, fields map[string]any, name policy.Name) (any, []problem) {
 	problems := k.checkFields(fields, "apiVersion", "kind", "metadata", "type", "immutable", "data", "stringData")
 	meta, more := k.readMeta(fields, name)
 	problems = append(problems, more...)
-	secret := policy.Secret{Labelled: meta.Labels[v1alpha1.SecretLabel] == "true"}
-	if !secret.Labelled || len(problems) > 0 {
-		return secret, problems
+	if meta.Labels[v1alpha1.SecretLabel] != "true" || len(problems) > 0 {
+		return &secretObject{}, problems
 	}
-	secret.Keys = map[string]policy.Key{}
+	values := map[string][]byte{}
 	for _, part := range []string{"data", "stringData"} {
 		if problems = append(problems, k.checkTexts(part, fields[part])...); len(problems) > 0 {
-			return secret, problems
+			return &secretObject{}, problems
 		}
 		texts, _ := fields[part].(map[string]any)
 		for _, key := range slices.Sorted(maps.Keys(texts)) {
@@ -56,10 +72,10 @@ func readSecret(k *kind, fields map[string]any, name policy.Name) (any, []proble
 				p.where = part + "[" + key + "]"
 				problems = append(problems, p)
 			}
-			secret.Keys[key] = policy.ReadKey(content)
+			values[key] = content
 		}
 	}
-	return secret, problems
+	return &secretObject{policy.ReadSecret(text(fields["type"]), values), SecretContent{values}}, problems
 }
 
 // secretContent decodes one value. What is wrong with it is said without quoting it.

@@ -22,7 +22,7 @@ type document struct {
 type object struct {
 	id       policy.Object
 	line     int
-	value    any // *v1alpha1.…, policy.Secret or policy.Namespace
+	value    any // *v1alpha1.…, *secretObject or policy.Namespace
 	problems []problem
 }
 

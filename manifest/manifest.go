@@ -4,8 +4,8 @@
 // Objects of tierkeeper.io are held against the schema and the rules of the CustomResourceDefinitions with the API
 // server's own libraries. Unknown fields, and keys that stand twice, are errors. An object without a namespace is in
 // "default"; a namespace on a kind that has none is ignored, as kubectl ignores it; what an API server sets itself
-// (creationTimestamp, uid, status of a Namespace and the like) is dropped. Of Secrets only digests are kept, of
-// Namespaces the labels. Objects of other groups are counted and left alone.
+// (creationTimestamp, uid, status of a Namespace and the like) is dropped. Of Secrets without the label nothing is read, of
+// Namespaces only the labels. Objects of other groups are counted and left alone.
 //
 // What is wrong costs as little as possible: an object that an API server would refuse keeps the version that it took
 // last. No message quotes a Secret, or a document that might be one.
@@ -102,7 +102,8 @@ type Ignored struct {
 
 // A Result is what a directory says.
 type Result struct {
-	Input    policy.Input // LastAccepted is left to the caller
+	Input    policy.Input                  // LastAccepted is left to the caller
+	Secrets  map[policy.Name]SecretContent // of Secrets that carry the label
 	Sources  map[policy.Object]Source
 	Problems []Problem // by file and line
 	Ignored  []Ignored // by file and line
@@ -119,7 +120,7 @@ type Loader struct {
 // An entry is an object in force and where it was last seen to be good.
 type entry struct {
 	Source
-	value any // *v1alpha1.…, policy.Secret or policy.Namespace
+	value any // *v1alpha1.…, *secretObject or policy.Namespace
 }
 
 // Load reads the directory, or the single file, at path. Whatever is wrong is in the Result's Problems:
@@ -238,14 +239,15 @@ func (m *merge) result(files []string) Result {
 	for _, id := range slices.SortedFunc(maps.Keys(m.now), compareObjects) {
 		e := m.now[id]
 		r.Sources[id] = e.Source
-		add(&r.Input, id, e.value)
+		r.add(id, e.value)
 	}
 	slices.SortStableFunc(r.Problems, compareProblems)
 	slices.SortStableFunc(r.Ignored, func(a, b Ignored) int { return compareSources(a.Source, b.Source) })
 	return r
 }
 
-func add(in *policy.Input, id policy.Object, value any) {
+func (r *Result) add(id policy.Object, value any) {
+	in := &r.Input
 	switch v := value.(type) {
 	case *v1alpha1.RateLimitTier:
 		in.Tiers = append(in.Tiers, *v)
@@ -259,11 +261,11 @@ func add(in *policy.Input, id policy.Object, value any) {
 		in.Gateways = append(in.Gateways, *v)
 	case policy.Namespace:
 		in.Namespaces = append(in.Namespaces, v)
-	case policy.Secret:
+	case *secretObject:
 		if in.Secrets == nil {
-			in.Secrets = map[policy.Name]policy.Secret{}
+			in.Secrets, r.Secrets = map[policy.Name]policy.Secret{}, map[policy.Name]SecretContent{}
 		}
-		in.Secrets[id.Name] = v
+		in.Secrets[id.Name], r.Secrets[id.Name] = v.known, v.content
 	}
 }
 

@@ -114,7 +114,7 @@ func TestSecretContent(t *testing.T) {
 	}{
 		"text":                     {secret("stringData: {token: demo-free}"), policy.Secret{Labelled: true, Keys: map[string]policy.Key{"token": key}}},
 		"text with a line end":     {secret("stringData:\n  token: |\n    demo-free\n"), policy.Secret{Labelled: true, Keys: map[string]policy.Key{"token": key}}},
-		"base64":                   {secret("type: Opaque\nimmutable: true\ndata: {token: ZGVtby1mcmVl}"), policy.Secret{Labelled: true, Keys: map[string]policy.Key{"token": key}}},
+		"base64":                   {secret("type: Opaque\nimmutable: true\ndata: {token: ZGVtby1mcmVl}"), policy.Secret{Labelled: true, Type: "Opaque", Keys: map[string]policy.Key{"token": key}}},
 		"base64 of several lines":  {secret("data:\n  token: |\n    ZGVtby1m\n    cmVl\n"), policy.Secret{Labelled: true, Keys: map[string]policy.Key{"token": key}}},
 		"text goes before base64":  {secret("data: {token: eA==}\nstringData: {token: demo-free}"), policy.Secret{Labelled: true, Keys: map[string]policy.Key{"token": key}}},
 		"empty, null and unusable": {secret(`stringData: {a: " ", b: , c: "x y"}`), policy.Secret{Labelled: true, Keys: map[string]policy.Key{"a": {Empty: true}, "b": {Empty: true}, "c": {Invalid: true}}}},

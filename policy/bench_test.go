@@ -91,10 +91,10 @@ func BenchmarkResolve(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			credential, _ := table.Quota(c.key)
-			b.ReportMetric(float64(len(table.Resolve(credential.Holder, c.model, "chat").Limits)), "limits")
+			b.ReportMetric(float64(len(table.Resolve(nil, credential.Holder, c.model, "chat").Limits)), "limits")
 			b.ReportAllocs()
 			for b.Loop() {
-				table.Resolve(credential.Holder, c.model, "chat")
+				table.Resolve(nil, credential.Holder, c.model, "chat")
 			}
 		})
 	}

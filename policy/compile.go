@@ -20,11 +20,10 @@ import (
 func Compile(in Input) (*Table, []Verdict) {
 	c := newCompiler(in)
 	c.compileTiers()
-	c.compileModels()
-	c.measureModels()
 	c.compileUsers()
-	c.compileQuotas()
 	c.compileGateways()
+	c.judgeModels()
+	c.compileQuotas()
 	c.nameModels()
 	c.table.version = c.table.hash()
 	slices.SortFunc(c.verdicts, func(a, b Verdict) int {
@@ -43,13 +42,13 @@ type compiler struct {
 	permitted  map[use]bool // see permits
 	tiers      map[string]*v1alpha1.RateLimitTier
 	compiled   map[string]*tier
-	users      map[Name]*user               // by namespace and spec.user
-	worst      map[plan]int                 // see mostLimits
-	perKey     uint32                       // pairs that any ModelLimit's perKey mentions
-	shared     int                          // the largest number of shared limits that one model meets
-	groupNames []string                     // names and patterns of all ModelLimits, sorted
-	former     map[string]*tier             // by AcceptedQuota.Tier; see lastTier
-	bare       map[*tier]map[string][]Limit // see bareLimits
+	users      map[Name]*user         // by namespace and spec.user
+	models     []*v1alpha1.ModelLimit // by age
+	catalogs   map[string]*catalog    // by selector; see catalogOf
+	counting   map[string][]*catalog  // by namespace; see catalogsFor
+	worst      map[plan]int           // see mostLimits
+	former     map[string]*tier       // by AcceptedQuota.Tier; see lastTier
+	bare       map[bareKey][]Limit    // see bareLimits
 	table      *Table
 	verdicts   []Verdict
 }
@@ -60,7 +59,10 @@ func newCompiler(in Input) *compiler {
 		in:         in,
 		namespaces: map[string]Namespace{},
 		permitted:  map[use]bool{},
-		bare:       map[*tier]map[string][]Limit{},
+		bare:       map[bareKey][]Limit{},
+		catalogs:   map[string]*catalog{},
+		counting:   map[string][]*catalog{},
+		models:     byAge(in.Models, func(m *v1alpha1.ModelLimit) *metav1.ObjectMeta { return &m.ObjectMeta }),
 		former:     map[string]*tier{},
 		tiers:      map[string]*v1alpha1.RateLimitTier{},
 		compiled:   map[string]*tier{},
@@ -75,6 +77,7 @@ func newCompiler(in Input) *compiler {
 	for _, n := range in.Namespaces {
 		c.namespaces[n.Name] = n
 	}
+	c.table.models = c.catalogOf(nil)
 	return c
 }
 
@@ -159,7 +162,9 @@ func (c *compiler) nameModels() {
 			c.table.named.add(n, struct{}{})
 		}
 	}
-	add(c.table.groups.names())
+	for _, catalog := range c.catalogs {
+		add(catalog.names)
+	}
 	for _, t := range c.compiled {
 		add(t.rules.models.names())
 	}

@@ -62,6 +62,7 @@ type groupDump struct {
 	Shared        []ruleDump `json:"shared,omitempty"`
 	PerKey        []ruleDump `json:"perKey,omitempty"`
 	DefaultOutput int64      `json:"defaultOutputTokens,omitempty"`
+	CachedPercent int64      `json:"cachedInputPercent"`
 }
 
 type gatewayDump struct {
@@ -69,6 +70,7 @@ type gatewayDump struct {
 	MissingKey *assignedDump `json:"MissingKey,omitempty"`
 	UnknownKey *assignedDump `json:"UnknownKey,omitempty"`
 	Admits     []string      `json:"Admits,omitempty"` // namespaces that hold quotas
+	Models     []groupDump   `json:"Models,omitempty"` // that count here, where not all do
 }
 
 type assignedDump struct {
@@ -86,7 +88,7 @@ func (s Standing) String() string { return standingNames[s] }
 func (t *Table) MarshalJSON() ([]byte, error) { return json.Marshal(t.dump()) }
 
 func (t *Table) dump() dump {
-	return dump{Quotas: t.dumpQuotas(), Models: t.dumpGroups(), Gateways: t.dumpGateways()}
+	return dump{Quotas: t.dumpQuotas(), Models: t.models.dump(), Gateways: t.dumpGateways()}
 }
 
 func (t *Table) dumpQuotas() []quotaDump {
@@ -136,14 +138,14 @@ func dumpRules(rules []rule) []ruleDump {
 	return out
 }
 
-func (t *Table) dumpGroups() []groupDump {
+func (c *catalog) dump() []groupDump {
 	byName := map[string]*groupDump{}
-	for _, name := range t.groups.names() {
-		g, _ := t.groups.said(name)
+	for _, name := range c.names {
+		g, _ := c.groups.said(name)
 		d := byName[g.name]
 		if d == nil {
 			d = &groupDump{
-				Name: g.name, Class: g.class, Resource: g.resource, DefaultOutput: g.defaultOutput,
+				Name: g.name, Class: g.class, Resource: g.resource, DefaultOutput: g.defaultOutput, CachedPercent: g.cachedPercent,
 				Shared: dumpRules(g.shared), PerKey: dumpRules(g.perKey),
 			}
 			if g.parent != nil {
@@ -168,6 +170,9 @@ func (t *Table) dumpGateways() []gatewayDump {
 	out := []gatewayDump{}
 	for _, g := range sortedByName(t.gateways) {
 		d := gatewayDump{Gateway: g, MissingKey: g.MissingKey.dump(), UnknownKey: g.UnknownKey.dump()}
+		if g.models != t.models {
+			d.Models = g.models.dump()
+		}
 		for _, n := range slices.Sorted(maps.Keys(namespaces)) {
 			if g.Admits(n) {
 				d.Admits = append(d.Admits, n)

@@ -94,7 +94,7 @@ func FuzzMatcher(f *testing.F) {
 		if got := table.Canonical(model); got != name {
 			t.Errorf("of %q, %q belongs to %q, want %q", names, model, got, name)
 		}
-		if got := table.Resource(model); got != resource {
+		if got := table.Resource(nil, model); got != resource {
 			t.Errorf("of %q, %q serves %q, want %q", names, model, got, resource)
 		}
 	})

@@ -5,35 +5,68 @@ import (
 	"time"
 )
 
-// A Gateway is an accepted QuotaGateway: what its Envoys serve, and how the service answers them.
+// A Gateway is a QuotaGateway in force: what its Envoys serve, and how the service answers them. Secrets are named and not
+// held: their content never enters the Table.
 type Gateway struct {
-	Name         Name
-	Listeners    []Listener
-	Backends     []Backend
-	Routes       []Route // in the order in which they are to be tried
-	Sources      []KeySource
-	MissingKey   *Assigned // nil: deny
-	UnknownKey   *Assigned // nil: deny
-	PerMetric    *PerMetric
-	PerResource  *PerResource
-	MaxBodyBytes int64
+	Name              Name
+	Listeners         []Listener
+	Backends          []Backend
+	Routes            []Route // in the order in which they are to be tried
+	Sources           []KeySource
+	MissingKey        *Assigned // nil: deny
+	UnknownKey        *Assigned // nil: deny
+	TrustedProxyHops  uint32
+	DenyUnknownModels bool
+	PerMetric         *PerMetric
+	PerResource       *PerResource
+	MaxBodyBytes      int64
 
 	admits func(namespace string) bool
+	models *catalog
 }
 
 // Admits reports whether keys of the namespace may use the gateway.
 func (g *Gateway) Admits(namespace string) bool { return g.admits(namespace) }
 
-// A Listener is a TCP port for HTTP without TLS.
+// Knows reports whether a ModelLimit that counts at the gateway names the model.
+func (g *Gateway) Knows(model string) bool {
+	_, _, known := g.models.groups.find(model)
+	return known
+}
+
+// Secrets lists what the gateway's Envoys need of Secrets.
+func (g *Gateway) Secrets() []SecretValue {
+	var all []SecretValue
+	for _, l := range g.Listeners {
+		for _, name := range l.Certificates {
+			all = append(all, SecretValue{name, CertificateKey}, SecretValue{name, PrivateKey})
+		}
+	}
+	for _, b := range g.Backends {
+		if b.TLS != nil && b.TLS.CABundle != nil {
+			all = append(all, *b.TLS.CABundle)
+		}
+		if b.Credential != nil {
+			all = append(all, b.Credential.Secret)
+		}
+	}
+	return all
+}
+
+// A Listener is a host name at a TCP port. Listeners may share a port; they all have certificates then, or none has.
 type Listener struct {
-	Name string
-	Port uint32
+	Name         string
+	Port         uint32
+	Hostname     string // empty: any; "*.example.com": any below example.com
+	Certificates []Name // Secrets; empty: HTTP without TLS
 }
 
 // A Backend is where requests are forwarded to.
 type Backend struct {
 	Name           string
 	Endpoints      []Endpoint
+	TLS            *BackendTLS        // nil: plain HTTP/1.1
+	Credential     *BackendCredential // nil: none
 	ConnectTimeout time.Duration
 	IdleTimeout    time.Duration // of a stream on which nothing moves
 }
@@ -44,17 +77,37 @@ type Endpoint struct {
 	Port    uint32
 }
 
+// BackendTLS says how a backend is reached over TLS.
+type BackendTLS struct {
+	ServerName string       // that is asked for, and that the certificate must be for
+	CABundle   *SecretValue // nil: the authorities that the machine trusts
+}
+
+// A BackendCredential is the gateway's own key at a provider, and the header that carries it, in lower case.
+type BackendCredential struct {
+	Header string
+	Prefix string
+	Secret SecretValue
+}
+
+// A SecretValue names one value of a Secret.
+type SecretValue struct {
+	Secret Name
+	Key    string
+}
+
 // A Route sends the requests that it matches to a backend. One Route has one match; a route that lists several becomes
 // several.
 type Route struct {
-	Name     string
-	Path     string
-	Prefix   bool   // Path matches itself and what continues it after a "/"
-	Method   string // empty: any
-	Backend  string
-	Protocol Protocol
-	Resource string
-	Model    string // of routes whose bodies do not tell
+	Name      string
+	Path      string
+	Prefix    bool   // Path matches itself and what continues it after a "/". Gemini: what continues it by a model and a method
+	Method    string // empty: any
+	Backend   string
+	Protocol  Protocol
+	Resource  string // empty only where Unmetered
+	Model     string // of routes whose bodies do not tell
+	Unmetered bool   // requests need a key and are counted against no limit
 }
 
 // Protocol is the form of the bodies on a route.
@@ -63,12 +116,21 @@ type Protocol uint8
 // The protocols.
 const (
 	Opaque Protocol = iota
+	JSONBody
 	OpenAIChat
+	OpenAICompletions
+	OpenAIResponses
 	OpenAIEmbeddings
+	OpenAIImages
+	OpenAITranscriptions
 	Anthropic
+	Gemini
 )
 
-var protocolNames = []string{"OpaqueBody", "OpenAIChatCompletions", "OpenAIEmbeddings", "AnthropicMessages"}
+var protocolNames = []string{
+	"OpaqueBody", "JSONBody", "OpenAIChatCompletions", "OpenAICompletions", "OpenAIResponses", "OpenAIEmbeddings", "OpenAIImages",
+	"OpenAITranscriptions", "AnthropicMessages", "GeminiGenerateContent",
+}
 
 // String is the name that the API uses.
 func (p Protocol) String() string { return protocolNames[p] }

@@ -24,7 +24,7 @@ func (c *compiler) compileGateways() {
 	for _, g := range byAge(c.in.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta }) {
 		name := nameOf(&g.ObjectMeta)
 		problems := c.checkGateway(name, &g.Spec)
-		c.judge(KindGateway, &g.ObjectMeta, problems...)
+		c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, c.checkGatewaySecrets(name.Namespace, &g.Spec))...)
 		record := AcceptedGateway{Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
 		if len(problems) > 0 {
 			last, known := c.in.LastAccepted.Gateways[name.String()]
@@ -39,14 +39,18 @@ func (c *compiler) compileGateways() {
 }
 
 func (c *compiler) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) []Problem {
-	var problems []Problem
+	problems := checkSelector(spec.ModelLimitSelector, "spec.modelLimitSelector")
+	if len(problems) > 0 {
+		return problems
+	}
+	models := c.catalogOf(spec.ModelLimitSelector)
 	for _, s := range strangers(&spec.Identity) {
 		if p := c.checkTier(name.Namespace, s.tier, s.path); p != nil {
 			problems = append(problems, p...)
 			continue
 		}
 		t := c.compiled[s.tier]
-		if p := c.checkSize(&Holder{sources: []*ruleset{t.rules}}, t, s.path); p != nil {
+		if p := c.checkSize(&Holder{sources: []*ruleset{t.rules}}, t, s.path, models); p != nil {
 			problems = append(problems, *p)
 		}
 	}
@@ -60,11 +64,15 @@ func (c *compiler) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) []Pr
 // compares them.
 func checkRoutes(routes []v1alpha1.Route) []Problem {
 	var problems []Problem
-	taken := map[v1alpha1.Match]string{}
+	type claim struct {
+		v1alpha1.Match
+		gemini bool
+	}
+	taken := map[claim]string{}
 	for _, r := range routes {
-		for i, m := range r.Matches {
+		for i, match := range r.Matches {
 			field := fmt.Sprintf("spec.routes[name=%s].matches[%d]", r.Name, i)
-			written := m.Path.Value
+			written, m := match.Path.Value, claim{match, r.Protocol == v1alpha1.ProtocolGeminiGenerateContent}
 			m.Path.Value = plainPath(m.Path)
 			if other, found := taken[m]; found {
 				problems = append(problems, Problem{
@@ -127,12 +135,20 @@ func (c *compiler) assignedTiers(spec *v1alpha1.QuotaGatewaySpec) map[string]v1a
 
 func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 	spec := &from.Spec
-	g := &Gateway{Name: name, MaxBodyBytes: defaultMaxBodyBytes, admits: c.admits(name.Namespace, spec.AllowedKeys)}
+	g := &Gateway{
+		Name: name, MaxBodyBytes: defaultMaxBodyBytes,
+		DenyUnknownModels: spec.UnknownModels != nil && spec.UnknownModels.Action == v1alpha1.UnknownModelsDeny,
+		admits:            c.admits(name.Namespace, spec.AllowedKeys),
+		models:            c.catalogOf(spec.ModelLimitSelector),
+	}
 	for _, l := range spec.Listeners {
-		g.Listeners = append(g.Listeners, Listener{Name: l.Name, Port: uint32(l.Port)}) //nolint:gosec // The schema bounds ports to 1 to 65535.
+		g.Listeners = append(g.Listeners, newListener(name.Namespace, &l))
 	}
 	for _, b := range spec.Backends {
-		g.Backends = append(g.Backends, newBackend(&b))
+		g.Backends = append(g.Backends, newBackend(name.Namespace, &b))
+	}
+	if n := spec.Identity.TrustedProxyHops; n != nil {
+		g.TrustedProxyHops = uint32(*n) //nolint:gosec // The schema bounds it to 0 to 16.
 	}
 	g.Routes = newRoutes(spec.Routes)
 	for _, s := range spec.Identity.Sources {
@@ -179,10 +195,31 @@ func (c *compiler) quotaNamespaces() map[string]bool {
 	return namespaces
 }
 
-func newBackend(b *v1alpha1.Backend) Backend {
+func newListener(namespace string, l *v1alpha1.Listener) Listener {
+	out := Listener{Name: l.Name, Port: uint32(l.Port), Hostname: l.Hostname} //nolint:gosec // The schema bounds ports to 1 to 65535.
+	if l.TLS != nil {
+		for _, ref := range l.TLS.CertificateRefs {
+			out.Certificates = append(out.Certificates, Name{namespace, ref.Name})
+		}
+	}
+	return out
+}
+
+func newBackend(namespace string, b *v1alpha1.Backend) Backend {
+	value := func(ref *v1alpha1.SecretKeyRef) SecretValue { return SecretValue{Name{namespace, ref.Name}, ref.Key} }
 	out := Backend{Name: b.Name, ConnectTimeout: defaultConnectTimeout, IdleTimeout: defaultIdleTimeout}
 	for _, e := range b.Endpoints {
 		out.Endpoints = append(out.Endpoints, Endpoint{e.Address, uint32(e.Port)}) //nolint:gosec // The schema bounds ports to 1 to 65535.
+	}
+	if t := b.TLS; t != nil {
+		out.TLS = &BackendTLS{ServerName: t.SNI}
+		if t.CABundleRef != nil {
+			bundle := value(t.CABundleRef)
+			out.TLS.CABundle = &bundle
+		}
+	}
+	if c := b.Credential; c != nil {
+		out.Credential = &BackendCredential{strings.ToLower(c.Header), c.Prefix, value(&c.SecretKeyRef)}
 	}
 	if t := b.Timeouts; t != nil {
 		if t.ConnectSeconds > 0 {
@@ -195,8 +232,8 @@ func newBackend(b *v1alpha1.Backend) Backend {
 	return out
 }
 
-// newRoutes puts the best match first: an exact path before a prefix, a longer prefix before a shorter one, a named method
-// before any.
+// newRoutes puts the best match first: an exact path before a prefix, a longer prefix before a shorter one, the calls of
+// Gemini before what else is below their prefix, a named method before any.
 func newRoutes(routes []v1alpha1.Route) []Route {
 	var out []Route
 	for _, r := range routes {
@@ -204,6 +241,7 @@ func newRoutes(routes []v1alpha1.Route) []Route {
 			out = append(out, Route{
 				Name: r.Name, Path: plainPath(m.Path), Prefix: m.Path.Type == v1alpha1.PathMatchPathPrefix, Method: string(m.Method),
 				Backend: r.BackendName, Protocol: protocols[r.Protocol], Resource: r.Resource, Model: r.Model,
+				Unmetered: r.Metering == v1alpha1.MeteringUnmetered,
 			})
 		}
 	}
@@ -212,6 +250,7 @@ func newRoutes(routes []v1alpha1.Route) []Route {
 			compareBool(a.Prefix, b.Prefix),
 			cmp.Compare(len(b.Path), len(a.Path)),
 			cmp.Compare(a.Path, b.Path),
+			compareBool(a.Protocol != Gemini, b.Protocol != Gemini),
 			compareBool(a.Method == "", b.Method == ""),
 			cmp.Compare(a.Method, b.Method),
 		)
@@ -232,9 +271,15 @@ func compareBool(a, b bool) int {
 
 var protocols = map[v1alpha1.RouteProtocol]Protocol{
 	v1alpha1.ProtocolOpaqueBody:            Opaque,
+	v1alpha1.ProtocolJSONBody:              JSONBody,
 	v1alpha1.ProtocolOpenAIChatCompletions: OpenAIChat,
+	v1alpha1.ProtocolOpenAICompletions:     OpenAICompletions,
+	v1alpha1.ProtocolOpenAIResponses:       OpenAIResponses,
 	v1alpha1.ProtocolOpenAIEmbeddings:      OpenAIEmbeddings,
+	v1alpha1.ProtocolOpenAIImages:          OpenAIImages,
+	v1alpha1.ProtocolOpenAITranscriptions:  OpenAITranscriptions,
 	v1alpha1.ProtocolAnthropicMessages:     Anthropic,
+	v1alpha1.ProtocolGeminiGenerateContent: Gemini,
 }
 
 func (g *Gateway) setDialects(h *v1alpha1.ResponseHeaders) {

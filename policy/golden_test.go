@@ -40,7 +40,7 @@ type query struct {
 	Presents string `json:"presents,omitempty"` // an API key
 	Stranger string `json:"stranger,omitempty"` // a client address with a Missing or Unknown key at the gateway
 	KeyIs    string `json:"keyIs,omitempty"`
-	Gateway  string `json:"gateway,omitempty"` // alone: its routes; with a key: whether it admits the key
+	Gateway  string `json:"gateway,omitempty"` // alone: its routes; with a key: whether it admits the key; with a model too: where it is asked
 	Model    string `json:"model,omitempty"`
 	Resource string `json:"resource,omitempty"`
 	At       string `json:"at,omitempty"` // time, RFC 3339; absent: 2026-01-01
@@ -147,7 +147,11 @@ func writeAnswers(t testing.TB, ask []query, table, before *policy.Table) []byte
 		if holder == nil {
 			continue
 		}
-		resolution := table.Resolve(holder, q.Model, q.Resource)
+		gateway, _ := table.Gateway(q.Gateway)
+		resolution := table.Resolve(gateway, holder, q.Model, q.Resource)
+		if n := resolution.CachedInputPercent; n != 100 {
+			fmt.Fprintf(&out, "  cachedInputPercent: %d\n", n)
+		}
 		if n := resolution.DefaultOutputTokens; n != policy.DefaultOutputTokens {
 			fmt.Fprintf(&out, "  defaultOutputTokens: %d\n", n)
 		}
@@ -194,7 +198,8 @@ func describe(t testing.TB, l policy.Limit, before *policy.Table, q query) answe
 	}
 	a.Count = "new"
 	if holder, _ := find(t, before, q); holder != nil {
-		for _, old := range before.Resolve(holder, q.Model, q.Resource).Limits {
+		gateway, _ := before.Gateway(q.Gateway)
+		for _, old := range before.Resolve(gateway, holder, q.Model, q.Resource).Limits {
 			if old.Counter == l.Counter {
 				a.Count = "goes on"
 			}
@@ -220,7 +225,7 @@ func find(t testing.TB, table *policy.Table, q query) (*policy.Holder, []string)
 	if !known {
 		return nil, []string{"known: false"}
 	}
-	if q.Gateway != "" {
+	if q.Gateway != "" && q.Model == "" {
 		gateway, found := table.Gateway(q.Gateway)
 		return nil, []string{fmt.Sprintf("admitted: %t", found && gateway.Admits(credential.Quota.Namespace))}
 	}
@@ -260,6 +265,9 @@ func describeRoutes(table *policy.Table, gateway string) []string {
 	facts := []string{"routes:"}
 	for _, r := range g.Routes {
 		kind := map[bool]string{false: "exactly", true: "below"}[r.Prefix]
+		if r.Protocol == policy.Gemini {
+			kind = "calls of models below"
+		}
 		facts = append(facts, fmt.Sprintf("- %s %s %s -> %s", cmp.Or(r.Method, "ANY"), kind, r.Path, r.Name))
 	}
 	return facts

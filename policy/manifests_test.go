@@ -17,6 +17,7 @@ import (
 type secret struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata"`
+	Type              string            `json:"type"`
 	StringData        map[string]string `json:"stringData"`
 }
 
@@ -48,14 +49,15 @@ func addDocument(t testing.TB, in *policy.Input, document []byte) {
 	switch meta.Kind {
 	case "Secret":
 		s := decode[secret](t, document)
-		keys := map[string]policy.Key{}
-		labelled := s.Labels[v1alpha1.SecretLabel] == "true"
-		for name, value := range s.StringData {
-			if labelled {
-				keys[name] = policy.ReadKey([]byte(value))
+		known := policy.Secret{}
+		if s.Labels[v1alpha1.SecretLabel] == "true" {
+			values := map[string][]byte{}
+			for name, value := range s.StringData {
+				values[name] = []byte(value)
 			}
+			known = policy.ReadSecret(s.Type, values)
 		}
-		in.Secrets[policy.Name{Namespace: s.Namespace, Name: s.Name}] = policy.Secret{Labelled: labelled, Keys: keys}
+		in.Secrets[policy.Name{Namespace: s.Namespace, Name: s.Name}] = known
 	case "Namespace":
 		n := decode[namespace](t, document)
 		in.Namespaces = append(in.Namespaces, policy.Namespace{Name: n.Name, Labels: n.Labels})

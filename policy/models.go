@@ -2,27 +2,59 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 )
 
-// compileModels forms the groups first, so that a parent may be younger than its children, and joins them afterwards.
-func (c *compiler) compileModels() {
-	models := byAge(c.in.Models, func(m *v1alpha1.ModelLimit) *metav1.ObjectMeta { return &m.ObjectMeta })
+// A catalog is the ModelLimits that count together: those that one gateway selects, or all of them. Which of two that name
+// the same model counts, and who is whose parent, is decided within it. It is immutable.
+type catalog struct {
+	groups   matcher[*group]
+	names    []string             // of groups, sorted
+	problems map[string][]Problem // by the name of the ModelLimit
+	perKey   uint32               // pairs that any ModelLimit's perKey mentions
+	shared   int                  // the largest number of shared limits that one model meets
+}
+
+// catalogOf is the catalog of a selector, which is valid; nil selects all.
+func (c *compiler) catalogOf(s *metav1.LabelSelector) *catalog {
+	selector, key := labels.Everything(), "all"
+	if s != nil {
+		selector, _ = metav1.LabelSelectorAsSelector(s)
+		key = selector.String()
+	}
+	if c.catalogs[key] == nil {
+		var selected []*v1alpha1.ModelLimit
+		for _, m := range c.models {
+			if selector.Matches(labels.Set(m.Labels)) {
+				selected = append(selected, m)
+			}
+		}
+		c.catalogs[key] = newCatalog(selected)
+	}
+	return c.catalogs[key]
+}
+
+// newCatalog forms the groups first, so that a parent may be younger than its children, and joins them afterwards. The models
+// are sorted by age.
+func newCatalog(models []*v1alpha1.ModelLimit) *catalog {
+	c := &catalog{problems: map[string][]Problem{}}
 	groups := map[string]*group{}
 	owners := map[string]string{}
 	for _, m := range models {
 		if p := conflict(m, owners); p != nil {
-			c.judge(KindModel, &m.ObjectMeta, *p)
+			c.problems[m.Name] = []Problem{*p}
 			continue
 		}
 		g := newGroup(m)
 		groups[m.Name] = g
 		for _, name := range m.Spec.Models {
 			owners[name] = m.Name
-			c.table.groups.add(name, g)
+			c.groups.add(name, g)
 		}
 	}
 	parents := map[string]string{}
@@ -31,10 +63,66 @@ func (c *compiler) compileModels() {
 			parents[m.Name] = m.Spec.ParentRef.Name
 		}
 	}
-	for _, m := range models {
-		if g := groups[m.Name]; g != nil {
-			c.judge(KindModel, &m.ObjectMeta, g.join(groups, parents)...)
+	for name, g := range groups {
+		if p := g.join(groups, parents); p != nil {
+			c.problems[name] = p
 		}
+	}
+	c.measure()
+	return c
+}
+
+// measure notes what checkSize has to know.
+func (c *catalog) measure() {
+	c.names = c.groups.names()
+	for _, name := range c.names {
+		g, _ := c.groups.said(name)
+		c.perKey |= bitsOf(g.perKey)
+		n := len(g.shared)
+		if g.parent != nil {
+			n += len(g.parent.shared)
+		}
+		c.shared = max(c.shared, n)
+	}
+}
+
+// catalogsFor lists the catalogs that count for keys of a namespace: those of the gateways that admit them.
+func (c *compiler) catalogsFor(namespace string) []*catalog {
+	if known, ok := c.counting[namespace]; ok {
+		return known
+	}
+	var all []*catalog
+	for _, g := range c.table.Gateways() {
+		if g.Admits(namespace) && !slices.Contains(all, g.models) {
+			all = append(all, g.models)
+		}
+	}
+	if len(all) == 0 {
+		all = []*catalog{c.catalogOf(nil)}
+	}
+	c.counting[namespace] = all
+	return all
+}
+
+// judgeModels says of each ModelLimit whether it counts wherever it is selected.
+func (c *compiler) judgeModels() {
+	gateways := c.table.Gateways()
+	for _, m := range c.models {
+		problems := []Problem(nil)
+		if len(gateways) == 0 {
+			problems = c.catalogOf(nil).problems[m.Name]
+		}
+		for _, g := range gateways {
+			for _, p := range g.models.problems[m.Name] {
+				if g.models != c.catalogOf(nil) {
+					p.Message += fmt.Sprintf(" (At QuotaGateway %s, whose modelLimitSelector selects both.)", g.Name)
+				}
+				if len(problems) == 0 {
+					problems = append(problems, p)
+				}
+			}
+		}
+		c.judge(KindModel, &m.ObjectMeta, problems...)
 	}
 }
 
@@ -58,9 +146,14 @@ func newGroup(m *v1alpha1.ModelLimit) *group {
 		resource: m.Spec.Resource,
 		shared:   newRules(m.Spec.Shared, from, "spec.shared"),
 		perKey:   newRules(m.Spec.PerKey, from, "spec.perKey"),
+
+		cachedPercent: wholePercent,
 	}
-	if m.Spec.Tokens != nil {
-		g.defaultOutput = m.Spec.Tokens.DefaultOutputTokens
+	if t := m.Spec.Tokens; t != nil {
+		g.defaultOutput = t.DefaultOutputTokens
+		if t.CachedInputPercent != nil {
+			g.cachedPercent = int64(*t.CachedInputPercent)
+		}
 	}
 	return g
 }

@@ -51,7 +51,9 @@ func TestNoQuotaLetsMorePassThanItsTier(t *testing.T) {
 			return
 		}
 		accepted++
-		full := func(model, resource string) []ceiling { return ceilings(table.Resolve(holder(table), model, resource)) }
+		full := func(model, resource string) []ceiling {
+			return ceilings(table.Resolve(nil, holder(table), model, resource))
+		}
 		never(t, w.traffic(), full, n.limits)
 	})
 	if accepted == 0 {
@@ -87,7 +89,9 @@ func TestNoRejectedQuotaLetsMorePassThanItsTier(t *testing.T) {
 			return
 		}
 		rejected++
-		full := func(model, resource string) []ceiling { return ceilings(table.Resolve(holder(table), model, resource)) }
+		full := func(model, resource string) []ceiling {
+			return ceilings(table.Resolve(nil, holder(table), model, resource))
+		}
 		never(t, w.traffic(), full, n.limits)
 		ownAlone := naive{own: in.Quotas[0].Spec.KeyLimits, groups: slices.Clone(n.groups)}
 		for i := range ownAlone.groups {
@@ -138,9 +142,11 @@ func TestAddingALimitNeverLoosens(t *testing.T) {
 			t.Fatal(v)
 		}
 		never(t, w.traffic(),
-			func(model, resource string) []ceiling { return ceilings(after.Resolve(holder(after), model, resource)) },
 			func(model, resource string) []ceiling {
-				return ceilings(before.Resolve(holder(before), model, resource))
+				return ceilings(after.Resolve(nil, holder(after), model, resource))
+			},
+			func(model, resource string) []ceiling {
+				return ceilings(before.Resolve(nil, holder(before), model, resource))
 			})
 	})
 }

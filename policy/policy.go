@@ -49,12 +49,6 @@ type Namespace struct {
 	Labels map[string]string
 }
 
-// A Secret is what may be known of a Secret: never its content.
-type Secret struct {
-	Labelled bool           // carries v1alpha1.SecretLabel
-	Keys     map[string]Key // by key of its data; empty unless Labelled
-}
-
 // An Object names the object that a Verdict is about.
 type Object struct {
 	Kind string

@@ -35,7 +35,7 @@ func TestResolveAgreesWithANaiveReading(t *testing.T) {
 		forth, back := map[string]string{}, map[string]string{}
 		for _, model := range asked {
 			for _, resource := range askedResources {
-				want, got := n.limits(model, resource), ceilings(table.Resolve(holder(table), model, resource))
+				want, got := n.limits(model, resource), ceilings(table.Resolve(nil, holder(table), model, resource))
 				compareCeilings(t, fmt.Sprintf("model %q, resource %q", model, resource), want, got, forth, back)
 			}
 		}
@@ -183,7 +183,7 @@ func TestResolutionsAreSound(t *testing.T) {
 		for _, h := range everyone(table, in) {
 			canonical := map[string]policy.Resolution{}
 			for _, model := range asked {
-				r := table.Resolve(h, model, "chat")
+				r := table.Resolve(nil, h, model, "chat")
 				counters := map[string]bool{}
 				for _, l := range r.Limits {
 					if counters[l.Counter] {
@@ -221,7 +221,7 @@ func TestNoRequestMeetsMoreLimitsThanALeaseCarries(t *testing.T) {
 		for _, h := range everyone(table, in) {
 			for _, model := range asked {
 				for _, resource := range askedResources {
-					if got := len(table.Resolve(h, model, resource).Limits); got > policy.MaxLimits {
+					if got := len(table.Resolve(nil, h, model, resource).Limits); got > policy.MaxLimits {
 						t.Fatalf("%s meets %d limits with model %q and resource %q", h.Name, got, model, resource)
 					}
 				}
@@ -289,7 +289,7 @@ func answers(table *policy.Table, in policy.Input) map[string]any {
 		out[h.Name+" on "+h.Tier] = h.Priority
 		for _, model := range asked {
 			for _, resource := range askedResources {
-				out[fmt.Sprintf("%s %q %q", h.Name, model, resource)] = table.Resolve(h, model, resource)
+				out[fmt.Sprintf("%s %q %q", h.Name, model, resource)] = table.Resolve(nil, h, model, resource)
 			}
 		}
 	}

@@ -96,10 +96,11 @@ func (c *compiler) goOn(cred *Credential) {
 func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Problem {
 	t := c.compiled[q.Spec.TierRef.Name]
 	h := c.holder(cred.Quota, &q.Spec.KeyLimits, q.Spec.User, t)
-	if p := c.checkOverrides(h, t, c.tiers[t.name].Spec.KeyOverrides); p != nil {
+	catalogs := c.catalogsFor(cred.Quota.Namespace)
+	if p := c.checkOverrides(h, t, c.tiers[t.name].Spec.KeyOverrides, catalogs); p != nil {
 		return []Problem{*p}
 	}
-	if p := c.checkSize(h, t, "spec"); p != nil {
+	if p := c.checkSize(h, t, "spec", catalogs...); p != nil {
 		return []Problem{*p}
 	}
 	cred.Holder = h
@@ -116,7 +117,7 @@ func (c *compiler) lastHolder(name Name, last *AcceptedQuota, former *AcceptedTi
 		t, overrides = c.compiled[former.Name], c.tiers[former.Name].Spec.KeyOverrides
 	}
 	h := c.holder(name, &last.Limits, last.User, t)
-	h.both = c.checkOverrides(h, t, overrides) != nil
+	h.both = c.checkOverrides(h, t, overrides, c.catalogsFor(name.Namespace)) != nil
 	return h
 }
 
@@ -152,41 +153,11 @@ func (c *compiler) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (Digest, 
 		}
 		return d, nil
 	}
-	key, p := c.readSecret(q.Namespace, k.SecretKeyRef)
+	key, p := c.readKey(q.Namespace, k.SecretKeyRef)
 	if p != nil {
 		p.Field = fmt.Sprintf("spec.keys[name=%s].secretKeyRef.%s", k.Name, p.Field)
 	}
 	return key.Digest, p
-}
-
-// readSecret finds the key to which ref refers. The field of a Problem is relative to ref.
-func (c *compiler) readSecret(namespace string, ref *v1alpha1.SecretKeyRef) (Key, *Problem) {
-	secret, found := c.in.Secrets[Name{namespace, ref.Name}]
-	if !found {
-		return Key{}, &Problem{
-			v1alpha1.ReasonSecretNotFound, "name",
-			fmt.Sprintf("There is no Secret %s in namespace %s.", ref.Name, namespace),
-		}
-	}
-	if !secret.Labelled {
-		return Key{}, &Problem{
-			v1alpha1.ReasonSecretNotLabelled, "name",
-			fmt.Sprintf("Secret %s may not be read: label it %s=true.", ref.Name, v1alpha1.SecretLabel),
-		}
-	}
-	key, found := secret.Keys[ref.Key]
-	switch {
-	case !found:
-		return key, &Problem{v1alpha1.ReasonSecretNotFound, "key", fmt.Sprintf("Secret %s has no key %s.", ref.Name, ref.Key)}
-	case key.Empty:
-		return key, &Problem{v1alpha1.ReasonKeyEmpty, "key", fmt.Sprintf("Key %s of Secret %s is empty.", ref.Key, ref.Name)}
-	case key.Invalid:
-		return key, &Problem{
-			v1alpha1.ReasonKeyInvalid, "key",
-			fmt.Sprintf("Key %s of Secret %s holds white space, a comma or characters other than ASCII, which no client can send in a header.", ref.Key, ref.Name),
-		}
-	}
-	return key, nil
 }
 
 func (c *compiler) checkKeys(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) []Problem {

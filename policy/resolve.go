@@ -12,18 +12,29 @@ type Resolution struct {
 	Limits []Limit // by scope, then pair; nil if nothing limits
 	// DefaultOutputTokens is what a request that names no maximum may bring out.
 	DefaultOutputTokens int64
+	// DefaultImageTokens is the same for images: 0 unless a ModelLimit says otherwise.
+	DefaultImageTokens int64
+	// CachedInputPercent is how much a cached token of the input counts, in percent of another.
+	CachedInputPercent int64
 }
 
-// DefaultOutputTokens holds for models about which no ModelLimit says anything else.
-const DefaultOutputTokens = 1024
+const (
+	// DefaultOutputTokens holds for models about which no ModelLimit says anything else.
+	DefaultOutputTokens = 1024
+	wholePercent        = 100
+)
 
-// Resolve lists every limit that holds when the holder asks for the model on a route of the resource. Model and resource
-// may be empty. It is the only code that knows precedence: scopes hold together; at one scope, pair by pair, the first
-// to say anything wins, by source (ApiKeyQuota, then tier, then the ModelLimit's perKey) and within one source by exact
-// name, then longest pattern, then class. (Where a quota that is not accepted goes on with limits that would now let more
-// pass than its tier, its limits and its tier's hold together.)
-func (t *Table) Resolve(h *Holder, model, resource string) Resolution {
-	m := t.model(model)
+// Resolve lists every limit that holds when the holder asks the gateway for the model on a route of the resource. Model and
+// resource may be empty; without a gateway all ModelLimits count. It is the only code that knows precedence: scopes hold
+// together; at one scope, pair by pair, the first to say anything wins, by source (ApiKeyQuota, then tier, then the
+// ModelLimit's perKey) and within one source by exact name, then longest pattern, then class. (Where a quota that is not
+// accepted goes on with limits that would now let more pass than its tier, its limits and its tier's hold together.)
+func (t *Table) Resolve(g *Gateway, h *Holder, model, resource string) Resolution {
+	return t.catalog(g).resolve(h, model, resource)
+}
+
+func (c *catalog) resolve(h *Holder, model, resource string) Resolution {
+	m := c.model(model)
 	r := resolver{model: m, probe: h.probe}
 
 	for _, rs := range h.sources {
@@ -58,9 +69,13 @@ func (t *Table) Resolve(h *Holder, model, resource string) Resolution {
 		r.take(ScopeModelShared, g.name)
 	}
 
-	out := Resolution{Limits: r.limits, DefaultOutputTokens: DefaultOutputTokens}
-	if m.group != nil && m.group.defaultOutput > 0 {
-		out.DefaultOutputTokens = m.group.defaultOutput
+	out := Resolution{Limits: r.limits, DefaultOutputTokens: DefaultOutputTokens, CachedInputPercent: wholePercent}
+	if m.group == nil {
+		return out
+	}
+	out.CachedInputPercent = m.group.cachedPercent
+	if n := m.group.defaultOutput; n > 0 {
+		out.DefaultOutputTokens, out.DefaultImageTokens = n, n
 	}
 	return out
 }

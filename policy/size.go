@@ -11,19 +11,20 @@ import (
 // MaxLimits is the largest number of limits that may hold for one request: more do not fit into a lease.
 const MaxLimits = 32
 
-// checkSize says whether a request of the holder could meet more limits than a lease carries.
-func (c *compiler) checkSize(h *Holder, t *tier, path string) *Problem {
-	if c.mentioned(h) <= MaxLimits {
-		return nil
+// checkSize says whether a request of the holder could meet more limits than a lease carries, by any of the catalogs.
+func (c *compiler) checkSize(h *Holder, t *tier, path string, catalogs ...*catalog) *Problem {
+	for _, models := range catalogs {
+		if models.mentioned(h) <= MaxLimits {
+			continue
+		}
+		if n := c.mostLimits(models, h, t); n > MaxLimits {
+			return &Problem{
+				v1alpha1.ReasonTooManyLimits, path,
+				fmt.Sprintf("A request could meet %d limits at once, and %d is the most; remove limits from the tier, the model, the user or the quota.", n, MaxLimits),
+			}
+		}
 	}
-	n := c.mostLimits(h, t)
-	if n <= MaxLimits {
-		return nil
-	}
-	return &Problem{
-		v1alpha1.ReasonTooManyLimits, path,
-		fmt.Sprintf("A request could meet %d limits at once, and %d is the most; remove limits from the tier, the model, the user or the quota.", n, MaxLimits),
-	}
+	return nil
 }
 
 // pairs is the sets of pairs that an object mentions, by bit, over everything and in any resource, class or model.
@@ -46,7 +47,7 @@ func bitsOf(rules []rule) (set uint32) {
 
 // mentioned is a number of limits that a request of the holder cannot exceed. It costs next to nothing, and for most
 // holders it is small enough.
-func (c *compiler) mentioned(h *Holder) int {
+func (c *catalog) mentioned(h *Holder) int {
 	p := pairs{model: c.perKey}
 	for _, rs := range h.sources {
 		p = p.or(rs.pairs)
@@ -58,24 +59,10 @@ func (c *compiler) mentioned(h *Holder) int {
 	return n
 }
 
-// measureModels notes what checkSize has to know of all ModelLimits.
-func (c *compiler) measureModels() {
-	c.groupNames = c.table.groups.names()
-	for _, name := range c.groupNames {
-		g, _ := c.table.groups.said(name)
-		c.perKey |= bitsOf(g.perKey)
-		n := len(g.shared)
-		if g.parent != nil {
-			n += len(g.parent.shared)
-		}
-		c.shared = max(c.shared, n)
-	}
-}
-
 // mostLimits is the largest number of limits that a request of the holder can meet. Holders without limits of their own
 // have it in common with all such holders of their tier and user.
-func (c *compiler) mostLimits(h *Holder, t *tier) int {
-	key := plan{t, h.user}
+func (c *compiler) mostLimits(models *catalog, h *Holder, t *tier) int {
+	key := plan{models, t, h.user}
 	plain := len(h.sources) == 1
 	if n, known := c.worst[key]; plain && known {
 		return n
@@ -86,14 +73,14 @@ func (c *compiler) mostLimits(h *Holder, t *tier) int {
 	}
 	probe := *h
 	probe.probe = true
-	everywhere := c.limitsAt(&probe, point{})
+	everywhere := models.limitsAt(&probe, point{})
 	byModel, byResource := everywhere, everywhere
-	for _, p := range c.models(sets...) {
-		byModel = max(byModel, c.limitsAt(&probe, p))
+	for _, p := range models.points(sets...) {
+		byModel = max(byModel, models.limitsAt(&probe, p))
 	}
 	for _, rs := range sets {
 		for r := range rs.resources {
-			byResource = max(byResource, c.limitsAt(&probe, point{resource: r}))
+			byResource = max(byResource, models.limitsAt(&probe, point{resource: r}))
 		}
 	}
 	n := byModel + byResource - everywhere
@@ -103,8 +90,8 @@ func (c *compiler) mostLimits(h *Holder, t *tier) int {
 	return n
 }
 
-func (c *compiler) limitsAt(h *Holder, p point) (n int) {
-	for _, l := range c.table.Resolve(h, p.model, p.resource).Limits {
+func (c *catalog) limitsAt(h *Holder, p point) (n int) {
+	for _, l := range c.resolve(h, p.model, p.resource).Limits {
 		if l.Max != beyondAll {
 			n++
 		}
@@ -114,6 +101,7 @@ func (c *compiler) limitsAt(h *Holder, p point) (n int) {
 
 // plan is what holders without limits of their own can have in common.
 type plan struct {
-	tier *tier
-	user *user
+	models *catalog
+	tier   *tier
+	user   *user
 }

@@ -11,7 +11,7 @@ type Table struct {
 	keys     map[Digest]*Credential
 	quotas   map[Name]*Credential
 	gateways map[Name]*Gateway
-	groups   matcher[*group] // by the models that ModelLimits name
+	models   *catalog // all ModelLimits
 	named    matcher[struct{}]
 	accepted Accepted
 	version  string
@@ -40,6 +40,21 @@ func (t *Table) Gateway(name string) (*Gateway, bool) {
 	namespace, name, _ := strings.Cut(name, "/")
 	g, ok := t.gateways[Name{namespace, name}]
 	return g, ok
+}
+
+// GatewayFor finds a gateway that admits keys of the namespace; nil if none does. Same is false if there are several and
+// different ModelLimits count there.
+func (t *Table) GatewayFor(namespace string) (g *Gateway, same bool) {
+	for _, other := range t.Gateways() {
+		switch {
+		case !other.Admits(namespace):
+		case g == nil:
+			g = other
+		case g.models != other.models:
+			return g, false
+		}
+	}
+	return g, true
 }
 
 // Standing says whether a key is honoured.
@@ -97,7 +112,8 @@ type group struct {
 	shared        []rule
 	perKey        []rule
 	parent        *group
-	defaultOutput int64
+	defaultOutput int64 // 0: nothing is said
+	cachedPercent int64
 }
 
 // model is what is known of a model that a request asks for.
@@ -107,18 +123,27 @@ type model struct {
 	group *group
 }
 
-func (t *Table) model(name string) model {
+func (c *catalog) model(name string) model {
 	m := model{name: name}
 	if name != "" {
-		m.entry, m.group, _ = t.groups.find(name)
+		m.entry, m.group, _ = c.groups.find(name)
 	}
 	return m
 }
 
-// Resource is the resource that a ModelLimit says the model serves; empty if none says.
-func (t *Table) Resource(model string) string {
-	if g := t.model(model).group; g != nil {
-		return g.resource
+// catalog is that of the gateway, or of all ModelLimits where there is none.
+func (t *Table) catalog(g *Gateway) *catalog {
+	if g == nil {
+		return t.models
+	}
+	return g.models
+}
+
+// Resource is the resource that a ModelLimit says the model serves; empty if none says. Without a gateway all ModelLimits
+// count.
+func (t *Table) Resource(g *Gateway, model string) string {
+	if group := t.catalog(g).model(model).group; group != nil {
+		return group.resource
 	}
 	return ""
 }

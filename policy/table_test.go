@@ -21,7 +21,7 @@ func TestTheNameOfACounterStays(t *testing.T) {
 	table, _, _ := compileCase(t, filepath.Join("testdata", "every-scope-holds-at-once"))
 	credential, _ := table.Quota(policy.Name{Namespace: "team-a", Name: "app"})
 	var got []string
-	for _, l := range table.Resolve(credential.Holder, "gpt-4o", "chat").Limits {
+	for _, l := range table.Resolve(nil, credential.Holder, "gpt-4o", "chat").Limits {
 		got = append(got, l.Counter)
 	}
 	want := []string{
@@ -54,7 +54,7 @@ func TestNobodyPosesAsAnother(t *testing.T) {
 			}}}
 			in.Users[0].Namespace = "team-a"
 			table, _ := policy.Compile(in)
-			got := table.Resolve(holder(table), model, "").Limits
+			got := table.Resolve(nil, holder(table), model, "").Limits
 			if len(got) != 1 {
 				t.Fatalf("user %q, model %q: got %d limits, want 1", user, model, len(got))
 			}
@@ -176,7 +176,7 @@ func TestEachQuotaKeepsTheTierItWasAcceptedOn(t *testing.T) {
 	table, _ := policy.Compile(in)
 	for name, want := range map[string]int64{"app": 10, "second": 20} {
 		credential, _ := table.Quota(policy.Name{Namespace: "team-a", Name: name})
-		limits := table.Resolve(credential.Holder, "", "").Limits
+		limits := table.Resolve(nil, credential.Holder, "", "").Limits
 		if len(limits) != 1 || limits[0].Max != want {
 			t.Errorf("%s: got %v, want one limit of %d", name, limits, want)
 		}

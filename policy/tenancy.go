@@ -66,8 +66,8 @@ func (c *compiler) checkTier(namespace, name, path string) []Problem {
 	return nil
 }
 
-// checkOverrides holds the limits of a quota against the keyOverrides of its tier.
-func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverrides) *Problem {
+// checkOverrides holds the limits of a quota against the keyOverrides of its tier, by each of the catalogs.
+func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverrides, catalogs []*catalog) *Problem {
 	if len(h.sources) == 1 || allowed == v1alpha1.KeyOverridesAny {
 		return nil
 	}
@@ -77,15 +77,16 @@ func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverri
 			fmt.Sprintf("RateLimitTier %s lets no key set limits of its own (keyOverrides: None).", t.name),
 		}
 	}
-	base, field := c.loosened(h, t)
-	if base == nil {
-		return nil
+	for _, models := range catalogs {
+		if base, field := c.loosened(models, h, t); base != nil {
+			return &Problem{
+				v1alpha1.ReasonOverrideNotPermitted, field,
+				fmt.Sprintf("This allows more than %d %s, which %s %s sets in %s, and RateLimitTier %s lets keys only lower limits (keyOverrides: Lower).",
+					base.Max, base.Pair, base.Origin.Kind, base.Origin.Name, base.Origin.Field, t.name),
+			}
+		}
 	}
-	return &Problem{
-		v1alpha1.ReasonOverrideNotPermitted, field,
-		fmt.Sprintf("This allows more than %d %s, which %s %s sets in %s, and RateLimitTier %s lets keys only lower limits (keyOverrides: Lower).",
-			base.Max, base.Pair, base.Origin.Kind, base.Origin.Name, base.Origin.Field, t.name),
-	}
+	return nil
 }
 
 // loosened finds a limit that would hold without the quota's own and beyond which the quota's own would let more pass:
@@ -93,15 +94,15 @@ func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverri
 // together larger. It returns the limit and the field of the quota that is to blame.
 //
 // It tries every model that any object tells from others, so that no pattern or class slips past the tier's exact names.
-func (c *compiler) loosened(h *Holder, t *tier) (*Limit, string) {
+func (c *compiler) loosened(models *catalog, h *Holder, t *tier) (*Limit, string) {
 	own := h.sources[0]
 	full := &Holder{sources: h.sources, probe: true}
 	replaced := map[slot]*replacement{}
-	for _, p := range c.touched(own, t.rules) {
-		bare := c.bareLimits(t, own, p)
+	for _, p := range models.touched(own, t.rules) {
+		bare := c.bareLimits(models, t, own, p)
 		with := bare
-		if c.speaksAt(own, p) {
-			with = c.table.Resolve(full, p.model, p.resource).Limits
+		if models.speaksAt(own, p) {
+			with = models.resolve(full, p.model, p.resource).Limits
 		}
 		for _, base := range bare {
 			if base.Scope != p.scope() || base.Max == beyondAll {
@@ -121,30 +122,35 @@ func (c *compiler) loosened(h *Holder, t *tier) (*Limit, string) {
 	return nil, ""
 }
 
+// bareKey names what bareLimits keeps.
+type bareKey struct {
+	models *catalog
+	tier   *tier
+	model  string
+}
+
 // bareLimits are the limits of the tier without the quota's own. Those at models that others name too are kept.
-func (c *compiler) bareLimits(t *tier, own *ruleset, p point) []Limit {
-	if known, ok := c.bare[t][p.model]; ok && p.model != "" {
+func (c *compiler) bareLimits(models *catalog, t *tier, own *ruleset, p point) []Limit {
+	key := bareKey{models, t, p.model}
+	if known, ok := c.bare[key]; ok && p.model != "" {
 		return known
 	}
-	limits := c.table.Resolve(&Holder{sources: []*ruleset{t.rules}, probe: true}, p.model, p.resource).Limits
+	limits := models.resolve(&Holder{sources: []*ruleset{t.rules}, probe: true}, p.model, p.resource).Limits
 	if _, mine := own.models.said(p.name); p.model != "" && !mine {
-		if c.bare[t] == nil {
-			c.bare[t] = map[string][]Limit{}
-		}
-		c.bare[t][p.model] = limits
+		c.bare[key] = limits
 	}
 	return limits
 }
 
 // speaksAt reports whether the rules say anything about the requests of a touched point.
-func (c *compiler) speaksAt(own *ruleset, p point) bool {
+func (c *catalog) speaksAt(own *ruleset, p point) bool {
 	if p.model == "" {
 		return true
 	}
 	if _, _, found := own.models.find(p.model); found {
 		return true
 	}
-	g := c.table.model(p.model).group
+	g := c.model(p.model).group
 	if g == nil {
 		return false
 	}
@@ -200,7 +206,7 @@ func (p point) scope() Scope {
 // touched lists the points at which a quota's own limits can change what its tier says: everywhere or nowhere for what
 // holds over everything, its own resources, and every model as soon as it says something about models, because those
 // that it leaves out go on with counters that the others shared.
-func (c *compiler) touched(own, tier *ruleset) (points []point) {
+func (c *catalog) touched(own, tier *ruleset) (points []point) {
 	if len(own.all) > 0 {
 		points = append(points, point{})
 	}
@@ -208,14 +214,14 @@ func (c *compiler) touched(own, tier *ruleset) (points []point) {
 		points = append(points, point{resource: r})
 	}
 	if len(own.classes) > 0 || own.models.len() > 0 {
-		points = append(points, c.models(own, tier)...)
+		points = append(points, c.points(own, tier)...)
 	}
 	return points
 }
 
-// models lists models that any of the rulesets or the ModelLimits tell apart.
-func (c *compiler) models(sets ...*ruleset) []point {
-	names := slices.Clone(c.groupNames)
+// points lists models that any of the rulesets or the ModelLimits tell apart.
+func (c *catalog) points(sets ...*ruleset) []point {
+	names := slices.Clone(c.names)
 	for _, rs := range sets {
 		names = append(names, rs.models.names()...)
 	}

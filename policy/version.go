@@ -16,7 +16,7 @@ func (t *Table) hash() string {
 		line = c.appendTo(line[:0], sums)
 		_, _ = sum.Write(line) // A hash never fails.
 	}
-	_, _ = sum.Write(encode(t.dumpGroups()))
+	_, _ = sum.Write(encode(t.models.dump()))
 	_, _ = sum.Write(encode(t.dumpGateways()))
 	return hex.EncodeToString(sum.Sum(nil)[:8])
 }

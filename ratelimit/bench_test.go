@@ -63,7 +63,7 @@ func newLoad(tb testing.TB, model string) *load {
 			tb.Fatal("a key is unknown")
 		}
 		l.holders = append(l.holders, credential.Holder)
-		if n := len(table.Resolve(credential.Holder, request.Model, request.Resource).Limits); n != 7 {
+		if n := len(table.Resolve(nil, credential.Holder, request.Model, request.Resource).Limits); n != 7 {
 			tb.Fatalf("a request meets %d limits, want 7", n)
 		}
 	}

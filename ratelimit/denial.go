@@ -52,7 +52,11 @@ var (
 	}
 	badModel = denial{
 		http.StatusBadRequest, "invalid_request_error", "invalid_request_error", "invalid_model",
-		"The request body must name a model, in at most " + strconv.Itoa(policy.MaxModelLength) + " bytes.",
+		"The request must name a model, in at most " + strconv.Itoa(policy.MaxModelLength) + " bytes, without control characters or white space around it.",
+	}
+	unknownModel = denial{
+		http.StatusNotFound, "invalid_request_error", "not_found_error", "model_not_found",
+		"This gateway does not serve the model that the request names. Check its spelling.",
 	}
 	tooManyLimits = denial{
 		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "too_many_limits",
@@ -122,9 +126,12 @@ func (d *denial) body(p descriptor.Protocol, wait int64) string {
 		message = fmt.Sprintf(message, wait)
 	}
 	var body any
-	if p == descriptor.ProtocolAnthropic {
+	switch p {
+	case descriptor.ProtocolAnthropic:
 		body = anthropicError{"error", anthropicErrorDetail{d.anthropicKind, message}}
-	} else {
+	case descriptor.ProtocolGemini:
+		body = googleError{googleErrorDetail{d.status, message, descriptor.GoogleStatuses[d.status]}}
+	default:
 		body = openAIError{openAIErrorDetail{d.kind, message, d.code}}
 	}
 	b, err := json.Marshal(body)
@@ -152,4 +159,14 @@ type anthropicError struct {
 type anthropicErrorDetail struct {
 	Type    string `json:"type"`
 	Message string `json:"message"`
+}
+
+type googleError struct {
+	Error googleErrorDetail `json:"error"`
+}
+
+type googleErrorDetail struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Status  string `json:"status"`
 }

@@ -23,6 +23,9 @@ type Lease struct {
 	Taken         time.Time
 	Protocol      descriptor.Protocol
 	Stream        bool
+	Model         uint32
+	CachedPercent int64
+	InputBytes    int64
 	Input, Output int64
 	Charges       []Charge
 }
@@ -38,18 +41,21 @@ type Charge struct {
 // A Sealer makes and reads leases as a Limiter of the secret does.
 type Sealer struct{ leases *leases }
 
+// RatioBytes is the size of the smallest body that teaches how many tokens a byte is.
+const RatioBytes = ratioBytes
+
 // NewSealer makes a Sealer.
 func NewSealer(secret []byte) *Sealer { return &Sealer{newLeases(secret)} }
 
 // Seal writes a lease as Reserve does.
 func (s *Sealer) Seal(l Lease) string {
-	p, t := &plan{}, &taken{amounts: amounts{l.Input, l.Output}}
+	p, t := &plan{ratio: &ratio{id: modelID(l.Model)}, cachedPercent: l.CachedPercent}, &taken{amounts: amounts{l.Input, l.Output}}
 	for i, c := range l.Charges {
 		p.limits = append(p.limits, policy.Limit{Pair: policy.Pair{Metric: c.Metric}})
 		p.counters = append(p.counters, counter.Limit{Key: c.Key, Window: c.Window})
 		t.hits[i] = c.Charged
 	}
-	return s.leases.seal(p, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream}, t)
+	return s.leases.seal(p, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream, InputBytes: l.InputBytes}, t)
 }
 
 // Open reads a lease as Settle does.
@@ -58,7 +64,10 @@ func (s *Sealer) Open(sealed string) (Lease, error) {
 	if err != nil {
 		return Lease{}, err
 	}
-	out := Lease{ID: in.id, Taken: in.taken, Protocol: in.protocol, Stream: in.stream, Input: in.amounts.input, Output: in.amounts.output}
+	out := Lease{
+		ID: in.id, Taken: in.taken, Protocol: in.protocol, Stream: in.stream, Input: in.amounts.input, Output: in.amounts.output,
+		Model: uint32(in.model), CachedPercent: in.cachedPercent, InputBytes: in.inputBytes,
+	}
 	for _, c := range in.charges {
 		out.Charges = append(out.Charges, Charge{c.key, c.metric, c.window, c.charged})
 	}
@@ -83,6 +92,8 @@ func NewDecider(l *Limiter) *Decider { return &Decider{limiter: l} }
 
 // Decide charges a request of the holder, and reports whether it fits.
 func (d *Decider) Decide(ctx context.Context, h *policy.Holder, r *descriptor.Reserve) (bool, error) {
-	p := d.limiter.epoch.Load().plan(h, r.Model, r.Resource)
+	e := d.limiter.epoch.Load()
+	g, _ := e.table.Gateway(r.Gateway)
+	p := e.plan(g, h, r.Model, r.Resource)
 	return p.acquire(ctx, d.limiter.clock(), d.limiter.leases.next(), r, &d.taken)
 }

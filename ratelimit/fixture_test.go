@@ -201,7 +201,7 @@ func (s *service) used(t testing.TB, r *descriptor.Reserve) map[string]int64 {
 	if !known {
 		t.Fatal("the key of the request is unknown")
 	}
-	limits := s.table.Resolve(credential.Holder, r.Model, r.Resource).Limits
+	limits := s.table.Resolve(nil, credential.Holder, r.Model, r.Resource).Limits
 	counters := make([]counter.Limit, len(limits))
 	for i, l := range limits {
 		counters[i] = counter.Limit{Key: ratelimit.KeyOf(l), Window: windows[l.Pair.Per], Max: l.Max}

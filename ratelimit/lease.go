@@ -23,16 +23,20 @@ import (
 // request and sends it back when the stream has ended, so that any replica can settle it without looking anything up. It
 // is signed, because it comes back over a network.
 //
-// Its form is a version byte, the id, the time in milliseconds, the protocol, whether a stream was asked for, the reserved
-// input and output, then for each counter its key, what it counts and the charge, and at the end 16 bytes of HMAC-SHA256;
-// base64url without padding. Numbers are varints. With 32 counters it stays within 1 KiB.
+// Its form is a version byte, the id, the time in milliseconds, the protocol, whether a stream was asked for, the model, how
+// its cached tokens count, the bytes of the body, the reserved input and output, then for each counter its key, what it
+// counts and the charge, and at the end 16 bytes of HMAC-SHA256; base64url without padding. Numbers are varints. With 32
+// counters it stays within 1 KiB.
 type lease struct {
-	id       counter.LeaseID
-	taken    time.Time
-	protocol descriptor.Protocol
-	stream   bool
-	amounts  amounts
-	charges  []charge
+	id            counter.LeaseID
+	taken         time.Time
+	protocol      descriptor.Protocol
+	stream        bool
+	model         modelID
+	cachedPercent int64
+	inputBytes    int64
+	amounts       amounts
+	charges       []charge
 }
 
 type charge struct {
@@ -43,7 +47,7 @@ type charge struct {
 }
 
 const (
-	leaseVersion = 1
+	leaseVersion = 2
 	macSize      = 16
 	maxLease     = 4096 // no lease of ours is longer, so a longer one need not be decoded
 )
@@ -51,8 +55,11 @@ const (
 // errLease is wrapped by all errors of open. The text of a lease never appears in them.
 var errLease = errors.New("lease is not one of ours")
 
+// The places in the list stand in leases: it may only grow.
 var protocolCodes = []descriptor.Protocol{
 	descriptor.ProtocolOpaque, descriptor.ProtocolOpenAIChat, descriptor.ProtocolOpenAIEmbeddings, descriptor.ProtocolAnthropic,
+	descriptor.ProtocolJSON, descriptor.ProtocolOpenAICompletions, descriptor.ProtocolOpenAIResponses, descriptor.ProtocolOpenAIImages,
+	descriptor.ProtocolOpenAITranscriptions, descriptor.ProtocolGemini,
 }
 
 // leases makes and reads leases. It is safe for concurrent use.
@@ -89,9 +96,12 @@ func (l *leases) seal(p *plan, id counter.LeaseID, now time.Time, r *descriptor.
 	b = append(b, id[:]...)
 	b = binary.AppendUvarint(b, uint64(max(now.UnixMilli(), 0)))
 	b = append(b, codeOf(r.Protocol), boolByte(r.Stream))
-	b = binary.AppendUvarint(b, uint64(t.amounts.input))  //nolint:gosec // Not negative.
-	b = binary.AppendUvarint(b, uint64(t.amounts.output)) //nolint:gosec // Not negative.
-	b = append(b, byte(len(p.counters)))                  //nolint:gosec // At most counter.MaxLimits.
+	b = binary.BigEndian.AppendUint32(b, uint32(p.ratio.id))
+	b = append(b, byte(p.cachedPercent))                                //nolint:gosec // At most 100.
+	b = binary.AppendUvarint(b, uint64(min(r.InputBytes, maxReserved))) //nolint:gosec // Not negative.
+	b = binary.AppendUvarint(b, uint64(t.amounts.input))                //nolint:gosec // Not negative.
+	b = binary.AppendUvarint(b, uint64(t.amounts.output))               //nolint:gosec // Not negative.
+	b = append(b, byte(len(p.counters)))                                //nolint:gosec // At most counter.MaxLimits.
 	for i, c := range p.counters {
 		b = append(b, c.Key[:]...)
 		b = append(b, byte(p.limits[i].Pair.Metric)<<4|byte(c.Window))
@@ -135,6 +145,8 @@ func (l *leases) open(s string) (*lease, error) {
 	copy(out.id[:], r.bytes(len(out.id)))
 	out.taken = time.UnixMilli(r.number())
 	out.protocol, out.stream = protocolOf(r.byte()), r.byte() == 1
+	out.model = modelID(binary.BigEndian.Uint32(r.bytes(4)))
+	out.cachedPercent, out.inputBytes = int64(r.byte()), r.number()
 	out.amounts = amounts{input: r.number(), output: r.number()}
 	for range r.byte() {
 		var c charge

@@ -73,6 +73,7 @@ func TestALeaseIsReadAsItWasWritten(t *testing.T) {
 func widest() ratelimit.Lease {
 	l := ratelimit.Lease{
 		Taken: time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC), Protocol: descriptor.ProtocolAnthropic, Stream: true,
+		Model: 1<<32 - 1, CachedPercent: 100, InputBytes: ratelimit.MaxReserved,
 		Input: ratelimit.MaxReserved, Output: ratelimit.MaxReserved,
 	}
 	for i := range counter.MaxLimits {
@@ -132,7 +133,7 @@ func TestALeaseThatIsNotOursIsRefused(t *testing.T) {
 		"no base64":                      "*" + sealed[1:],
 		"padded base64":                  sealed + "=",
 		"too long":                       strings.Repeat(sealed, 5),
-		"of another version":             sealer.Sign(append([]byte{2}, content[1:]...)),
+		"of another version":             sealer.Sign(append([]byte{1}, content[1:]...)),
 		"signed, but without content":    sealer.Sign(nil),
 		"signed, but only a version":     sealer.Sign(content[:1]),
 		"signed, but truncated":          sealer.Sign(content[:len(content)-3]),

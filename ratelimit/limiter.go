@@ -8,8 +8,10 @@ package ratelimit
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/descriptor"
@@ -25,6 +27,7 @@ type Limiter struct {
 	leases *leases
 	clock  func() time.Time
 	log    *slog.Logger
+	ratios *ratios
 	epoch  atomic.Pointer[epoch]
 }
 
@@ -40,7 +43,7 @@ func WithLog(log *slog.Logger) Option { return func(l *Limiter) { l.log = log } 
 // New makes a Limiter that counts in the store and signs its leases with the secret, which replicas share. Until SetTable
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
-	l := &Limiter{store: store, leases: newLeases(secret), clock: time.Now, log: slog.New(slog.DiscardHandler)} //nolint:forbidigo // The clock of whoever injects none.
+	l := &Limiter{store: store, leases: newLeases(secret), ratios: newRatios(), clock: time.Now, log: slog.New(slog.DiscardHandler)} //nolint:forbidigo // The clock of whoever injects none.
 	for _, o := range options {
 		o(l)
 	}
@@ -49,12 +52,12 @@ func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 
 // SetTable makes the limiter answer by the table from the next request on. Counts stay: they belong to counters, not to
 // tables.
-func (l *Limiter) SetTable(t *policy.Table) { l.epoch.Store(newEpoch(t, l.store)) }
+func (l *Limiter) SetTable(t *policy.Table) { l.epoch.Store(newEpoch(t, l.store, l.ratios)) }
 
 // A Decision is the answer to a reserve.
 type Decision struct {
 	Status  int    // 0: the request may pass; else the HTTP status of the denial
-	Lease   string // by which the request is settled; empty on a denial
+	Lease   string // by which the request is settled; empty on a denial, and where nothing is counted
 	Headers []Header
 	Body    string // of a denial: JSON
 }
@@ -78,11 +81,14 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 	if denial != nil {
 		return refuse(g, r, now, *denial), nil
 	}
-	// Envoy reads no model name that is longer than 256 bytes. A request without one would escape the limits of its model.
-	if r.Protocol != descriptor.ProtocolOpaque && (r.Model == "" || len(r.Model) > policy.MaxModelLength) {
-		return refuse(g, r, now, badModel), nil
+	if r.Unmetered {
+		report := report{gateway: g, holder: h, resource: r.Resource, now: now}
+		return Decision{Headers: report.headers(nil)}, nil
 	}
-	p := e.plan(h, r.Model, r.Resource)
+	if denial := checkModel(g, r); denial != nil {
+		return refuse(g, r, now, *denial), nil
+	}
+	p := e.plan(g, h, r.Model, r.Resource)
 	if p.set == nil {
 		return refuse(g, r, now, tooManyLimits), nil
 	}
@@ -91,6 +97,21 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 		return Decision{}, err
 	}
 	return l.take(ctx, now, g, h, p, r)
+}
+
+// checkModel says why a request cannot be counted by its model.
+func checkModel(g *policy.Gateway, r *descriptor.Reserve) *denial {
+	switch {
+	// A request without a model would escape the limits of its model. Envoy reads no name that is longer than 256 bytes.
+	case r.Model == "" && !forms[r.Protocol].unread || len(r.Model) > policy.MaxModelLength:
+		return &badModel
+	// What a provider makes of these nobody knows: it may take the name for another.
+	case strings.TrimSpace(r.Model) != r.Model || strings.ContainsFunc(r.Model, unicode.IsControl):
+		return &badModel
+	case g.DenyUnknownModels && r.Model != "" && !g.Knows(r.Model):
+		return &unknownModel
+	}
+	return nil
 }
 
 // take charges the limits of the plan and words the answer.

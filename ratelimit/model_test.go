@@ -213,7 +213,7 @@ func newRun(t *testing.T, rt *rapid.T) *run {
 func (r *run) reserve(rt *rapid.T) {
 	request := with(chat(rapid.SampledFrom([]string{"sk-alice", "sk-bob"}).Draw(rt, "key")), func(d *descriptor.Reserve) {
 		d.Model = rapid.SampledFrom([]string{"gpt-5", "other"}).Draw(rt, "model")
-		d.InputBytes = rapid.Int64Range(0, 600).Draw(rt, "inputBytes")
+		d.InputBytes = rapid.Int64Range(0, ratelimit.RatioBytes-1).Draw(rt, "inputBytes") // from which nothing is learned
 		d.MaxOutput = rapid.Int64Range(1, 400).Draw(rt, "maxOutput")
 	})
 	r.asked++

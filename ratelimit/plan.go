@@ -29,11 +29,13 @@ var _ = [1]struct{}{}[counter.MaxLimits-policy.MaxLimits]
 type epoch struct {
 	table     *policy.Table
 	store     counter.Store
+	ratios    *ratios
 	plans     *xsync.Map[planKey, *plan]
 	strangers *xsync.Map[strangerKey, *policy.Holder]
 }
 
 type planKey struct {
+	gateway         *policy.Gateway
 	holder          *policy.Holder
 	model, resource string
 }
@@ -43,8 +45,8 @@ type strangerKey struct {
 	address netip.Addr
 }
 
-func newEpoch(t *policy.Table, store counter.Store) *epoch {
-	return &epoch{table: t, store: store, plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder]()}
+func newEpoch(t *policy.Table, store counter.Store, r *ratios) *epoch {
+	return &epoch{table: t, store: store, ratios: r, plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder]()}
 }
 
 // stranger is the holder for requests from an address on an assigned tier.
@@ -67,23 +69,29 @@ type plan struct {
 	caps          []int64     // the most that one request may take of each
 	set           counter.Set // nil if there are more limits than a lease can carry
 	defaultOutput int64
+	defaultImage  int64
+	cachedPercent int64
+	ratio         *ratio
 }
 
-func (e *epoch) plan(h *policy.Holder, model, resource string) *plan {
-	key := planKey{h, e.table.Canonical(model), resource}
+func (e *epoch) plan(g *policy.Gateway, h *policy.Holder, model, resource string) *plan {
+	key := planKey{g, h, e.table.Canonical(model), resource}
 	if p, ok := e.plans.Load(key); ok {
 		return p
 	}
 	if e.plans.Size() > maxPlans {
 		e.plans.Clear()
 	}
-	p, _ := e.plans.LoadOrCompute(key, func() (*plan, bool) { return e.newPlan(h, model, resource), false })
+	p, _ := e.plans.LoadOrCompute(key, func() (*plan, bool) { return e.newPlan(key, model), false })
 	return p
 }
 
-func (e *epoch) newPlan(h *policy.Holder, model, resource string) *plan {
-	resolution := e.table.Resolve(h, model, resource)
-	p := &plan{limits: resolution.Limits, defaultOutput: resolution.DefaultOutputTokens}
+func (e *epoch) newPlan(k planKey, model string) *plan {
+	resolution := e.table.Resolve(k.gateway, k.holder, model, k.resource)
+	p := &plan{
+		limits: resolution.Limits, defaultOutput: resolution.DefaultOutputTokens, defaultImage: resolution.DefaultImageTokens,
+		cachedPercent: resolution.CachedInputPercent, ratio: e.ratios.of(k.model),
+	}
 	if len(p.limits) > counter.MaxLimits {
 		return p
 	}

@@ -95,6 +95,9 @@ func write(d Decision, answer *rlsv3.RateLimitResponse) {
 		answer.ResponseHeadersToAdd = append(answer.ResponseHeadersToAdd, &corev3.HeaderValue{Key: h.Name, Value: h.Value})
 	}
 	key, value := descriptor.KeyLease, d.Lease
+	if d.Status == 0 && d.Lease == "" {
+		return // Nothing is counted, so nothing is to be settled.
+	}
 	if d.Status != 0 {
 		answer.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
 		answer.RawBody = []byte(d.Body)

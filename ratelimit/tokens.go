@@ -2,20 +2,50 @@ package ratelimit
 
 import (
 	"math"
+	"strings"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// What is assumed where nobody reports tokens.
+// A form is what is known of the bodies of a protocol, where nobody reports tokens.
+type form struct {
+	// unread: the request is not looked into, so it reserves nothing and may name no model.
+	unread bool
+	// makes is what the response consists of.
+	makes product
+	// Of a stream, envelope bytes come before the first token and perToken bytes with each. Providers send about one token in
+	// an event, whose size is that of its envelope: ids, names, braces.
+	envelope, perToken float64
+	// begins: the first report of a stream says that there is output before there is any.
+	begins bool
+}
+
+// A product is what a response consists of.
+type product uint8
+
 const (
-	inputTokensPerByte = 0.25
-	// The envelope of a JSON answer, and the events around a stream, bring no tokens.
-	jsonEnvelopeBytes, jsonBytesPerToken = 500, 4.0
-	// Providers send about one token in an event of a stream, whose size is that of its envelope: ids, names, braces.
-	openAIStreamBytes, openAIBytesPerToken       = 300, 272.0
-	anthropicStreamBytes, anthropicBytesPerToken = 450, 119.0
+	nothing product = iota // that counts as output
+	text
+	images
 )
+
+// The bytes were measured on streams of the shape that the providers document.
+var forms = map[descriptor.Protocol]form{
+	descriptor.ProtocolOpaque:               {unread: true},
+	descriptor.ProtocolJSON:                 {makes: text, envelope: 300, perToken: 272},
+	descriptor.ProtocolOpenAIChat:           {makes: text, envelope: 300, perToken: 272},
+	descriptor.ProtocolOpenAICompletions:    {makes: text, envelope: 200, perToken: 200},
+	descriptor.ProtocolOpenAIResponses:      {makes: text, envelope: 2000, perToken: 230},
+	descriptor.ProtocolOpenAIEmbeddings:     {},
+	descriptor.ProtocolOpenAIImages:         {makes: images},
+	descriptor.ProtocolOpenAITranscriptions: {unread: true, makes: text, envelope: 0, perToken: 70},
+	descriptor.ProtocolAnthropic:            {makes: text, envelope: 450, perToken: 119, begins: true},
+	descriptor.ProtocolGemini:               {makes: text, envelope: 0, perToken: 300},
+}
+
+// A JSON answer is its text and an envelope.
+const jsonEnvelope, jsonPerToken = 500, 4.0
 
 // maxReserved is the most input, and the most output, that one request reserves: far more than any model takes, and little
 // enough that the lease of a client who writes a larger number stays short.
@@ -38,26 +68,28 @@ func (a amounts) of(m policy.Metric) int64 {
 	return 0
 }
 
-// estimate is what a request reserves. The request of an opaque route is not looked into: it reserves no tokens and is
-// charged what its response reports.
+// estimate is what a request reserves: by the model's ratio for its bytes, and its own maximum of output, else the model's.
 func (p *plan) estimate(r *descriptor.Reserve) amounts {
-	if r.Protocol == descriptor.ProtocolOpaque {
-		return amounts{}
+	f := forms[r.Protocol]
+	if f.unread {
+		return amounts{} // It is charged what its response reports.
 	}
-	a := amounts{input: int64(math.Ceil(float64(r.InputBytes) * inputTokensPerByte))}
+	a := amounts{input: p.ratio.tokens(r.InputBytes)}
 	switch {
-	case r.Protocol == descriptor.ProtocolOpenAIEmbeddings:
+	case f.makes == nothing:
 	case r.MaxOutput > 0:
 		a.output = r.MaxOutput
+	case f.makes == images:
+		a.output = p.defaultImage
 	default:
 		a.output = p.defaultOutput
 	}
 	return amounts{input: min(a.input, maxReserved), output: min(a.output, maxReserved)}
 }
 
-// A Spent is what a stream that has ended is charged in tokens.
+// A Spent is what a stream that has ended took in tokens. Cached tokens are part of the input.
 type Spent struct {
-	Input, Output int64
+	Input, Cached, Output int64
 	// Set where the provider did not report the number, so that it was estimated.
 	InputEstimated, OutputEstimated bool
 }
@@ -67,33 +99,44 @@ type Spent struct {
 // report costs nothing.
 func spent(s *descriptor.Settle, l *lease) Spent {
 	if u := s.Reported; u.Input > 0 || u.Output > 0 {
-		return Spent{Input: u.Input, Output: u.Output}
+		return Spent{Input: u.Input, Cached: u.Cached, Output: u.Output}
 	}
 	if s.Code >= 400 || l.protocol == descriptor.ProtocolOpaque {
 		return Spent{}
 	}
-	cost := Spent{Input: s.Partial.Input}
-	if cost.Input == 0 {
+	f := forms[l.protocol]
+	cost := Spent{Input: s.Partial.Input, Cached: s.Partial.Cached, Output: s.Partial.Output}
+	if cost.Input == 0 && !f.unread {
 		cost.Input, cost.InputEstimated = l.amounts.input, true
 	}
-	if l.protocol == descriptor.ProtocolOpenAIEmbeddings {
+	if f.makes != text || cost.Output > 0 && !f.begins {
 		return cost
 	}
-	// Anthropic reports 1 when a stream begins and the true number only when it ends.
-	estimate := outputFromBytes(s.OutputBytes, l)
-	cost.Output, cost.OutputEstimated = max(s.Partial.Output, estimate), s.Partial.Output == 0 || estimate > s.Partial.Output
+	if estimate := f.output(s, l.stream); cost.Output == 0 || estimate > cost.Output {
+		cost.Output, cost.OutputEstimated = estimate, true
+	}
 	return cost
 }
 
-func outputFromBytes(n int64, l *lease) int64 {
-	envelope, perToken := int64(jsonEnvelopeBytes), float64(jsonBytesPerToken)
-	if l.stream {
-		envelope, perToken = openAIStreamBytes, openAIBytesPerToken
-		if l.protocol == descriptor.ProtocolAnthropic {
-			envelope, perToken = anthropicStreamBytes, anthropicBytesPerToken
-		}
+// output estimates the tokens of a response by its bytes and its content type: what the client asked for is no proof of what
+// it got, and decides only where there is no type. A stream of Gemini may be one JSON array.
+func (f form) output(s *descriptor.Settle, stream bool) int64 {
+	envelope, perToken := float64(jsonEnvelope), jsonPerToken
+	switch kind := strings.ToLower(s.ResponseType); {
+	case strings.HasPrefix(kind, "text/event-stream"), stream && (kind == "" || f == forms[descriptor.ProtocolGemini]):
+		envelope, perToken = f.envelope, f.perToken
+	case strings.HasPrefix(kind, "text/"):
+		envelope = 0
+	case kind != "" && !strings.Contains(kind, "json"):
+		return 0 // sound, or a picture
+	case f.unread:
+		envelope = 0
 	}
-	return int64(math.Ceil(float64(max(0, n-envelope)) / perToken))
+	return int64(math.Ceil(max(0, float64(s.OutputBytes)-envelope) / perToken))
 }
 
-func (s Spent) amounts() amounts { return amounts{input: s.Input, output: s.Output} }
+// amounts is what counts against limits: a cached token by so many percent of another.
+func (s Spent) amounts(cachedPercent int64) amounts {
+	cached := min(s.Cached, s.Input)
+	return amounts{input: s.Input - cached + (cached*cachedPercent+99)/100, output: s.Output}
+}

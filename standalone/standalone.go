@@ -84,6 +84,7 @@ type runner struct {
 	loader   manifest.Loader
 	lost     func(policy.Object) bool // what could not be read at the start; see restore
 	state    *state
+	secrets  secrets
 	fleet    *fleet
 }
 
@@ -253,6 +254,7 @@ func (r *runner) load(ctx context.Context) error {
 	r.restore(&in, &found)
 	table, verdicts := policy.Compile(in)
 	r.limiter.SetTable(table)
+	r.secrets.update(&found, table.Gateways())
 	err := r.publish(ctx, table)
 	r.console.loaded(r.Manifests, table, &found, verdicts)
 	if err := r.state.keep(table.Accepted()); err != nil {
@@ -285,7 +287,7 @@ func lostAtStart(problems []manifest.Problem) func(policy.Object) bool {
 
 // publish tells the Envoys of each gateway. A gateway that cannot be told costs only itself.
 func (r *runner) publish(ctx context.Context, t *policy.Table) error {
-	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream}
+	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream, Secrets: r.secrets.value, SystemRoots: systemRoots()}
 	gateways, errs := onePortEach(t.Gateways(), r.Port)
 	for _, g := range gateways {
 		resources, err := envoy.Build(g, settings)

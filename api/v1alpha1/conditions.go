@@ -21,6 +21,9 @@ const (
 	ReasonKeyEmpty = "KeyEmpty"
 	// ReasonKeyInvalid: the Secret holds something that no client can send as an API key in a header.
 	ReasonKeyInvalid = "KeyInvalid"
+	// ReasonCertificateInvalid: a Secret that is named as a certificate, or as certificates of authorities, does not hold any
+	// that could be used.
+	ReasonCertificateInvalid = "CertificateInvalid"
 	// ReasonKeyClaimed: another ApiKeyQuota, older or first by namespace and name, holds the same API key.
 	ReasonKeyClaimed = "KeyClaimed"
 	// ReasonUserClaimed: another UserQuota, older or first by name, limits the same user.

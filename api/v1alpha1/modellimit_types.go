@@ -2,16 +2,24 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// TokenAssumptions are used where a request or a response does not say how many tokens it takes.
+// TokenAssumptions say how tokens of a model count, and what holds where a request does not say how many it takes.
 //
 // +kubebuilder:validation:MinProperties=1
 type TokenAssumptions struct {
-	// defaultOutputTokens is reserved for a request that names no maximum of its own. Absent means 1024.
+	// defaultOutputTokens is reserved for a request that names no maximum of its own. Absent means 1024, and nothing for images.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=9007199254740991
 	DefaultOutputTokens int64 `json:"defaultOutputTokens,omitempty"`
+
+	// cachedInputPercent is how much an input token counts that the provider read from its cache, against limits of Tokens and
+	// InputTokens, in percent of one that it did not. Fractions are rounded up, for each request. Absent means 100.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	CachedInputPercent *int32 `json:"cachedInputPercent,omitempty"`
 }
 
 // ModelLimitSpec says what a model, or a group of models, can bear.
@@ -63,7 +71,7 @@ type ModelLimitSpec struct {
 	// +optional
 	PerKey *Limits `json:"perKey,omitempty"`
 
-	// tokens are assumptions about requests that do not say how many tokens they take.
+	// tokens says how the group's tokens count, and what holds for requests that do not say how many they take.
 	//
 	// +optional
 	Tokens *TokenAssumptions `json:"tokens,omitempty"`

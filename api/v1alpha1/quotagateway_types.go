@@ -3,13 +3,33 @@ package v1alpha1
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // ListenerProtocol is what a listener speaks.
-// +kubebuilder:validation:Enum=HTTP
+// +kubebuilder:validation:Enum=HTTP;HTTPS
 type ListenerProtocol string
 
-// ListenerProtocolHTTP is HTTP/1.1 and HTTP/2 without TLS.
-const ListenerProtocolHTTP ListenerProtocol = "HTTP"
+const (
+	// ListenerProtocolHTTP is HTTP/1.1 and HTTP/2 without TLS.
+	ListenerProtocolHTTP ListenerProtocol = "HTTP"
+	// ListenerProtocolHTTPS is HTTP/1.1 and HTTP/2 over TLS 1.2 or newer.
+	ListenerProtocolHTTPS ListenerProtocol = "HTTPS"
+)
 
-// Listener is a port at which the fleet's Envoys accept requests.
+// ListenerTLS says with what a listener identifies itself.
+type ListenerTLS struct {
+	// certificateRefs lists Secrets of type kubernetes.io/tls in the gateway's namespace, with the label
+	// tierkeeper.io/secret: "true". Of several, each client gets the one for the name that it asks for. A Secret that
+	// changes is in force for new connections at once; those that are open go on.
+	//
+	// +required
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	CertificateRefs []Ref `json:"certificateRefs,omitempty"`
+}
+
+// Listener is a port, or a host name at a port, at which the fleet's Envoys accept requests.
+//
+// +kubebuilder:validation:XValidation:rule="self.protocol == 'HTTPS' ? has(self.tls) : !has(self.tls)",message="tls goes with protocol HTTPS, and only with it"
 type Listener struct {
 	// name tells the gateway's listeners apart.
 	//
@@ -26,10 +46,24 @@ type Listener struct {
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
 
-	// protocol is what the listener speaks.
+	// protocol is what the listener speaks. Listeners that share a port speak the same.
 	//
 	// +required
 	Protocol ListenerProtocol `json:"protocol,omitempty"`
+
+	// hostname is the name that requests must ask for: exactly, or with "*." at the beginning any name below it. Requests for
+	// other names are answered 404, or get no connection with HTTPS. Absent means any name.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	Hostname string `json:"hostname,omitempty"`
+
+	// tls says with what the listener identifies itself.
+	//
+	// +optional
+	TLS *ListenerTLS `json:"tls,omitempty"`
 }
 
 // Endpoint is one address of a backend.
@@ -69,7 +103,70 @@ type Timeouts struct {
 	IdleStreamSeconds int32 `json:"idleStreamSeconds,omitempty"`
 }
 
+// Trust says which certificate authorities a backend's certificate may come from.
+// +kubebuilder:validation:Enum=System;CABundle
+type Trust string
+
+const (
+	// TrustSystem: those that the machine of the control plane trusts; the environment variable SSL_CERT_FILE names others.
+	TrustSystem Trust = "System"
+	// TrustCABundle: those in caBundleRef, and no others.
+	TrustCABundle Trust = "CABundle"
+)
+
+// BackendTLS says how a backend is reached over TLS 1.2 or newer. Its certificate is always verified.
+//
+// +kubebuilder:validation:XValidation:rule="self.trust == 'CABundle' ? has(self.caBundleRef) : !has(self.caBundleRef)",message="caBundleRef goes with trust CABundle, and only with it"
+type BackendTLS struct {
+	// sni is the DNS name that the backend is asked for and that its certificate must be for.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	SNI string `json:"sni,omitempty"`
+
+	// trust says which certificate authorities the backend's certificate may come from.
+	//
+	// +required
+	Trust Trust `json:"trust,omitempty"`
+
+	// caBundleRef names a value of a Secret that holds certificates of authorities, in PEM.
+	//
+	// +optional
+	CABundleRef *SecretKeyRef `json:"caBundleRef,omitempty"`
+}
+
+// BackendCredential is the gateway's own key at a provider. Clients' keys never get there.
+//
+// +kubebuilder:validation:XValidation:rule="!(self.header.lowerAscii() in ['accept-encoding', 'connection', 'content-length', 'content-type', 'host', 'te', 'transfer-encoding', 'upgrade'] || self.header.lowerAscii().startsWith('x-tk-'))",message="header must not be one that HTTP, or the gateway, needs for itself"
+type BackendCredential struct {
+	// header is the name of the request header that carries the key, in any case, such as Authorization.
+	//
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9-]+$`
+	Header string `json:"header,omitempty"`
+
+	// prefix stands before the key in the header, as "Bearer " does.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^[ -~]+$`
+	Prefix string `json:"prefix,omitempty"`
+
+	// secretKeyRef names the value of a Secret that is the key. White space around the value is ignored. A value that changes
+	// is in force with the next request.
+	//
+	// +required
+	SecretKeyRef SecretKeyRef `json:"secretKeyRef,omitzero"`
+}
+
 // Backend is a provider, or a model server, that requests are forwarded to.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.credential) || has(self.tls)",message="a credential is sent over TLS only; set tls"
 type Backend struct {
 	// name is what routes call the backend.
 	//
@@ -88,6 +185,16 @@ type Backend struct {
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
+
+	// tls says how the backend is reached over TLS. Absent means plain HTTP/1.1.
+	//
+	// +optional
+	TLS *BackendTLS `json:"tls,omitempty"`
+
+	// credential is added to every request that is forwarded to the backend.
+	//
+	// +optional
+	Credential *BackendCredential `json:"credential,omitempty"`
 
 	// timeouts of the backend.
 	//
@@ -148,24 +255,53 @@ const RouteTypeBackend RouteType = "Backend"
 
 // RouteProtocol is the form of the bodies on a route: where the model, the maximum output and the usage stand, and which
 // shape errors have.
-// +kubebuilder:validation:Enum=OpenAIChatCompletions;OpenAIEmbeddings;AnthropicMessages;OpaqueBody
+// +kubebuilder:validation:Enum=OpenAIChatCompletions;OpenAICompletions;OpenAIResponses;OpenAIEmbeddings;OpenAIImages;OpenAITranscriptions;AnthropicMessages;GeminiGenerateContent;JSONBody;OpaqueBody
 type RouteProtocol string
 
 const (
 	// ProtocolOpenAIChatCompletions is OpenAI's POST /v1/chat/completions, JSON and SSE.
 	ProtocolOpenAIChatCompletions RouteProtocol = "OpenAIChatCompletions"
+	// ProtocolOpenAICompletions is OpenAI's legacy POST /v1/completions, JSON and SSE.
+	ProtocolOpenAICompletions RouteProtocol = "OpenAICompletions"
+	// ProtocolOpenAIResponses is OpenAI's POST /v1/responses, JSON and SSE.
+	ProtocolOpenAIResponses RouteProtocol = "OpenAIResponses"
 	// ProtocolOpenAIEmbeddings is OpenAI's POST /v1/embeddings.
 	ProtocolOpenAIEmbeddings RouteProtocol = "OpenAIEmbeddings"
+	// ProtocolOpenAIImages is OpenAI's POST /v1/images/generations. An image is no text: without a report it costs no output.
+	ProtocolOpenAIImages RouteProtocol = "OpenAIImages"
+	// ProtocolOpenAITranscriptions is OpenAI's POST /v1/audio/transcriptions and translations, whose request is a form with a
+	// file. It is not looked into: the route may say the model.
+	ProtocolOpenAITranscriptions RouteProtocol = "OpenAITranscriptions"
 	// ProtocolAnthropicMessages is Anthropic's POST /v1/messages, JSON and SSE.
 	ProtocolAnthropicMessages RouteProtocol = "AnthropicMessages"
-	// ProtocolOpaqueBody is anything else. The request is not looked into, so it reserves no tokens and names no model.
+	// ProtocolGeminiGenerateContent is Gemini's POST PREFIX/MODEL:generateContent and :streamGenerateContent, and nothing else
+	// below the prefix.
+	ProtocolGeminiGenerateContent RouteProtocol = "GeminiGenerateContent"
+	// ProtocolJSONBody is any JSON body with a field "model", such as OpenAI's speech or moderations. Usage is read where it
+	// stands as in OpenAI's Responses.
+	ProtocolJSONBody RouteProtocol = "JSONBody"
+	// ProtocolOpaqueBody is anything else. The request is not looked into, so it reserves no tokens and names no model, and
+	// what the provider does not report is not estimated.
 	ProtocolOpaqueBody RouteProtocol = "OpaqueBody"
+)
+
+// Metering says whether the requests of a route are counted.
+// +kubebuilder:validation:Enum=Metered;Unmetered
+type Metering string
+
+const (
+	// MeteringMetered: every limit holds.
+	MeteringMetered Metering = "Metered"
+	// MeteringUnmetered: a request needs a key like any other, and is counted against no limit.
+	MeteringUnmetered Metering = "Unmetered"
 )
 
 // Route sends the requests that it matches to a backend. Among routes that match, an exact path goes before a prefix, a
 // longer prefix before a shorter one, and a named method before any; the order in the list means nothing.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.model) || self.protocol == 'OpaqueBody'",message="model is for protocol OpaqueBody; the others read it from the request"
+// +kubebuilder:validation:XValidation:rule="!has(self.model) || self.protocol in ['OpaqueBody', 'OpenAITranscriptions']",message="model is for protocols OpaqueBody and OpenAITranscriptions; the others read it from the request"
+// +kubebuilder:validation:XValidation:rule="has(self.resource) || has(self.metering) && self.metering == 'Unmetered'",message="a metered route needs a resource"
+// +kubebuilder:validation:XValidation:rule="self.protocol != 'GeminiGenerateContent' || self.matches.all(m, m.path.type == 'PathPrefix' && m.path.value != '/')",message="a route of protocol GeminiGenerateContent matches by PathPrefix, as in /v1beta/models: the model follows"
 type Route struct {
 	// name tells the gateway's routes apart.
 	//
@@ -201,9 +337,9 @@ type Route struct {
 	Protocol RouteProtocol `json:"protocol,omitempty"`
 
 	// resource is what the route serves, such as chat, embeddings or images. Limits by resource count it, and the header
-	// X-RateLimit-Resource carries it.
+	// X-RateLimit-Resource carries it. Absent only where metering is Unmetered.
 	//
-	// +required
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
@@ -215,6 +351,12 @@ type Route struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Model string `json:"model,omitempty"`
+
+	// metering says whether requests are counted. Unmetered ones need a key all the same, because the backend's credential is
+	// added to them. Absent means Metered.
+	//
+	// +optional
+	Metering Metering `json:"metering,omitempty"`
 }
 
 // KeySource is a place in a request where an API key can stand.
@@ -294,6 +436,15 @@ type Identity struct {
 	//
 	// +optional
 	UnknownKey *Stranger `json:"unknownKey,omitempty"`
+
+	// trustedProxyHops is how many proxies of yours stand before the gateway. The address of the client, for which requests
+	// without a key are counted, is then read from X-Forwarded-For, so many entries from its end. Absent or 0 means that it
+	// is the address that the connection comes from.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=16
+	TrustedProxyHops *int32 `json:"trustedProxyHops,omitempty"`
 }
 
 // NamespacesFrom selects the namespaces whose keys a gateway accepts.
@@ -424,6 +575,25 @@ type ResponseHeaders struct {
 	Dialects []Dialect `json:"dialects,omitempty"`
 }
 
+// UnknownModelsAction is what becomes of a request for a model that no ModelLimit names.
+// +kubebuilder:validation:Enum=Deny;CountTogether
+type UnknownModelsAction string
+
+const (
+	// UnknownModelsDeny answers 404.
+	UnknownModelsDeny UnknownModelsAction = "Deny"
+	// UnknownModelsCountTogether counts all such models of one key as one model.
+	UnknownModelsCountTogether UnknownModelsAction = "CountTogether"
+)
+
+// UnknownModels says what becomes of a request for a model that no ModelLimit names.
+type UnknownModels struct {
+	// action is what happens.
+	//
+	// +required
+	Action UnknownModelsAction `json:"action,omitempty"`
+}
+
 // Requests bounds what a request may be.
 type Requests struct {
 	// maxBodyBytes is the largest request body; a larger one is answered 413. Absent means 32 MiB.
@@ -436,7 +606,8 @@ type Requests struct {
 
 // QuotaGatewaySpec says what a fleet of Envoys serves, to whom, and what its responses tell.
 //
-// +kubebuilder:validation:XValidation:rule="self.listeners.all(a, self.listeners.exists_one(b, a.port == b.port))",message="the port of each listener must be unique"
+// +kubebuilder:validation:XValidation:rule="self.listeners.all(a, self.listeners.exists_one(b, a.port == b.port && has(a.hostname) == has(b.hostname) && (!has(a.hostname) || a.hostname == b.hostname)))",message="port and hostname of each listener must be unique"
+// +kubebuilder:validation:XValidation:rule="self.listeners.all(a, self.listeners.all(b, a.port != b.port || a.protocol == b.protocol))",message="listeners that share a port must have the same protocol"
 // +kubebuilder:validation:XValidation:rule="self.routes.all(r, self.backends.exists(b, b.name == r.backendName))",message="backendName must name one of spec.backends"
 type QuotaGatewaySpec struct {
 	// listeners lists the ports.
@@ -475,6 +646,18 @@ type QuotaGatewaySpec struct {
 	//
 	// +optional
 	AllowedKeys *AllowedKeys `json:"allowedKeys,omitempty"`
+
+	// modelLimitSelector selects, by their labels, the ModelLimits that count at this gateway: those of the account that its
+	// backends belong to, say. Absent means all.
+	//
+	// +optional
+	ModelLimitSelector *metav1.LabelSelector `json:"modelLimitSelector,omitempty"`
+
+	// unknownModels says what becomes of a request for a model that none of these ModelLimits names. Absent means
+	// CountTogether.
+	//
+	// +optional
+	UnknownModels *UnknownModels `json:"unknownModels,omitempty"`
 
 	// headers says what responses tell about limits. Absent means nothing but Retry-After.
 	//

@@ -15,16 +15,12 @@ const xdsCluster = "tierkeeper-xds"
 //
 // Envoys speak delta xDS: by the state of the world, one rejected resource makes client and server loop.
 func Bootstrap(gateway policy.Name, node string, xds, service policy.Endpoint) *bootstrapv3.Bootstrap {
-	ads := &corev3.ConfigSource{
-		ResourceApiVersion:    corev3.ApiVersion_V3,
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-	}
 	return &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: node, Cluster: gateway.String()},
 		Admin: &bootstrapv3.Admin{Address: address("127.0.0.1", 0)},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
-			LdsConfig: ads,
-			CdsConfig: ads,
+			LdsConfig: overADS(),
+			CdsConfig: overADS(),
 			AdsConfig: &corev3.ApiConfigSource{
 				ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
 				TransportApiVersion:       corev3.ApiVersion_V3,

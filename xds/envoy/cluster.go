@@ -8,9 +8,11 @@ import (
 	mutation_rulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	credential_injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
 	header_mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	upstream_codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	genericv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/injected_credentials/generic/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -30,40 +32,79 @@ var providerLimits = []string{"x-ratelimit-", "anthropic-ratelimit-", "ratelimit
 
 func clusterName(g *policy.Gateway, backend string) string { return g.Name.String() + "/" + backend }
 
-// backendCluster strips the provider's limit headers in an upstream filter: a filter of the listener would strip those of our
-// own denials too.
-func backendCluster(g *policy.Gateway, b *policy.Backend) *clusterv3.Cluster {
+// backendCluster says how a backend is reached; false if something of a Secret is missing for it. Its filters are upstream
+// filters, which see neither our denials nor our headers: one of the listener would strip the limits that our denials tell
+// with those of the provider, and a credential that is added before the router would be removed with the client's keys.
+func backendCluster(g *policy.Gateway, b *policy.Backend, v *vault) (*clusterv3.Cluster, bool) {
 	name := clusterName(g, b.Name)
+	options := &upstreamsv3.HttpProtocolOptions{UpstreamProtocolOptions: http1()}
+	var socket *corev3.TransportSocket
+	if b.TLS != nil {
+		var ok bool
+		if socket, ok = upstreamTLS(b.TLS, v); !ok {
+			return nil, false
+		}
+		options.UpstreamProtocolOptions = negotiated()
+	}
+	if b.Credential != nil {
+		injector, ok := credential(b.Credential, v)
+		if !ok {
+			return nil, false
+		}
+		options.HttpFilters = append(options.HttpFilters, injector)
+	}
+	options.HttpFilters = append(options.HttpFilters, stripProviderLimits(),
+		filter("envoy.filters.http.upstream_codec", &upstream_codecv3.UpstreamCodec{}))
+	return &clusterv3.Cluster{
+		Name:                          name,
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: discoveryType(b.Endpoints)},
+		DnsLookupFamily:               clusterv3.Cluster_V4_PREFERRED, // Envoy's default prefers ::1 for localhost
+		ConnectTimeout:                durationpb.New(b.ConnectTimeout),
+		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
+		LoadAssignment:                endpoints(name, b.Endpoints),
+		CircuitBreakers:               unbounded(),
+		TransportSocket:               socket,
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{httpOptions: packed(options)},
+	}, true
+}
+
+func http1() *upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_ {
+	return &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
+		ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
+		},
+	}}
+}
+
+// negotiated is HTTP/2 where the backend offers it.
+func negotiated() *upstreamsv3.HttpProtocolOptions_AutoConfig {
+	return &upstreamsv3.HttpProtocolOptions_AutoConfig{AutoConfig: &upstreamsv3.HttpProtocolOptions_AutoHttpConfig{
+		HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: &corev3.Http2ProtocolOptions{},
+	}}
+}
+
+// credential adds the gateway's own key to each request, in the place of whatever the client sent there.
+func credential(c *policy.BackendCredential, v *vault) (*hcmv3.HttpFilter, bool) {
+	secret, ok := v.credential(c)
+	if !ok {
+		return nil, false
+	}
+	return filter(filterCredential, &credential_injectorv3.CredentialInjector{
+		Overwrite: true,
+		Credential: extension("envoy.http.injected_credentials.generic", &genericv3.Generic{
+			Credential: secret, Header: c.Header, HeaderValuePrefix: c.Prefix,
+		}),
+	}), true
+}
+
+func stripProviderLimits() *hcmv3.HttpFilter {
 	var strip []*mutation_rulesv3.HeaderMutation
 	for _, prefix := range providerLimits {
 		strip = append(strip, removePrefix(prefix))
 	}
-	return &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: discoveryType(b.Endpoints)},
-		DnsLookupFamily:      clusterv3.Cluster_V4_PREFERRED, // Envoy's default prefers ::1 for localhost
-		ConnectTimeout:       durationpb.New(b.ConnectTimeout),
-		LbPolicy:             clusterv3.Cluster_LEAST_REQUEST,
-		LoadAssignment:       endpoints(name, b.Endpoints),
-		CircuitBreakers:      unbounded(),
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{
-			httpOptions: packed(&upstreamsv3.HttpProtocolOptions{
-				UpstreamProtocolOptions: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_{
-					ExplicitHttpConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig{
-						ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
-							HttpProtocolOptions: &corev3.Http1ProtocolOptions{},
-						},
-					},
-				},
-				HttpFilters: []*hcmv3.HttpFilter{
-					filter("tierkeeper.strip_provider_limits", &header_mutationv3.HeaderMutation{
-						Mutations: &header_mutationv3.Mutations{ResponseMutations: strip},
-					}),
-					filter("envoy.filters.http.upstream_codec", &upstream_codecv3.UpstreamCodec{}),
-				},
-			}),
-		},
-	}
+	return filter("tierkeeper.strip_provider_limits", &header_mutationv3.HeaderMutation{
+		Mutations: &header_mutationv3.Mutations{ResponseMutations: strip},
+	})
 }
 
 func discoveryType(all []policy.Endpoint) clusterv3.Cluster_DiscoveryType {

@@ -16,6 +16,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	content_jsonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/content_parsers/json/v3"
+	header_to_metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_to_metadata/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	sse_to_metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/sse_to_metadata/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -41,6 +42,7 @@ func full() *policy.Gateway {
 		Routes: []policy.Route{
 			{Name: "chat", Path: "/chat", Backend: "b", Protocol: policy.OpenAIChat, Resource: "chat"},
 			{Name: "images", Path: "/images", Backend: "b", Protocol: policy.Opaque, Resource: "images", Model: "image-1"},
+			{Name: "models", Path: "/models", Backend: "b", Protocol: policy.Opaque, Unmetered: true},
 		},
 	}
 }
@@ -102,7 +104,7 @@ func TestTheServiceReadsEveryKeyThatEnvoySendsAndNoOther(t *testing.T) {
 	}
 }
 
-// entries is what the actions would send, with the value 1 where they read one, and with "true" as the flag.
+// entries is what the actions would send, with the value 1 where they read one, and with "true" as a flag.
 func entries(t testing.TB, limit *routev3.RateLimit) []*commonv3.RateLimitDescriptor_Entry {
 	t.Helper()
 	var all []*commonv3.RateLimitDescriptor_Entry
@@ -124,7 +126,7 @@ func entries(t testing.TB, limit *routev3.RateLimit) []*commonv3.RateLimitDescri
 		default:
 			t.Fatalf("no test knows what %T sends", a)
 		}
-		if e.GetKey() == descriptor.KeyStream {
+		if e.GetKey() == descriptor.KeyStream || e.GetKey() == descriptor.KeyUnmetered {
 			e.Value = "true"
 		}
 		all = append(all, e)
@@ -246,6 +248,9 @@ func TestMetadataIsReadWhereItIsWritten(t *testing.T) {
 	}
 	for key := range keysFromStreams(t, manager) {
 		written[key] = true
+	}
+	for _, rule := range filterOf[*header_to_metadatav3.Config](t, manager, "envoy.filters.http.header_to_metadata").GetResponseRules() {
+		written[rule.GetOnHeaderPresent().GetMetadataNamespace()+"/"+rule.GetOnHeaderPresent().GetKey()] = true
 	}
 	for _, l := range limit.GetRateLimits() {
 		for _, a := range l.GetActions() {

@@ -7,12 +7,14 @@ package envoy
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -28,6 +30,7 @@ type Resources struct {
 	Listeners []*listenerv3.Listener
 	Routes    []*routev3.RouteConfiguration
 	Clusters  []*clusterv3.Cluster
+	Secrets   []*tlsv3.Secret // by name; the only place of this project where provider keys and private keys stand
 }
 
 // Settings is what an installation decides about a gateway.
@@ -36,11 +39,17 @@ type Settings struct {
 	BindAddress string
 	// Port takes the place of the port of the gateway's only listener; 0 keeps what the gateway says.
 	Port uint32
-	// Upstream takes the place of the endpoints of every backend, so that a gateway can be tried without its providers.
+	// Upstream takes the place of the endpoints of every backend, without TLS and credentials, so that a gateway can be tried
+	// without its providers.
 	Upstream *policy.Endpoint
+	// Secrets has the content of the Secrets that the gateway names; nil has none.
+	Secrets SecretSource
+	// SystemRoots is the certificates of the authorities that the machine trusts, in PEM.
+	SystemRoots []byte
 }
 
-// Build says what the Envoys of a gateway are told. An error names what Envoy would refuse; it is a mistake of this package
+// Build says what the Envoys of a gateway are told. A listener whose certificates are not there is left out, and routes to a
+// backend whose credential or authorities are not there answer 503: what a Secret is missing for costs nothing else. An error names what Envoy would refuse; it is a mistake of this package
 // or of Settings, because the API and policy.Compile keep such gateways out.
 func Build(g *policy.Gateway, s Settings) (r *Resources, err error) {
 	// An extension that does not validate panics where it is packed. It must cost its gateway and nothing else.
@@ -52,19 +61,29 @@ func Build(g *policy.Gateway, s Settings) (r *Resources, err error) {
 	if s.Port != 0 && len(g.Listeners) != 1 {
 		return nil, fmt.Errorf("gateway %s has %d listeners, and a port can be given for one only", g.Name, len(g.Listeners))
 	}
-	r = &Resources{Routes: []*routev3.RouteConfiguration{routes(g)}}
-	for _, l := range g.Listeners {
-		if s.Port != 0 {
-			l.Port = s.Port
-		}
-		r.Listeners = append(r.Listeners, listener(g, l, s))
-	}
+	v := newVault(s)
+	r = &Resources{}
+	ready := map[string]*policy.Backend{}
 	for _, b := range g.Backends {
 		if s.Upstream != nil {
-			b.Endpoints = []policy.Endpoint{*s.Upstream}
+			b.Endpoints, b.TLS, b.Credential = []policy.Endpoint{*s.Upstream}, nil, nil
 		}
-		r.Clusters = append(r.Clusters, backendCluster(g, &b))
+		if cluster, ok := backendCluster(g, &b, v); ok {
+			r.Clusters = append(r.Clusters, cluster)
+			ready[b.Name] = &b
+		}
 	}
+	for _, p := range ports(g, s) {
+		chains := filterChains(g, p, v)
+		if len(chains) == 0 {
+			continue
+		}
+		r.Listeners = append(r.Listeners, listener(g, p, chains, s.BindAddress))
+		if name := p.routesName(g); !slices.ContainsFunc(r.Routes, func(c *routev3.RouteConfiguration) bool { return c.GetName() == name }) {
+			r.Routes = append(r.Routes, routes(g, name, p.domains(), ready))
+		}
+	}
+	r.Secrets = v.secrets()
 	if err := r.validate(); err != nil {
 		return nil, fmt.Errorf("gateway %s: %w", g.Name, err)
 	}
@@ -93,6 +112,9 @@ func (r *Resources) Messages() []proto.Message {
 	}
 	for _, c := range r.Clusters {
 		out = append(out, c)
+	}
+	for _, secret := range r.Secrets {
+		out = append(out, secret)
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	aiv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ai_protocol_manager/v3"
 	body_sizev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/body_size_limit/v3"
 	header_mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	header_to_metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_to_metadata/v3"
 	json_to_metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/json_to_metadata/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	sse_to_metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/sse_to_metadata/v3"
@@ -24,6 +25,7 @@ const (
 	filterRequestInfo = "tierkeeper.request_info"
 	filterUsage       = "envoy.filters.http.ai_protocol_manager"
 	filterRateLimit   = "envoy.filters.http.ratelimit"
+	filterCredential  = "tierkeeper.credential" //nolint:gosec // Of clusters; the name of a filter.
 )
 
 const (
@@ -63,6 +65,12 @@ func filters(g *policy.Gateway) []*hcmv3.HttpFilter {
 		}),
 		filter("envoy.filters.http.sse_to_metadata", partialUsage()),
 		filter(filterRateLimit, rateLimit(g)),
+		filter("envoy.filters.http.header_to_metadata", &header_to_metadatav3.Config{ResponseRules: []*header_to_metadatav3.Config_Rule{{
+			Header: "content-type",
+			OnHeaderPresent: &header_to_metadatav3.Config_KeyValuePair{
+				MetadataNamespace: descriptor.MetadataRoute, Key: descriptor.KeyResponseType, Type: header_to_metadatav3.Config_STRING,
+			},
+		}}}),
 	}
 	chain = append(chain, stripQuery(g)...)
 	return append(chain, filter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}))
@@ -91,15 +99,31 @@ func partialUsage() *sse_to_metadatav3.SseToMetadata {
 		MaxEventSize: wrapperspb.UInt32(maxUsageEvent),
 		ContentParser: extension("envoy.content_parsers.json", &content_jsonv3.JsonContentParser{
 			Rules: []*content_jsonv3.JsonContentParser_RuleConfig{
-				// OpenAI, at the end and only if the request asked for it.
+				// OpenAI's chat and completions, at the end and only if the request asked for it.
 				rule(descriptor.KeyPartialInput, "usage", "prompt_tokens"),
 				rule(descriptor.KeyPartialOutput, "usage", "completion_tokens"),
-				// Anthropic: message_start, then message_delta. What a cache saved is not part of input_tokens.
+				rule(descriptor.KeyPartialCached, "usage", "prompt_tokens_details", "cached_tokens"),
+				// OpenAI's Responses, at the end.
+				rule(descriptor.KeyPartialInput, "response", "usage", "input_tokens"),
+				rule(descriptor.KeyPartialOutput, "response", "usage", "output_tokens"),
+				rule(descriptor.KeyPartialCached, "response", "usage", "input_tokens_details", "cached_tokens"),
+				// Anthropic: message_start, then message_delta. What a cache saved is not part of input_tokens. OpenAI's transcriptions,
+				// speech and images end with numbers of the same names.
 				rule(descriptor.KeyPartialInput, "message", "usage", "input_tokens"),
 				rule(descriptor.KeyPartialOutput, "message", "usage", "output_tokens"),
 				rule(descriptor.KeyPartialCacheRead, "message", "usage", "cache_read_input_tokens"),
 				rule(descriptor.KeyPartialCacheWrite, "message", "usage", "cache_creation_input_tokens"),
+				rule(descriptor.KeyPartialInput, "usage", "input_tokens"),
 				rule(descriptor.KeyPartialOutput, "usage", "output_tokens"),
+				rule(descriptor.KeyPartialCacheRead, "usage", "cache_read_input_tokens"),
+				rule(descriptor.KeyPartialCacheWrite, "usage", "cache_creation_input_tokens"),
+				// Gemini: totals so far in every event. Thoughts are not part of the candidates, nor what tools put into the prompt of
+				// the prompt.
+				rule(descriptor.KeyPartialInput, "usageMetadata", "promptTokenCount"),
+				rule(descriptor.KeyPartialToolUse, "usageMetadata", "toolUsePromptTokenCount"),
+				rule(descriptor.KeyPartialCached, "usageMetadata", "cachedContentTokenCount"),
+				rule(descriptor.KeyPartialOutput, "usageMetadata", "candidatesTokenCount"),
+				rule(descriptor.KeyPartialThoughts, "usageMetadata", "thoughtsTokenCount"),
 			},
 		}),
 	}}

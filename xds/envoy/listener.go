@@ -1,11 +1,14 @@
 package envoy
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	mutation_rulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tls_inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	early_mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -23,26 +26,102 @@ const (
 	internalPrefix = "x-tk-"
 )
 
-func listener(g *policy.Gateway, l policy.Listener, s Settings) *listenerv3.Listener {
-	bind := s.BindAddress
+// A port is a TCP port and the gateway's listeners that share it.
+type port struct {
+	number    uint32
+	listeners []policy.Listener
+}
+
+// ports lists them in the order of their first listeners.
+func ports(g *policy.Gateway, s Settings) []*port {
+	var all []*port
+	for _, l := range g.Listeners {
+		if s.Port != 0 {
+			l.Port = s.Port
+		}
+		i := slices.IndexFunc(all, func(p *port) bool { return p.number == l.Port })
+		if i < 0 {
+			i, all = len(all), append(all, &port{number: l.Port})
+		}
+		all[i].listeners = append(all[i].listeners, l)
+	}
+	return all
+}
+
+// domains are the host names that are served at the port.
+func (p *port) domains() []string {
+	var names []string
+	for _, l := range p.listeners {
+		if l.Hostname == "" {
+			return []string{"*"}
+		}
+		names = append(names, l.Hostname)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// routesName names the routes for the port's domains. Where every name is served it is the gateway's own.
+func (p *port) routesName(g *policy.Gateway) string {
+	if names := p.domains(); names[0] != "*" {
+		return g.Name.String() + "/" + strings.Join(names, ",")
+	}
+	return g.Name.String()
+}
+
+// filterChains is one chain for a port without TLS, where the routes tell names apart, and one for each listener with TLS.
+func filterChains(g *policy.Gateway, p *port, v *vault) []*listenerv3.FilterChain {
+	chain := func() *listenerv3.FilterChain {
+		return &listenerv3.FilterChain{Filters: []*listenerv3.Filter{{
+			Name:       "envoy.filters.network.http_connection_manager",
+			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(connectionManager(g, p.routesName(g)))},
+		}}}
+	}
+	if len(p.listeners[0].Certificates) == 0 {
+		return []*listenerv3.FilterChain{chain()}
+	}
+	var chains []*listenerv3.FilterChain
+	for _, l := range p.listeners {
+		socket, ok := downstreamTLS(l, v)
+		if !ok {
+			continue
+		}
+		c := chain()
+		c.Name, c.TransportSocket = l.Name, socket
+		if l.Hostname != "" {
+			c.FilterChainMatch = &listenerv3.FilterChainMatch{ServerNames: []string{l.Hostname}}
+		}
+		chains = append(chains, c)
+	}
+	return chains
+}
+
+// listener is named after the first of the port's listeners.
+func listener(g *policy.Gateway, p *port, chains []*listenerv3.FilterChain, bind string) *listenerv3.Listener {
 	if bind == "" {
 		bind = "0.0.0.0"
 	}
-	return &listenerv3.Listener{
-		Name:    g.Name.String() + "/" + l.Name,
-		Address: address(bind, l.Port),
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
-			Name:       "envoy.filters.network.http_connection_manager",
-			ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: packed(connectionManager(g))},
-		}}}},
+	out := &listenerv3.Listener{
+		Name:         g.Name.String() + "/" + p.listeners[0].Name,
+		Address:      address(bind, p.number),
+		FilterChains: chains,
 	}
+	if slices.ContainsFunc(chains, func(c *listenerv3.FilterChain) bool { return c.GetFilterChainMatch() != nil }) {
+		out.ListenerFilters = []*listenerv3.ListenerFilter{{
+			Name:       "envoy.filters.listener.tls_inspector", // tells the name that the client asks for
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: packed(&tls_inspectorv3.TlsInspector{})},
+		}}
+	}
+	return out
 }
 
-func connectionManager(g *policy.Gateway) *hcmv3.HttpConnectionManager {
+func connectionManager(g *policy.Gateway, routes string) *hcmv3.HttpConnectionManager {
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: "tierkeeper",
-		// The client's address is the peer's, not what X-Forwarded-For claims.
-		UseRemoteAddress: wrapperspb.Bool(true),
+		// The client's address is the peer's, or what the proxies before the gateway add to X-Forwarded-For: not what a client
+		// claims there.
+		UseRemoteAddress:  wrapperspb.Bool(true),
+		XffNumTrustedHops: g.TrustedProxyHops,
 		// No spelling of a path reaches another route than the one that is metered.
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
@@ -61,11 +140,7 @@ func connectionManager(g *policy.Gateway) *hcmv3.HttpConnectionManager {
 		LocalReplyConfig: localReplies(),
 		HttpFilters:      filters(g),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			RouteConfigName: g.Name.String(),
-			ConfigSource: &corev3.ConfigSource{
-				ResourceApiVersion:    corev3.ApiVersion_V3,
-				ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
-			},
+			RouteConfigName: routes, ConfigSource: overADS(),
 		}},
 	}
 }

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"net/http"
 	"strconv"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -21,30 +22,32 @@ var ownReplies = []struct {
 	when          string
 	kind          string
 	anthropicKind string // empty where there is no route, so nobody knows the protocol
+	status        int    // for Google's shape, which repeats it
 	code          string
 	message       string
 	retryAfter    int // seconds; 0 for none
 }{
 	{
 		when: `response.code_details == "request_payload_too_large"`,
-		kind: "invalid_request_error", anthropicKind: "request_too_large", code: "request_too_large",
+		kind: "invalid_request_error", anthropicKind: "request_too_large", status: http.StatusRequestEntityTooLarge, code: "request_too_large",
 		message: "The request body is larger than this gateway accepts.",
 	},
 	{
 		// Envoy's parser refuses more than broken JSON: 16 levels of nesting, 262,144 values, names of 256 bytes, or a name
 		// that stands twice are the most it reads.
 		when: `response.code == 400 && response.code_details.startsWith("ai_protocol_manager")`,
-		kind: "invalid_request_error", anthropicKind: "invalid_request_error", code: "invalid_json",
+		kind: "invalid_request_error", anthropicKind: "invalid_request_error", status: http.StatusBadRequest, code: "invalid_json",
 		message: "The request body is not valid JSON, or is nested deeper than 16 levels, or names a field twice.",
 	},
 	{
 		when: `response.code_details == "rate_limiter_error"`,
-		kind: "service_unavailable", anthropicKind: "overloaded_error", code: "rate_limiter_unavailable",
+		kind: "service_unavailable", anthropicKind: "overloaded_error", status: http.StatusServiceUnavailable, code: "rate_limiter_unavailable",
 		message: "Rate limiting is unavailable. Please retry after 2 seconds.", retryAfter: 2,
 	},
 	{
-		when: `response.code_details.startsWith("upstream_reset_before_response_started") || response.code_details == "no_healthy_upstream"`,
-		kind: "service_unavailable", anthropicKind: "overloaded_error", code: "provider_unavailable",
+		when: `response.code_details.startsWith("upstream_reset_before_response_started") || response.code_details == "no_healthy_upstream" || ` +
+			`response.code_details == "direct_response"`,
+		kind: "service_unavailable", anthropicKind: "overloaded_error", status: http.StatusServiceUnavailable, code: "provider_unavailable",
 		message: "The provider cannot be reached. Please retry after 2 seconds.", retryAfter: 2,
 	},
 	{
@@ -67,19 +70,25 @@ func localReplies() *hcmv3.LocalReplyConfig {
 			StatusCode: wrapperspb.UInt32(uint32(status)), //nolint:gosec // A status of our own table.
 		})
 	}
-	isAnthropic := fmt.Sprintf(`xds.route_metadata.filter_metadata[%q][%q] == %q`,
-		descriptor.MetadataRoute, descriptor.KeyProtocol, descriptor.ProtocolAnthropic)
 	for _, r := range ownReplies {
 		if r.anthropicKind != "" {
-			c.Mappers = append(c.Mappers, ownReply("("+r.when+") && "+isAnthropic, r.retryAfter, map[string]any{
-				"type": "error", "error": map[string]any{"type": r.anthropicKind, "message": r.message},
-			}))
+			c.Mappers = append(c.Mappers,
+				ownReply("("+r.when+") && "+isProtocol(descriptor.ProtocolAnthropic), r.retryAfter, map[string]any{
+					"type": "error", "error": map[string]any{"type": r.anthropicKind, "message": r.message},
+				}),
+				ownReply("("+r.when+") && "+isProtocol(descriptor.ProtocolGemini), r.retryAfter, map[string]any{
+					"error": map[string]any{"code": r.status, "message": r.message, "status": descriptor.GoogleStatuses[r.status]},
+				}))
 		}
 		c.Mappers = append(c.Mappers, ownReply(r.when, r.retryAfter, map[string]any{
 			"error": map[string]any{"type": r.kind, "message": r.message, "code": r.code},
 		}))
 	}
 	return c
+}
+
+func isProtocol(p descriptor.Protocol) string {
+	return fmt.Sprintf(`xds.route_metadata.filter_metadata[%q][%q] == %q`, descriptor.MetadataRoute, descriptor.KeyProtocol, p)
 }
 
 func ownReply(when string, retryAfter int, body map[string]any) *hcmv3.ResponseMapper {

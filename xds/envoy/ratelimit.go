@@ -44,7 +44,7 @@ func reserve(g *policy.Gateway) *routev3.RateLimit {
 	actions = append(actions, &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RemoteAddress_{
 		RemoteAddress: &routev3.RateLimit_Action_RemoteAddress{},
 	}})
-	for _, key := range []string{descriptor.KeyGateway, descriptor.KeyResource, descriptor.KeyProtocol, descriptor.KeyRouteModel} {
+	for _, key := range []string{descriptor.KeyGateway, descriptor.KeyResource, descriptor.KeyProtocol, descriptor.KeyRouteModel, descriptor.KeyUnmetered} {
 		actions = append(actions, metadata(routev3.RateLimit_Action_MetaData_ROUTE_ENTRY, descriptor.MetadataRoute, key, true))
 	}
 	const info = `metadata.typed_filter_metadata["envoy.ai.request_info"].`
@@ -96,9 +96,12 @@ func settle() *routev3.RateLimit {
 	const usage = `metadata.typed_filter_metadata["envoy.ai.token_usage"].`
 	actions = append(actions,
 		expression(descriptor.KeyInputTokens, usage+"input_tokens"),
-		expression(descriptor.KeyOutputTokens, usage+"output_tokens"))
+		expression(descriptor.KeyOutputTokens, usage+"output_tokens"),
+		expression(descriptor.KeyCachedTokens, usage+"input_token_details.cached_tokens"))
 	for _, key := range []string{
-		descriptor.KeyPartialInput, descriptor.KeyPartialOutput, descriptor.KeyPartialCacheRead, descriptor.KeyPartialCacheWrite,
+		descriptor.KeyResponseType,
+		descriptor.KeyPartialInput, descriptor.KeyPartialOutput, descriptor.KeyPartialCached, descriptor.KeyPartialCacheRead,
+		descriptor.KeyPartialCacheWrite, descriptor.KeyPartialToolUse, descriptor.KeyPartialThoughts,
 	} {
 		actions = append(actions, metadata(routev3.RateLimit_Action_MetaData_DYNAMIC, descriptor.MetadataRoute, key, true))
 	}

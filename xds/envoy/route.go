@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"net/http"
+	"regexp"
 	"slices"
 	"time"
 
@@ -19,54 +20,90 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
+// geminiCalls is what follows the prefix in the calls that make something. A model is written in characters that need no
+// percent-encoding: spelt otherwise it would be another model here and the same one at the provider.
+const geminiCalls = `/[A-Za-z0-9._~@-]+:(generateContent|streamGenerateContent)`
+
 // preflightTimeout bounds an answer to OPTIONS, which is not metered and does not stream.
 const preflightTimeout = 15 * time.Second
 
-// routes is one RouteConfiguration for a gateway, named after it, so that a rejection points at its object. There is no
-// route for everything else: what no route names is not forwarded.
-func routes(g *policy.Gateway) *routev3.RouteConfiguration {
-	host := &routev3.VirtualHost{Name: "all", Domains: []string{"*"}}
+// routes is one RouteConfiguration of a gateway, named after it, so that a rejection points at its object. There is no route
+// for everything else: what no route names is not forwarded. Backends that are not ready answer 503.
+func routes(g *policy.Gateway, name string, domains []string, ready map[string]*policy.Backend) *routev3.RouteConfiguration {
+	host := &routev3.VirtualHost{Name: "all", Domains: domains}
 	type path struct {
 		path   string
 		prefix bool
+		gemini bool
 	}
 	seen := map[path]bool{}
 	for _, r := range g.Routes {
-		if p := (path{r.Path, r.Prefix}); !seen[p] {
+		backend := ready[r.Backend]
+		if p := (path{r.Path, r.Prefix, r.Protocol == policy.Gemini}); !seen[p] {
 			seen[p] = true
-			host.Routes = append(host.Routes, preflight(g, r))
+			host.Routes = append(host.Routes, preflight(g, r, backend))
 		}
-		host.Routes = append(host.Routes, metered(g, r))
+		host.Routes = append(host.Routes, forwarding(g, r, backend))
 	}
-	return &routev3.RouteConfiguration{Name: g.Name.String(), VirtualHosts: []*routev3.VirtualHost{host}}
+	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{host}, IgnorePortInHostMatching: domains[0] != "*"}
 }
 
-func metered(g *policy.Gateway, r policy.Route) *routev3.Route {
+func forwarding(g *policy.Gateway, r policy.Route, b *policy.Backend) *routev3.Route {
 	out := route(g, r, r.Method)
 	out.Name = r.Name
-	// A stream may run as long as something moves; the time of the whole response is not bounded.
-	out.GetRoute().Timeout = durationpb.New(0)
-	out.GetRoute().IdleTimeout = durationpb.New(idleTimeout(g, r.Backend))
-	// What the provider cannot have seen is sent again: a kept connection may close just as a request takes it.
-	out.GetRoute().RetryPolicy = &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: wrapperspb.UInt32(1)}
-	out.TypedPerFilterConfig = bodyFormat(r.Protocol)
+	if b == nil {
+		return unready(out)
+	}
+	out.Action = forward(g, b, &routev3.RouteAction{
+		// A stream may run as long as something moves; the time of the whole response is not bounded.
+		Timeout:     durationpb.New(0),
+		IdleTimeout: durationpb.New(b.IdleTimeout),
+		// What the provider cannot have seen is sent again: a kept connection may close just as a request takes it.
+		RetryPolicy: &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: wrapperspb.UInt32(1)},
+	})
+	if !r.Unmetered {
+		out.TypedPerFilterConfig = bodyFormat(r.Protocol)
+	}
 	return out
 }
 
-// preflight lets browsers ask what they may do. It brings no key, so it costs nothing.
-func preflight(g *policy.Gateway, r policy.Route) *routev3.Route {
+// preflight lets browsers ask what they may do. It brings no key, so it costs nothing and is given no credential.
+func preflight(g *policy.Gateway, r policy.Route, b *policy.Backend) *routev3.Route {
 	out := route(g, r, http.MethodOptions)
 	out.Name = r.Name + "/preflight"
-	out.GetRoute().Timeout = durationpb.New(preflightTimeout)
-	out.TypedPerFilterConfig = map[string]*anypb.Any{filterRateLimit: packed(&routev3.FilterConfig{Disabled: true})}
+	if b == nil {
+		return unready(out)
+	}
+	out.Action = forward(g, b, &routev3.RouteAction{Timeout: durationpb.New(preflightTimeout)})
+	off := packed(&routev3.FilterConfig{Disabled: true})
+	out.TypedPerFilterConfig = map[string]*anypb.Any{filterRateLimit: off}
+	if b.Credential != nil {
+		out.TypedPerFilterConfig[filterCredential] = off
+	}
 	// What is not counted must not be taken for another method.
 	out.RequestHeadersToRemove = append(out.RequestHeadersToRemove, "x-http-method-override", "x-http-method", "x-method-override")
+	return out
+}
+
+// forward sends requests to a backend. One that is reached over TLS serves the name that it proves, and no other.
+func forward(g *policy.Gateway, b *policy.Backend, action *routev3.RouteAction) *routev3.Route_Route {
+	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterName(g, b.Name)}
+	if b.TLS != nil {
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: b.TLS.ServerName}
+	}
+	return &routev3.Route_Route{Route: action}
+}
+
+func unready(out *routev3.Route) *routev3.Route {
+	out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusServiceUnavailable}}
 	return out
 }
 
 func route(g *policy.Gateway, r policy.Route, method string) *routev3.Route {
 	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: r.Path}}
 	switch {
+	case r.Protocol == policy.Gemini:
+		match.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: regexp.QuoteMeta(r.Path) + geminiCalls}}
 	case r.Prefix && r.Path == "/":
 		match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/"}
 	case r.Prefix:
@@ -81,11 +118,8 @@ func route(g *policy.Gateway, r policy.Route, method string) *routev3.Route {
 		}}
 	}
 	return &routev3.Route{
-		Match:    match,
-		Metadata: routeMetadata(g, r),
-		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: clusterName(g, r.Backend)},
-		}},
+		Match:                  match,
+		Metadata:               routeMetadata(g, r),
 		RequestHeadersToRemove: keyHeaders(g),
 	}
 }
@@ -93,8 +127,13 @@ func route(g *policy.Gateway, r policy.Route, method string) *routev3.Route {
 func routeMetadata(g *policy.Gateway, r policy.Route) *corev3.Metadata {
 	fields := map[string]*structpb.Value{
 		descriptor.KeyGateway:  structpb.NewStringValue(g.Name.String()),
-		descriptor.KeyResource: structpb.NewStringValue(r.Resource),
 		descriptor.KeyProtocol: structpb.NewStringValue(string(protocols[r.Protocol].name)),
+	}
+	if r.Resource != "" {
+		fields[descriptor.KeyResource] = structpb.NewStringValue(r.Resource)
+	}
+	if r.Unmetered {
+		fields[descriptor.KeyUnmetered] = structpb.NewStringValue("true")
 	}
 	if r.Model != "" {
 		fields[descriptor.KeyRouteModel] = structpb.NewStringValue(r.Model)
@@ -114,27 +153,25 @@ func keyHeaders(g *policy.Gateway) []string {
 	return names
 }
 
-func idleTimeout(g *policy.Gateway, backend string) time.Duration {
-	for _, b := range g.Backends {
-		if b.Name == backend {
-			return b.IdleTimeout
-		}
-	}
-	return 0
-}
-
-// protocols says what each protocol is called in route metadata, and in which form Envoy reads its bodies. Embeddings speak
-// OpenAI's chat protocol well enough. Of an opaque route the request is left alone; usage of images and transcriptions, where
-// there is any, has the form of OpenAI's Responses.
+// protocols says what each protocol is called in route metadata, and in which form Envoy reads its bodies. Completions and
+// embeddings speak OpenAI's chat protocol well enough. Where the form of a request is unspecified, its model and its size are
+// read and no maximum of output; where there is none it is left alone. Usage of images and transcriptions, where there is
+// any, has the form of OpenAI's Responses.
 var protocols = map[policy.Protocol]struct {
 	name     descriptor.Protocol
 	request  *ai_typev3.LLMProtocol
 	response ai_typev3.LLMProtocol
 }{
-	policy.OpenAIChat:       {descriptor.ProtocolOpenAIChat, ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS.Enum(), ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS},
-	policy.OpenAIEmbeddings: {descriptor.ProtocolOpenAIEmbeddings, ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS.Enum(), ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS},
-	policy.Anthropic:        {descriptor.ProtocolAnthropic, ai_typev3.LLMProtocol_ANTHROPIC_MESSAGES.Enum(), ai_typev3.LLMProtocol_ANTHROPIC_MESSAGES},
-	policy.Opaque:           {descriptor.ProtocolOpaque, nil, ai_typev3.LLMProtocol_OPENAI_RESPONSES},
+	policy.Opaque:               {descriptor.ProtocolOpaque, nil, ai_typev3.LLMProtocol_OPENAI_RESPONSES},
+	policy.JSONBody:             {descriptor.ProtocolJSON, ai_typev3.LLMProtocol_LLM_PROTOCOL_UNSPECIFIED.Enum(), ai_typev3.LLMProtocol_OPENAI_RESPONSES},
+	policy.OpenAIChat:           {descriptor.ProtocolOpenAIChat, ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS.Enum(), ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS},
+	policy.OpenAICompletions:    {descriptor.ProtocolOpenAICompletions, ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS.Enum(), ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS},
+	policy.OpenAIResponses:      {descriptor.ProtocolOpenAIResponses, ai_typev3.LLMProtocol_OPENAI_RESPONSES.Enum(), ai_typev3.LLMProtocol_OPENAI_RESPONSES},
+	policy.OpenAIEmbeddings:     {descriptor.ProtocolOpenAIEmbeddings, ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS.Enum(), ai_typev3.LLMProtocol_OPENAI_CHAT_COMPLETIONS},
+	policy.OpenAIImages:         {descriptor.ProtocolOpenAIImages, ai_typev3.LLMProtocol_LLM_PROTOCOL_UNSPECIFIED.Enum(), ai_typev3.LLMProtocol_OPENAI_RESPONSES},
+	policy.OpenAITranscriptions: {descriptor.ProtocolOpenAITranscriptions, nil, ai_typev3.LLMProtocol_OPENAI_RESPONSES},
+	policy.Anthropic:            {descriptor.ProtocolAnthropic, ai_typev3.LLMProtocol_ANTHROPIC_MESSAGES.Enum(), ai_typev3.LLMProtocol_ANTHROPIC_MESSAGES},
+	policy.Gemini:               {descriptor.ProtocolGemini, ai_typev3.LLMProtocol_GEMINI_GENERATE_CONTENT.Enum(), ai_typev3.LLMProtocol_GEMINI_GENERATE_CONTENT},
 }
 
 func bodyFormat(p policy.Protocol) map[string]*anypb.Any {

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -17,6 +18,8 @@ import (
 	xdsv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -71,6 +74,7 @@ func (s *Server) Publish(ctx context.Context, gateway policy.Name, r *envoy.Reso
 		resourcev3.ListenerType: resources(r.Listeners),
 		resourcev3.RouteType:    resources(r.Routes),
 		resourcev3.ClusterType:  resources(r.Clusters),
+		resourcev3.SecretType:   resources(r.Secrets),
 	}
 	version, err := versionOf(content)
 	if err != nil {
@@ -106,7 +110,7 @@ func checkClusters(r *envoy.Resources) error {
 	for _, config := range r.Routes {
 		for _, host := range config.GetVirtualHosts() {
 			for _, route := range host.GetRoutes() {
-				if name := route.GetRoute().GetCluster(); !known[name] {
+				if name := route.GetRoute().GetCluster(); route.GetRoute() != nil && !known[name] {
 					return fmt.Errorf("route %s of %s forwards to cluster %q, which is not there", route.GetName(), config.GetName(), name)
 				}
 			}
@@ -126,7 +130,7 @@ func resources[T proto.Message](in []T) []types.Resource {
 // versionOf is a hash of the content, so that two replicas call equal content by the same name.
 func versionOf(content map[resourcev3.Type][]types.Resource) (string, error) {
 	h := sha256.New()
-	for _, t := range []resourcev3.Type{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.RouteType} {
+	for _, t := range []resourcev3.Type{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.RouteType, resourcev3.SecretType} {
 		for _, m := range content[t] {
 			b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 			if err != nil {
@@ -144,6 +148,7 @@ func (s *Server) callbacks() xdsv3.Callbacks {
 		StreamOpenFunc: func(context.Context, int64, string) error {
 			return status.Error(codes.Unimplemented, "state-of-the-world xDS is not served; set api_type: DELTA_GRPC")
 		},
+		DeltaStreamOpenFunc: func(ctx context.Context, _ int64, _ string) error { return checkPeer(ctx) },
 		DeltaStreamClosedFunc: func(stream int64, _ *corev3.Node) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -160,6 +165,21 @@ func (s *Server) callbacks() xdsv3.Callbacks {
 			return nil
 		},
 	}
+}
+
+// checkPeer refuses who must not be told Secrets: whoever is neither on this machine nor proves by a certificate who it is.
+func checkPeer(ctx context.Context) error {
+	p, known := peer.FromContext(ctx)
+	if !known {
+		return status.Error(codes.PermissionDenied, "nobody knows where this stream comes from")
+	}
+	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
+		return nil
+	}
+	if at, err := netip.ParseAddrPort(p.Addr.String()); err == nil && at.Addr().Unmap().IsLoopback() || p.Addr.Network() == "unix" {
+		return nil
+	}
+	return status.Error(codes.PermissionDenied, "configuration holds Secrets: it is served on loopback, or to clients with a certificate that was verified")
 }
 
 func rejection(req *discoveryv3.DeltaDiscoveryRequest) string {
@@ -182,4 +202,5 @@ var kinds = map[string]string{
 	resourcev3.ListenerType: "Listener",
 	resourcev3.RouteType:    "RouteConfiguration",
 	resourcev3.ClusterType:  "Cluster",
+	resourcev3.SecretType:   "Secret",
 }

@@ -1,0 +1,67 @@
+package standalone
+
+import (
+	"os"
+
+	"github.com/tierkeeper/tierkeeper/manifest"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// secrets is what the Secrets that gateways name hold, or held when they were last in order: a certificate or a key at a
+// provider that is deleted, or broken, stays in use until it is replaced, no gateway names it, or the process ends. It is not
+// safe for concurrent use.
+type secrets struct {
+	good map[policy.SecretValue][]byte
+}
+
+// update takes in what was read, but for what is not in order.
+func (s *secrets) update(found *manifest.Result, gateways []*policy.Gateway) {
+	next := map[policy.SecretValue][]byte{}
+	for _, g := range gateways {
+		for _, v := range g.Secrets() {
+			if usable(found.Input.Secrets[v.Secret], v.Key) {
+				next[v] = found.Secrets[v.Secret].Value(v.Key)
+			} else if before, had := s.good[v]; had {
+				next[v] = before
+			}
+		}
+	}
+	s.good = next
+}
+
+// usable says whether one value of a Secret is in order. A certificate and its private key are, or neither is.
+func usable(s policy.Secret, key string) bool {
+	k, there := s.Keys[key]
+	if key == policy.CertificateKey || key == policy.PrivateKey {
+		return there && s.Type == policy.CertificateType && s.PairProblem == ""
+	}
+	return there && !k.Empty && (!k.Invalid || k.Certificates > 0)
+}
+
+// value is a SecretSource of package xds/envoy.
+func (s *secrets) value(name policy.Name, key string) []byte {
+	return s.good[policy.SecretValue{Secret: name, Key: key}]
+}
+
+// rootFiles are where systems keep the certificates of the authorities that they trust.
+var rootFiles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine, Arch
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora, RHEL
+	"/etc/ssl/ca-bundle.pem",                            // openSUSE
+	"/etc/ssl/cert.pem",                                 // macOS, BSD
+}
+
+// systemRoots reads the certificates of the authorities that this machine trusts: the file that SSL_CERT_FILE names, as for
+// other programs, else the first of the known ones. It is empty if there is none.
+func systemRoots() []byte {
+	files := rootFiles
+	if named := os.Getenv("SSL_CERT_FILE"); named != "" {
+		files = []string{named}
+	}
+	for _, file := range files {
+		if content, err := os.ReadFile(file); err == nil && len(content) > 0 { //nolint:gosec // The user names it.
+			return content
+		}
+	}
+	return nil
+}
