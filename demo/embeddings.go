@@ -1,10 +1,8 @@
 package demo
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
 	"strings"
@@ -17,65 +15,33 @@ const (
 )
 
 type embeddingRequest struct {
-	Model          string         `json:"model"`
-	Input          embeddingInput `json:"input"`
-	Dimensions     *int           `json:"dimensions"`
-	EncodingFormat string         `json:"encoding_format"`
-}
-
-// An embeddingInput is what to embed, each as its JSON, and what all of it costs.
-type embeddingInput struct {
-	items  []json.RawMessage
-	tokens int
-}
-
-// UnmarshalJSON takes a text, a list of texts, a list of tokens or a list of such lists.
-func (in *embeddingInput) UnmarshalJSON(data []byte) error {
-	var list []json.RawMessage
-	if json.Unmarshal(data, &list) != nil || len(list) > 0 && !bytes.ContainsAny(list[0][:1], `"[`) {
-		list = []json.RawMessage{bytes.Clone(data)}
-	}
-	size, tokens := 0, 0
-	for _, item := range list {
-		var s string
-		var ids []int
-		switch {
-		case item[0] == '"' && json.Unmarshal(item, &s) == nil:
-			size += len(s)
-		case item[0] == '[' && json.Unmarshal(item, &ids) == nil:
-			tokens += len(ids)
-		default:
-			return badRequest("input", "input: must be a string, tokens, or a list of either")
-		}
-	}
-	if size > 0 {
-		tokens += inputTokens(size)
-	}
-	*in = embeddingInput{list, max(1, tokens)}
-	return nil
+	Model          string   `json:"model"`
+	Input          textList `json:"input"`
+	Dimensions     *int     `json:"dimensions"`
+	EncodingFormat string   `json:"encoding_format"`
 }
 
 func (q *embeddingRequest) check() error {
 	switch {
 	case q.Model == "":
-		return badRequest("model", "model: you must provide a model parameter")
+		return errNoModel
 	case len(q.Input.items) == 0 || len(q.Input.items) > mostEmbeddings:
-		return badRequest("input", "input: must be 1 to %d inputs", mostEmbeddings)
+		return badRequest("input", "input: must be a string, tokens, or a list of either, of at most %d", mostEmbeddings)
 	case q.Dimensions != nil && (*q.Dimensions < 1 || *q.Dimensions > mostDimensions):
 		return badRequest("dimensions", "dimensions: must be from 1 to %d", mostDimensions)
 	}
 	return nil
 }
 
-func embeddings(x *exchange, body []byte) error {
+func embeddings(x *exchange) error {
 	var q embeddingRequest
-	if err := decode(body, &q); err != nil {
+	if err := decode(x.body, &q); err != nil {
 		return err
 	}
 	if err := q.check(); err != nil {
 		return err
 	}
-	x.understood(q.Model, false, q.Input.tokens)
+	x.understood(q.Model, false, cost{input: q.Input.tokens})
 	dimensions := defaultDimensions
 	if q.Dimensions != nil {
 		dimensions = *q.Dimensions
@@ -93,8 +59,7 @@ func embeddings(x *exchange, body []byte) error {
 	if !x.switches.noUsage {
 		usage = fmt.Sprintf(`,"usage":{"prompt_tokens":%d,"total_tokens":%[1]d}`, q.Input.tokens)
 	}
-	answer := fmt.Sprintf(`{"object":"list","data":[%s],"model":%s%s}`, strings.Join(data, ","), asJSON(q.Model), usage)
-	return x.completion(answer, 0)
+	return x.json(fmt.Sprintf(`{"object":"list","data":[%s],"model":%s%s}`, strings.Join(data, ","), asJSON(q.Model), usage))
 }
 
 // vector gives equal seeds equal vectors, of length 1.

@@ -23,15 +23,19 @@ func badRequest(param, format string, args ...any) error {
 	return &problem{status: http.StatusBadRequest, param: param, message: fmt.Sprintf(format, args...)}
 }
 
+var errNoModel = badRequest("model", "model: you must provide a model parameter")
+
 // An exchange is one request while it is being answered, by one goroutine.
 type exchange struct {
 	provider *Provider
 	route    route
 	request  *http.Request
+	body     []byte // if the route keeps it
 	writer   *meteredWriter
 	switches Switches
 	record   *Request // readers of the history share it: changed by note only
 	sequence uint64
+	promised int // the output of the answer, if it ends whole
 	streamed int // tokens so far, all choices together
 }
 
@@ -40,8 +44,7 @@ func (x *exchange) serve() error {
 	if x.switches, err = x.provider.switches.over(x.request.Header); err != nil {
 		return err
 	}
-	body, err := x.body()
-	if err != nil {
+	if err := x.readBody(); err != nil {
 		return err
 	}
 	if d := x.switches.delay; d > 0 {
@@ -55,37 +58,44 @@ func (x *exchange) serve() error {
 	if x.switches.rateLimit {
 		setRateLimits(x.writer.Header(), x.provider.now())
 	}
-	switch status := x.switches.status; {
-	case status >= http.StatusBadRequest:
-		return &problem{status: status, message: fmt.Sprintf("The demo upstream answers %d because x-demo-status says so.", status)}
-	case x.route.answer == nil:
-		return x.json(http.StatusOK, fmt.Sprintf(`{"object":"demo.reply","method":%s,"path":%s,"body_bytes":%d}`,
-			asJSON(x.request.Method), asJSON(x.request.URL.Path), x.record.BytesRead))
-	case x.request.Method != http.MethodPost:
-		return &problem{http.StatusMethodNotAllowed, "method_not_supported", "", "This path takes POST only."}
-	default:
-		return x.route.answer(x, body)
+	if err := x.failure(); err != nil {
+		return err
 	}
+	if method := x.route.method; method != "" && method != x.request.Method {
+		return &problem{http.StatusMethodNotAllowed, "method_not_supported", "", "This path takes " + method + " only."}
+	}
+	return x.route.answer(x)
 }
 
-// body reads the whole body, and keeps it if the route wants to know what it says.
-func (x *exchange) body() (body []byte, err error) {
+// readBody reads to the end even what is thrown away.
+func (x *exchange) readBody() error {
 	in := http.MaxBytesReader(x.writer.ResponseWriter, x.request.Body, MaxBodyBytes)
-	var n int64
-	if x.route.answer == nil {
-		n, err = io.Copy(io.Discard, in)
-	} else {
-		body, err = io.ReadAll(in)
-		n = int64(len(body))
-	}
-	x.note(func(q *Request) { q.BytesRead = n })
+	err := x.route.read(x, &meteredReader{in, x.note})
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return nil, &problem{
+		return &problem{
 			http.StatusRequestEntityTooLarge, "request_too_large", "",
 			fmt.Sprintf("The body is larger than the %d bytes that the demo upstream takes.", MaxBodyBytes),
 		}
 	}
-	return body, err
+	return err
+}
+
+// failure is the error that the switches want, if any.
+func (x *exchange) failure() error {
+	status, name := x.switches.status, "x-demo-status"
+	if n := x.switches.failFirst; n > 0 {
+		name = "x-demo-fail-first"
+		switch {
+		case !x.provider.failures.among(x.switches.failID, n):
+			return nil
+		case status < http.StatusBadRequest:
+			status = http.StatusServiceUnavailable
+		}
+	}
+	if status < http.StatusBadRequest {
+		return nil
+	}
+	return &problem{status: status, message: fmt.Sprintf("The demo upstream answers %d because %s says so.", status, name)}
 }
 
 // decode reads the JSON of a request into v, or says in a problem what is wrong with it.
@@ -104,86 +114,47 @@ func decode(body []byte, v any) error {
 }
 
 // json writes an answer that is not a stream.
-func (x *exchange) json(status int, body string) error {
+func (x *exchange) json(body string) error { return x.reply(http.StatusOK, "application/json", body) }
+
+func (x *exchange) reply(status int, contentType, body string) error {
 	h := x.writer.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	x.writer.WriteHeader(status)
 	if x.switches.abort != nil && status == http.StatusOK {
-		_, err := io.WriteString(x.writer, body[:len(body)/2])
-		return errors.Join(err, http.NewResponseController(x.writer).Flush(), errAbort)
+		return errors.Join(x.write(body[:len(body)/2]), errAbort)
 	}
 	_, err := io.WriteString(x.writer, body)
 	return err
 }
 
-// completion is json for the answer of a model; its tokens count once it is sent.
-func (x *exchange) completion(body string, outputTokens int) error {
-	err := x.json(http.StatusOK, body)
-	if err == nil {
-		x.note(func(q *Request) { q.OutputTokens = outputTokens })
-	}
-	return err
-}
-
-// stream begins an answer in server-sent events.
-func (x *exchange) stream() {
-	h := x.writer.Header()
-	h.Set("Content-Type", "text/event-stream; charset=utf-8")
-	h.Set("Cache-Control", "no-cache")
-	x.writer.WriteHeader(http.StatusOK)
-}
-
-// event sends one event; an empty name sends none.
-func (x *exchange) event(name, data string) error {
-	if name != "" {
-		name = "event: " + name + "\n"
-	}
-	if _, err := io.WriteString(x.writer, name+"data: "+data+"\n\n"); err != nil {
-		return err
-	}
-	return http.NewResponseController(x.writer).Flush()
-}
-
-// tokens sends n tokens for each choice through emit, at the pace and to the end that the switches want.
-func (x *exchange) tokens(n, choices int, emit func(choice int, word string) error) error {
-	ctx := x.request.Context()
-	for i := range n {
-		if d := x.switches.tokenDelay; i > 0 && d > 0 {
-			if err := x.provider.sleep(ctx, d); err != nil {
-				return err
-			}
-		}
-		for choice := range choices {
-			if err := errors.Join(x.broken(), ctx.Err()); err != nil {
-				return err
-			}
-			if err := emit(choice, word(i)); err != nil {
-				return err
-			}
-			x.streamed++
-			x.note(func(q *Request) { q.OutputTokens = x.streamed })
-		}
-	}
-	return x.broken()
-}
-
-// broken is an error when a switch wants the stream to break here.
-func (x *exchange) broken() error {
-	if x.switches.abort != nil && *x.switches.abort == x.streamed {
-		return errAbort
-	}
-	return nil
+// A cost is what a request and its whole answer come to, in tokens.
+type cost struct {
+	input  int
+	cached int // of the input
+	output int
 }
 
 // understood records what the body asked for.
-func (x *exchange) understood(model string, stream bool, inputTokens int) {
-	x.note(func(q *Request) { q.Model, q.Stream, q.InputTokens = clip(model), stream, inputTokens })
+func (x *exchange) understood(model string, stream bool, c cost) {
+	x.promised = c.output
+	x.note(func(q *Request) {
+		q.Model, q.Stream, q.InputTokens, q.CachedTokens = clip(model), stream, c.input, c.cached
+	})
 }
+
+func (x *exchange) created() int64 { return x.record.Started.Unix() }
 
 func (x *exchange) note(change func(*Request)) { x.provider.history.change(x.record, change) }
 
-func (x *exchange) end(how Outcome) { x.note(func(q *Request) { q.Outcome = how }) }
+func (x *exchange) end(how Outcome) {
+	x.note(func(q *Request) {
+		q.Outcome = how
+		if how == Done {
+			q.OutputTokens = x.promised
+		}
+	})
+}
 
 // asJSON writes a string, or numbers, as JSON does.
 func asJSON(v any) string {
@@ -200,23 +171,3 @@ func orNull(s string) string {
 	}
 	return asJSON(s)
 }
-
-// A meteredWriter keeps the status and the size of the body in the record.
-type meteredWriter struct {
-	http.ResponseWriter
-	note func(func(*Request))
-}
-
-func (w *meteredWriter) WriteHeader(status int) {
-	w.note(func(q *Request) { q.Status = status })
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *meteredWriter) Write(b []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(b)
-	w.note(func(q *Request) { q.BytesWritten += int64(n) })
-	return n, err
-}
-
-// Unwrap lets http.ResponseController flush what is beneath.
-func (w *meteredWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

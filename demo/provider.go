@@ -1,39 +1,3 @@
-// Package demo is a provider of models that has no model: it answers the APIs of OpenAI and Anthropic with words from a
-// list, so that a gateway can be tried, and tested, without an account anywhere. It decides what an answer costs and
-// remembers what it really sent, so that a test can hold what a gateway charged against it.
-//
-// # Routes
-//
-//	POST /v1/chat/completions   OpenAI, JSON or SSE ("stream": true); usage in a stream only with stream_options.include_usage
-//	POST /v1/embeddings         OpenAI
-//	POST /v1/messages           Anthropic, JSON or SSE; max_tokens may be left out, which the real one refuses
-//	GET  /healthz               200
-//	GET  /demo                  the switches below, as text
-//	GET  /demo/requests         the latest requests, as JSON, with digests in place of what may be secret
-//	any other                   200 and a small JSON object; the body is read and thrown away
-//
-// # What is a token
-//
-// Input: the UTF-8 bytes of all texts of the request (messages, system, input; neither roles nor names, tools or images),
-// divided by 4 and rounded up, at least 1. Embedding input that is already tokens counts as it is.
-//
-// Output: words of three letters, which with the space between them make 4 bytes each, so that output sent back as input
-// counts the same. There are 32 of them, or as many as x-demo-tokens says, but never more than the request allows.
-// Every token of a stream is one event.
-//
-// # Switches
-//
-// Headers of a request; [WithSwitches] sets them for all requests that do not say otherwise. The body is read before
-// any of them acts; x-demo-reset and x-demo-status act before it is understood.
-//
-//	x-demo-abort: 10            break the connection after so many streamed tokens, 0 to 1000000, or within a JSON body (off: do not)
-//	x-demo-delay: 500ms         wait before the headers, up to 1h
-//	x-demo-ratelimit: on        send rate limit headers of the provider's own (off: do not)
-//	x-demo-reset: on            reset the connection before the headers (off: do not)
-//	x-demo-status: 503          answer with this error, 400 to 599, without usage (200: do not)
-//	x-demo-token-delay: 100ms   wait between the tokens of a stream, up to 1h
-//	x-demo-tokens: 200          produce so many tokens for each choice, 0 to 1000000
-//	x-demo-usage: none          report no usage (full: report it)
 package demo
 
 import (
@@ -42,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"k8s.io/utils/clock"
@@ -51,12 +14,13 @@ import (
 // MaxBodyBytes is the largest request body that is taken; a larger one gets 413.
 const MaxBodyBytes = 64 << 20
 
-// A Provider answers as OpenAI and Anthropic do. It is an http.Handler for HTTP/1.1, safe for concurrent use.
+// A Provider answers as OpenAI, Anthropic and Google do. It is an http.Handler for HTTP/1.1, safe for concurrent use.
 type Provider struct {
 	switches Switches
 	sleep    func(context.Context, time.Duration) error
 	now      func() time.Time
 	history  *history
+	failures failures
 }
 
 // An Option changes a Provider that is being made.
@@ -104,29 +68,6 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// A route is how one path is answered.
-type route struct {
-	answer    func(*exchange, []byte) error // nil: the fixed reply
-	errorBody func(p *problem, requestID string) string
-}
-
-func routeOf(r *http.Request) route {
-	switch path := r.URL.Path; {
-	case r.Method == http.MethodOptions:
-		return route{nil, openAIError}
-	case path == "/v1/chat/completions":
-		return route{chat, openAIError}
-	case path == "/v1/embeddings":
-		return route{embeddings, openAIError}
-	case path == "/v1/messages":
-		return route{messages, anthropicError}
-	case strings.HasPrefix(path, "/v1/messages/"):
-		return route{nil, anthropicError}
-	default:
-		return route{nil, openAIError}
-	}
-}
-
 var (
 	errAbort = errors.New("the connection is to break")
 	errReset = errors.New("the connection is to be reset")
@@ -141,7 +82,7 @@ func (p *Provider) exchange(w http.ResponseWriter, r *http.Request) {
 
 	err := x.serve()
 	if fault := new(problem); errors.As(err, &fault) {
-		err = x.json(fault.status, x.route.errorBody(fault, x.record.ID))
+		err = x.reply(fault.status, "application/json", x.route.problem(fault, x.record.ID))
 	}
 	switch {
 	case err == nil:

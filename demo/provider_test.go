@@ -179,7 +179,7 @@ func TestWhatReachedTheProvider(t *testing.T) {
 	delete(entry, "headers")
 	want := map[string]any{
 		"id": "r1", "method": "POST", "path": chatPath, "model": "gpt-4o", "stream": false, "started": "2026-03-01T12:00:00Z",
-		"status": 200.0, "outcome": "done", "input_tokens": 5.0, "output_tokens": 3.0,
+		"status": 200.0, "outcome": "done", "input_tokens": 5.0, "cached_tokens": 0.0, "output_tokens": 3.0,
 		"bytes_read": float64(len(chatBody)), "bytes_written": entry["bytes_written"],
 		"query": map[string]any{"key": digest("sk-client-key"), "alt": digest("sse")},
 	}

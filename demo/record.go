@@ -33,9 +33,11 @@ type Request struct {
 	Status  int       `json:"status"` // 0 until the headers are sent
 	Outcome Outcome   `json:"outcome"`
 
-	// InputTokens is 0 where the body was not understood: errors, and paths with a fixed reply.
-	InputTokens int `json:"input_tokens"`
-	// OutputTokens counts what was handed to the network so far, whether or not usage is reported.
+	// InputTokens is 0 where the body was not understood: errors, and paths with a fixed reply. It contains CachedTokens.
+	InputTokens  int `json:"input_tokens"`
+	CachedTokens int `json:"cached_tokens"`
+	// OutputTokens counts what was handed to the network so far, whether or not usage is reported. What was thought and
+	// not said is added when the answer has ended whole.
 	OutputTokens int `json:"output_tokens"`
 	// BytesRead and BytesWritten count bodies, without headers and the framing of chunks.
 	BytesRead    int64 `json:"bytes_read"`

@@ -20,6 +20,10 @@ type Switches struct {
 	abort      *int // nil: never
 	rateLimit  bool
 	reset      bool
+	cached     int
+	reasoning  int
+	failFirst  int // 0: none
+	failID     string
 }
 
 // A knob is one switch: how it is written, what it does, and how it is turned.
@@ -55,6 +59,25 @@ var knobs = map[string]knob{
 			}
 			s.abort = new(int)
 			return setNumber(s.abort, v, mostTokens)
+		},
+	},
+	"x-demo-cached": {
+		"40", "report so many of the input tokens, as far as there are, as read from a cache, 0 to 1000000",
+		func(s *Switches, v string) bool { return setNumber(&s.cached, v, mostTokens) },
+	},
+	"x-demo-reasoning": {
+		"30", "let each choice take so many tokens of thought before it speaks, 0 to 1000000",
+		func(s *Switches, v string) bool { return setNumber(&s.reasoning, v, mostTokens) },
+	},
+	"x-demo-fail-first": {
+		"1", "answer the first so many requests by x-demo-status, or 503, and later ones normally, up to 1000000 (0: do not)",
+		func(s *Switches, v string) bool { return setNumber(&s.failFirst, v, mostTokens) },
+	},
+	"x-demo-fail-id": {
+		"retry-7", "let x-demo-fail-first count only the requests that say the same here, at most 128 bytes",
+		func(s *Switches, v string) bool {
+			s.failID = v
+			return v != "" && len(v) <= 128
 		},
 	},
 	"x-demo-ratelimit": {"on", "send rate limit headers of the provider's own (off: do not)", func(s *Switches, v string) bool {

@@ -248,6 +248,10 @@ func TestBadSwitches(t *testing.T) {
 		"abort":                 {"x-demo-abort: on", "x-demo-abort", "x-demo-abort: 10"},
 		"rate limit":            {"x-demo-ratelimit: yes", "x-demo-ratelimit", "x-demo-ratelimit: on"},
 		"reset":                 {"x-demo-reset: 1", "x-demo-reset", "x-demo-reset: on"},
+		"cached":                {"x-demo-cached: all", "x-demo-cached", "x-demo-cached: 40"},
+		"reasoning":             {"x-demo-reasoning: -1", "x-demo-reasoning", "x-demo-reasoning: 30"},
+		"fail first":            {"x-demo-fail-first: on", "x-demo-fail-first", "x-demo-fail-first: 1"},
+		"fail id":               {"x-demo-fail-id: " + strings.Repeat("x", 129), "x-demo-fail-id", "x-demo-fail-id: retry-7"},
 		"no such switch":        {"x-demo-stauts: 503", "x-demo-stauts", "x-demo-status"},
 		"empty":                 {"x-demo-delay: ", "x-demo-delay", "x-demo-delay: 500ms"},
 		"secret not repeated":   {"x-demo-usage: sk-secret", "x-demo-usage", "x-demo-usage: none"},
@@ -298,7 +302,7 @@ func TestDefaults(t *testing.T) {
 // TestSwitchesAreDocumented holds the package comment and GET /demo against each other.
 func TestSwitchesAreDocumented(t *testing.T) {
 	t.Parallel()
-	file, err := parser.ParseFile(token.NewFileSet(), "provider.go", nil, parser.ParseComments|parser.PackageClauseOnly)
+	file, err := parser.ParseFile(token.NewFileSet(), "doc.go", nil, parser.ParseComments|parser.PackageClauseOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +316,7 @@ func TestSwitchesAreDocumented(t *testing.T) {
 		return found
 	}
 	want, got := lines(file.Doc.Text()), lines(demo.Help())
-	if diff := cmp.Diff(want, got); diff != "" || len(got) != 8 {
+	if diff := cmp.Diff(want, got); diff != "" || len(got) != 12 {
 		t.Errorf("%d switches, package comment and Help differ (-comment +help):\n%s", len(got), diff)
 	}
 	if a := start(t).do(t, http.MethodGet, "/demo", ""); a.status != 200 || a.body != demo.Help() {
