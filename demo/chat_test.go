@@ -189,6 +189,10 @@ func TestInputTokens(t *testing.T) {
 		"output sent back":     {chatPath, content(`"` + said + `"`), 100},
 		"system":               {messagesPath, `{"model":"m","system":"abcd","messages":[{"role":"user","content":"abcd"}]}`, 2},
 		"system in blocks":     {messagesPath, `{"model":"m","system":[{"type":"text","text":"abcdefgh"}],"messages":[{"content":"a"}]}`, 3},
+		"a text":               {responsesPath, `{"model":"m","input":"abcdefgh"}`, 2},
+		"instructions too":     {responsesPath, `{"model":"m","instructions":"abcd","input":"abcd"}`, 2},
+		"items":                {responsesPath, `{"model":"m","input":[{"role":"user","content":"abcd"},{"role":"user","content":[{"type":"input_text","text":"abcd"}]}]}`, 2},
+		"outputs of tools":     {responsesPath, `{"model":"m","input":[{"type":"function_call_output","output":"abcd"},{"type":"computer_call_output","output":{"image_url":"x"}}]}`, 1},
 		"a tool's result": {messagesPath, content(`[{"type":"tool_result","content":[{"type":"text","text":"abcd"}]},` +
 			`{"type":"tool_result","content":"abcd"}]`), 2},
 	}
@@ -198,7 +202,7 @@ func TestInputTokens(t *testing.T) {
 			f := start(t)
 			usage := parse(t, f.post(t, tc.path, tc.body).body)["usage"].(map[string]any)
 			reported := usage["prompt_tokens"]
-			if tc.path == messagesPath {
+			if tc.path != chatPath {
 				reported = usage["input_tokens"]
 			}
 			if remembered := f.only(t).InputTokens; reported != float64(tc.want) || remembered != tc.want {

@@ -5,6 +5,7 @@
 // # Routes
 //
 //	POST /v1/chat/completions   OpenAI, JSON or SSE ("stream": true); usage in a stream only with stream_options.include_usage
+//	POST /v1/responses          OpenAI, JSON or SSE
 //	POST /v1/embeddings         OpenAI
 //	POST /v1/messages           Anthropic, JSON or SSE; max_tokens may be left out, which the real one refuses;
 //	                            beside it POST /v1/messages/count_tokens
@@ -17,7 +18,7 @@
 //
 // # What is a token
 //
-// Input: the UTF-8 bytes of all texts of the request (messages, system, input; neither roles nor names, tools or images),
+// Input: the UTF-8 bytes of all texts of the request (messages, system, instructions, input; neither roles nor names, tools or images),
 // divided by 4 and rounded up, at least 1. Embedding input that is already tokens counts as it is.
 //
 // Output: words of three letters, which with the space between them make 4 bytes each, so that output sent back as input

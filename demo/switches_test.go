@@ -46,6 +46,7 @@ func TestStatus(t *testing.T) {
 		{chatPath, 429, openAI("requests", "rate_limit_exceeded")},
 		{chatPath, 500, openAI("server_error", nil)},
 		{"/v1/embeddings", 503, openAI("server_error", nil)},
+		{responsesPath, 429, openAI("requests", "rate_limit_exceeded")},
 		{"/v1/images/generations", 503, openAI("server_error", nil)},
 		{messagesPath, 400, anthropic("invalid_request_error")},
 		{messagesPath, 401, anthropic("authentication_error")},
@@ -151,6 +152,7 @@ func TestAbort(t *testing.T) {
 	}{
 		"chat":                 {chatPath, chatUsage, "10", `"delta":{"content"`, 10, false},
 		"messages":             {messagesPath, messagesSSE, "10", "text_delta", 10, false},
+		"responses":            {responsesPath, responsesSSE, "10", "output_text.delta\",", 10, false},
 		"before the first":     {chatPath, chatSSE, "0", `"delta":{"content"`, 0, false},
 		"after the last":       {messagesPath, messagesSSE, "32", "text_delta", 32, false},
 		"never reached":        {chatPath, chatSSE, "33", `"delta":{"content"`, 32, true},

@@ -80,6 +80,12 @@ func TestCachedAndReasoning(t *testing.T) {
 			"prompt_tokens_details": cached(cachedTokens), "completion_tokens_details": reasoning(reasoningTokens),
 		}
 	}
+	responses := func(output, reasoningTokens float64) map[string]any {
+		return map[string]any{
+			"input_tokens": 5.0, "input_tokens_details": map[string]any{"cached_tokens": 4.0, "cache_write_tokens": 0.0},
+			"output_tokens": output, "output_tokens_details": map[string]any{"reasoning_tokens": reasoningTokens}, "total_tokens": 5 + output,
+		}
+	}
 	anthropic := map[string]any{"input_tokens": 1.0, "cache_creation_input_tokens": 0.0, "cache_read_input_tokens": 4.0, "output_tokens": 33.0}
 	cases := map[string]usageCase{
 		"chat":            {chatPath, chatBody, both, openAI(33, 4, 30), [3]int{5, 4, 33}},
@@ -93,9 +99,14 @@ func TestCachedAndReasoning(t *testing.T) {
 			openAI(3, 5, 0),
 			[3]int{5, 5, 3},
 		},
-		"unreported":      {chatPath, chatBody, append(both, "x-demo-usage: none"), map[string]any{}, [3]int{5, 4, 33}},
-		"messages":        {messagesPath, messagesBody, both, anthropic, [3]int{5, 4, 33}},
-		"messages stream": {messagesPath, messagesSSE, both, anthropic, [3]int{5, 4, 33}},
+		"unreported":       {chatPath, chatBody, append(both, "x-demo-usage: none"), map[string]any{}, [3]int{5, 4, 33}},
+		"messages":         {messagesPath, messagesBody, both, anthropic, [3]int{5, 4, 33}},
+		"messages stream":  {messagesPath, messagesSSE, both, anthropic, [3]int{5, 4, 33}},
+		"responses":        {responsesPath, responsesBody, both, responses(33, 30), [3]int{5, 4, 33}},
+		"responses stream": {responsesPath, responsesSSE, both, responses(33, 30), [3]int{5, 4, 33}},
+		"responses, a maximum": {
+			responsesPath, `{"max_output_tokens":31,` + responsesSSE[1:], both, responses(31, 30), [3]int{5, 4, 31},
+		},
 		"embeddings know neither": {
 			"/v1/embeddings", `{"model":"e","input":"Say hello, please"}`, both,
 			map[string]any{"prompt_tokens": 5.0, "total_tokens": 5.0},
@@ -134,7 +145,7 @@ func TestPathsBelowAPI(t *testing.T) {
 	t.Parallel()
 	f := start(t)
 	for path, body := range map[string]string{
-		chatPath: chatBody, messagesPath: messagesBody, "/v1/embeddings": `{"model":"e","input":"a"}`,
+		chatPath: chatBody, messagesPath: messagesBody, responsesPath: responsesBody, "/v1/embeddings": `{"model":"e","input":"a"}`,
 	} {
 		a := f.post(t, "/api"+path, body)
 		if a.status != 200 || !strings.Contains(a.body, `"usage"`) {
