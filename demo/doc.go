@@ -4,21 +4,36 @@
 //
 // # Routes
 //
-//	POST /v1/chat/completions   OpenAI, JSON or SSE ("stream": true); usage in a stream only with stream_options.include_usage
-//	POST /v1/responses          OpenAI, JSON or SSE
-//	POST /v1/embeddings         OpenAI
-//	POST /v1/messages           Anthropic, JSON or SSE; max_tokens may be left out, which the real one refuses;
-//	                            beside it POST /v1/messages/count_tokens
-//	GET  /healthz               200
-//	GET  /demo                  the switches below, as text
-//	GET  /demo/requests         the latest requests, as JSON, with digests in place of what may be secret
-//	any other                   200 and a small JSON object; the body is read and thrown away
+// OpenAI, by POST:
 //
-// A path means the same with "/api" before it.
+//	/v1/chat/completions       JSON, or SSE with "stream": true; usage in a stream only with stream_options.include_usage
+//	/v1/responses              JSON or SSE
+//	/v1/embeddings             JSON
+//
+// Anthropic, by POST:
+//
+//	/v1/messages               JSON or SSE; max_tokens may be left out, which the real one refuses
+//	/v1/messages/count_tokens  JSON
+//
+// Google, by POST, also below /v1:
+//
+//	/v1beta/models/MODEL:generateContent        JSON
+//	/v1beta/models/MODEL:streamGenerateContent  SSE with ?alt=sse, else a JSON list that comes element by element
+//	/v1beta/models/MODEL:countTokens            JSON
+//
+// Its own, by GET:
+//
+//	/healthz                   200
+//	/demo                      the switches below, as text
+//	/demo/requests             the latest requests, as JSON, with digests in place of what may be secret
+//
+// Any other: 200 and a small JSON object; the body is read and thrown away.
+//
+// A provider's path means the same with "/api" before it.
 //
 // # What is a token
 //
-// Input: the UTF-8 bytes of all texts of the request (messages, system, instructions, input; neither roles nor names, tools or images),
+// Input: the UTF-8 bytes of all texts of the request (messages, contents, instructions, input; neither roles nor names, tools or images),
 // divided by 4 and rounded up, at least 1. Embedding input that is already tokens counts as it is.
 //
 // Output: words of three letters, which with the space between them make 4 bytes each, so that output sent back as input

@@ -26,6 +26,11 @@ var routes = []route{
 	{"/v1/messages", http.MethodPost, whole, messages, anthropicError},
 	{"/v1/messages/count_tokens", http.MethodPost, whole, messageTokens, anthropicError},
 	{"/v1/messages/*", "", discard, fixed, anthropicError},
+
+	{"/v1*/models/*:generateContent", http.MethodPost, whole, generate, geminiError},
+	{"/v1*/models/*:streamGenerateContent", http.MethodPost, whole, generateStream, geminiError},
+	{"/v1*/models/*:countTokens", http.MethodPost, whole, geminiTokens, geminiError},
+	{"/v1*/models/*:*", "", discard, fixed, geminiError},
 }
 
 var anyOther = route{"", "", discard, fixed, openAIError}

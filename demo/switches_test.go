@@ -35,6 +35,11 @@ func TestStatus(t *testing.T) {
 			}
 		}
 	}
+	google := func(code float64, status string) func(string) map[string]any {
+		return func(message string) map[string]any {
+			return map[string]any{"error": map[string]any{"code": code, "message": message, "status": status}}
+		}
+	}
 	cases := []struct {
 		path   string
 		status int
@@ -60,6 +65,12 @@ func TestStatus(t *testing.T) {
 		{messagesPath, 504, anthropic("timeout_error")},
 		{messagesPath, 529, anthropic("overloaded_error")},
 		{messagesPath + "/count_tokens", 529, anthropic("overloaded_error")},
+		{geminiPath, 400, google(400, "INVALID_ARGUMENT")},
+		{geminiPath, 403, google(403, "PERMISSION_DENIED")},
+		{geminiSSEPath, 429, google(429, "RESOURCE_EXHAUSTED")},
+		{geminiListPath, 500, google(500, "INTERNAL")},
+		{geminiPath, 503, google(503, "UNAVAILABLE")},
+		{"/v1/models/gemini-2.5-flash:embedContent", 504, google(504, "DEADLINE_EXCEEDED")},
 	}
 	for _, tc := range cases {
 		t.Run(fmt.Sprintf("%s %d", tc.path, tc.status), func(t *testing.T) {
@@ -153,6 +164,9 @@ func TestAbort(t *testing.T) {
 		"chat":                 {chatPath, chatUsage, "10", `"delta":{"content"`, 10, false},
 		"messages":             {messagesPath, messagesSSE, "10", "text_delta", 10, false},
 		"responses":            {responsesPath, responsesSSE, "10", "output_text.delta\",", 10, false},
+		"gemini":               {geminiSSEPath, geminiBody, "10", `"text":`, 10, false},
+		"gemini's list":        {geminiListPath, geminiBody, "10", `"text":`, 10, false},
+		"gemini json":          {geminiPath, geminiBody, "10", `"the old`, 0, false},
 		"before the first":     {chatPath, chatSSE, "0", `"delta":{"content"`, 0, false},
 		"after the last":       {messagesPath, messagesSSE, "32", "text_delta", 32, false},
 		"never reached":        {chatPath, chatSSE, "33", `"delta":{"content"`, 32, true},
@@ -174,7 +188,7 @@ func TestAbort(t *testing.T) {
 			if tc.whole != (a.err == nil) || !tc.whole && !errors.Is(a.err, io.ErrUnexpectedEOF) {
 				t.Errorf("the client saw %v, want a break: %t", a.err, !tc.whole)
 			}
-			if n := strings.Count(a.body, tc.token); a.status != 200 || strings.Contains(tc.body, `"stream":true`) && n != tc.want {
+			if n := strings.Count(a.body, tc.token); a.status != 200 || (strings.Contains(tc.body, `"stream":true`) || tc.want > 0) && n != tc.want {
 				t.Errorf("status %d, %d tokens came, want %d", a.status, n, tc.want)
 			}
 			if r := f.only(t); r.OutputTokens != tc.want || r.Outcome != outcome || r.BytesWritten != int64(len(a.body)) {

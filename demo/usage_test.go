@@ -86,6 +86,12 @@ func TestCachedAndReasoning(t *testing.T) {
 			"output_tokens": output, "output_tokens_details": map[string]any{"reasoning_tokens": reasoningTokens}, "total_tokens": 5 + output,
 		}
 	}
+	gemini := func(output, thoughts, total float64) map[string]any {
+		return map[string]any{
+			"promptTokenCount": 5.0, "cachedContentTokenCount": 4.0, "candidatesTokenCount": output, "thoughtsTokenCount": thoughts,
+			"totalTokenCount": total,
+		}
+	}
 	anthropic := map[string]any{"input_tokens": 1.0, "cache_creation_input_tokens": 0.0, "cache_read_input_tokens": 4.0, "output_tokens": 33.0}
 	cases := map[string]usageCase{
 		"chat":            {chatPath, chatBody, both, openAI(33, 4, 30), [3]int{5, 4, 33}},
@@ -106,6 +112,11 @@ func TestCachedAndReasoning(t *testing.T) {
 		"responses stream": {responsesPath, responsesSSE, both, responses(33, 30), [3]int{5, 4, 33}},
 		"responses, a maximum": {
 			responsesPath, `{"max_output_tokens":31,` + responsesSSE[1:], both, responses(31, 30), [3]int{5, 4, 31},
+		},
+		"gemini":        {geminiPath, geminiBody, both, gemini(3, 30, 38), [3]int{5, 4, 33}},
+		"gemini stream": {geminiSSEPath, geminiBody, both, gemini(3, 30, 38), [3]int{5, 4, 33}},
+		"gemini, 2 candidates": {
+			geminiSSEPath, `{"generationConfig":{"candidateCount":2},` + geminiBody[1:], both, gemini(6, 60, 71), [3]int{5, 4, 66},
 		},
 		"embeddings know neither": {
 			"/v1/embeddings", `{"model":"e","input":"Say hello, please"}`, both,
@@ -132,12 +143,23 @@ func TestThoughtOfACutStreamIsNotCounted(t *testing.T) {
 
 func TestCountingCostsNothing(t *testing.T) {
 	t.Parallel()
-	f := start(t)
-	if a := f.post(t, messagesPath+"/count_tokens", messagesBody); a.body != `{"input_tokens":5}` {
-		t.Errorf("got %s", a.body)
-	}
-	if r := f.only(t); r.Model != "claude" || r.InputTokens+r.OutputTokens != 0 {
-		t.Errorf("remembered %s with %d and %d tokens", r.Model, r.InputTokens, r.OutputTokens)
+	for name, tc := range map[string]struct{ path, body, model, want string }{
+		"messages": {messagesPath + "/count_tokens", messagesBody, "claude", `{"input_tokens":5}`},
+		"gemini": {
+			"/v1beta/models/gemini-2.5-flash:countTokens", geminiBody, "gemini-2.5-flash",
+			`{"totalTokens":5,"promptTokensDetails":[{"modality":"TEXT","tokenCount":5}]}`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := start(t)
+			if a := f.post(t, tc.path, tc.body); a.body != tc.want {
+				t.Errorf("got %s, want %s", a.body, tc.want)
+			}
+			if r := f.only(t); r.Model != tc.model || r.InputTokens+r.OutputTokens != 0 {
+				t.Errorf("remembered %s with %d and %d tokens", r.Model, r.InputTokens, r.OutputTokens)
+			}
+		})
 	}
 }
 
@@ -145,10 +167,11 @@ func TestPathsBelowAPI(t *testing.T) {
 	t.Parallel()
 	f := start(t)
 	for path, body := range map[string]string{
-		chatPath: chatBody, messagesPath: messagesBody, responsesPath: responsesBody, "/v1/embeddings": `{"model":"e","input":"a"}`,
+		chatPath: chatBody, messagesPath: messagesBody, responsesPath: responsesBody, geminiPath: geminiBody, geminiSSEPath: geminiBody,
+		"/v1/embeddings": `{"model":"e","input":"a"}`,
 	} {
 		a := f.post(t, "/api"+path, body)
-		if a.status != 200 || !strings.Contains(a.body, `"usage"`) {
+		if a.status != 200 || !strings.Contains(a.body, `"usage`) {
 			t.Errorf("%s: got %d %s", path, a.status, a.body)
 		}
 	}
