@@ -7,6 +7,7 @@
 // OpenAI, by POST:
 //
 //	/v1/chat/completions       JSON, or SSE with "stream": true; usage in a stream only with stream_options.include_usage
+//	/v1/completions            JSON or SSE, as chat; each prompt of a list has choices of its own
 //	/v1/responses              JSON or SSE
 //	/v1/embeddings             JSON
 //
@@ -33,8 +34,8 @@
 //
 // # What is a token
 //
-// Input: the UTF-8 bytes of all texts of the request (messages, contents, instructions, input; neither roles nor names, tools or images),
-// divided by 4 and rounded up, at least 1. Embedding input that is already tokens counts as it is.
+// Input: the UTF-8 bytes of all texts of the request (messages, contents, instructions, prompt, input; neither roles nor names, tools or images),
+// divided by 4 and rounded up, at least 1. A prompt or an input that is tokens already counts as it is.
 //
 // Output: words of three letters, which with the space between them make 4 bytes each, so that output sent back as input
 // counts the same. There are 32 of them, or as many as x-demo-tokens says, but never more than the request allows.

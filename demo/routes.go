@@ -20,6 +20,7 @@ type route struct {
 // The first route that fits holds.
 var routes = []route{
 	{"/v1/chat/completions", http.MethodPost, whole, chat, openAIError},
+	{"/v1/completions", http.MethodPost, whole, completions, openAIError},
 	{"/v1/responses", http.MethodPost, whole, responses, openAIError},
 	{"/v1/embeddings", http.MethodPost, whole, embeddings, openAIError},
 

@@ -163,6 +163,7 @@ func TestAbort(t *testing.T) {
 	}{
 		"chat":                 {chatPath, chatUsage, "10", `"delta":{"content"`, 10, false},
 		"messages":             {messagesPath, messagesSSE, "10", "text_delta", 10, false},
+		"completions":          {completionsPath, completionsUsage, "10", `"finish_reason":null`, 10, false},
 		"responses":            {responsesPath, responsesSSE, "10", "output_text.delta\",", 10, false},
 		"gemini":               {geminiSSEPath, geminiBody, "10", `"text":`, 10, false},
 		"gemini's list":        {geminiListPath, geminiBody, "10", `"text":`, 10, false},

@@ -105,11 +105,13 @@ func TestCachedAndReasoning(t *testing.T) {
 			openAI(3, 5, 0),
 			[3]int{5, 5, 3},
 		},
-		"unreported":       {chatPath, chatBody, append(both, "x-demo-usage: none"), map[string]any{}, [3]int{5, 4, 33}},
-		"messages":         {messagesPath, messagesBody, both, anthropic, [3]int{5, 4, 33}},
-		"messages stream":  {messagesPath, messagesSSE, both, anthropic, [3]int{5, 4, 33}},
-		"responses":        {responsesPath, responsesBody, both, responses(33, 30), [3]int{5, 4, 33}},
-		"responses stream": {responsesPath, responsesSSE, both, responses(33, 30), [3]int{5, 4, 33}},
+		"unreported":         {chatPath, chatBody, append(both, "x-demo-usage: none"), map[string]any{}, [3]int{5, 4, 33}},
+		"messages":           {messagesPath, messagesBody, both, anthropic, [3]int{5, 4, 33}},
+		"messages stream":    {messagesPath, messagesSSE, both, anthropic, [3]int{5, 4, 33}},
+		"completions":        {completionsPath, completionsBody, both, openAI(33, 4, 30), [3]int{5, 4, 33}},
+		"completions stream": {completionsPath, completionsUsage, both, openAI(33, 4, 30), [3]int{5, 4, 33}},
+		"responses":          {responsesPath, responsesBody, both, responses(33, 30), [3]int{5, 4, 33}},
+		"responses stream":   {responsesPath, responsesSSE, both, responses(33, 30), [3]int{5, 4, 33}},
 		"responses, a maximum": {
 			responsesPath, `{"max_output_tokens":31,` + responsesSSE[1:], both, responses(31, 30), [3]int{5, 4, 31},
 		},
@@ -167,7 +169,7 @@ func TestPathsBelowAPI(t *testing.T) {
 	t.Parallel()
 	f := start(t)
 	for path, body := range map[string]string{
-		chatPath: chatBody, messagesPath: messagesBody, responsesPath: responsesBody, geminiPath: geminiBody, geminiSSEPath: geminiBody,
+		chatPath: chatBody, messagesPath: messagesBody, completionsPath: completionsBody, responsesPath: responsesBody, geminiPath: geminiBody, geminiSSEPath: geminiBody,
 		"/v1/embeddings": `{"model":"e","input":"a"}`,
 	} {
 		a := f.post(t, "/api"+path, body)
