@@ -10,6 +10,11 @@
 //	/v1/completions            JSON or SSE, as chat; each prompt of a list has choices of its own
 //	/v1/responses              JSON or SSE
 //	/v1/embeddings             JSON
+//	/v1/images/generations     JSON; also edits and variations, which take a form
+//	/v1/audio/speech           JSON; a second of silence
+//	/v1/audio/transcriptions   a form; JSON, text, or SSE with "stream"; also translations
+//	/v1/video/queue            JSON; also retrieve, by any method
+//	/v1/models                 by GET
 //
 // Anthropic, by POST:
 //
@@ -37,8 +42,12 @@
 // Input: the UTF-8 bytes of all texts of the request (messages, contents, instructions, prompt, input; neither roles nor names, tools or images),
 // divided by 4 and rounded up, at least 1. A prompt or an input that is tokens already counts as it is.
 //
+// Of what is not text, each image that is sent in costs 64 tokens, and sound 10 for each 16,000 bytes begun. Models that
+// report none (dall-e, whisper, speech, video) are remembered with what their texts come to all the same.
+//
 // Output: words of three letters, which with the space between them make 4 bytes each, so that output sent back as input
 // counts the same. There are 32 of them, or as many as x-demo-tokens says, but never more than the request allows.
+// An image is one choice; those of dall-e, and speech, cost no output.
 // Every token of a stream is one event. Thought (x-demo-reasoning) is output that nobody sees: it counts against the same
 // maximum, and comes first.
 //

@@ -30,7 +30,8 @@ type exchange struct {
 	provider *Provider
 	route    route
 	request  *http.Request
-	body     []byte // if the route keeps it
+	body     []byte // what the route keeps of it: all, a form, or nothing
+	form     form
 	writer   *meteredWriter
 	switches Switches
 	record   *Request // readers of the history share it: changed by note only
@@ -133,6 +134,14 @@ type cost struct {
 	input  int
 	cached int // of the input
 	output int
+}
+
+// wanted is how many tokens each choice of an answer has, if nothing else bounds it.
+func (x *exchange) wanted() int {
+	if x.switches.tokens != nil {
+		return *x.switches.tokens
+	}
+	return defaultTokens
 }
 
 // understood records what the body asked for.

@@ -12,6 +12,14 @@ func inputTokens(bytes textSize) int {
 	return max(1, (int(bytes)+bytesPerToken-1)/bytesPerToken)
 }
 
+// optionalTokens says what a text costs that may be left out.
+func optionalTokens(text string) int {
+	if text == "" {
+		return 0
+	}
+	return inputTokens(textSize(len(text)))
+}
+
 // A textSize is the bytes of text in what a request sends as content: a string, or parts of which some hold text and
 // some (a message, the result of a tool) hold content again.
 type textSize int

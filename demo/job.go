@@ -40,12 +40,9 @@ func (x *exchange) job(d demand) (*job, error) {
 	if err := d.check(); err != nil {
 		return nil, err
 	}
-	j := &job{exchange: x, demand: d, n: 1, output: defaultTokens}
+	j := &job{exchange: x, demand: d, n: 1, output: x.wanted()}
 	if d.choices.value != nil {
 		j.n = *d.choices.value
-	}
-	if x.switches.tokens != nil {
-		j.output = *x.switches.tokens
 	}
 	if !d.plain {
 		j.cached, j.reasoning = min(x.switches.cached, d.input), x.switches.reasoning
