@@ -58,6 +58,7 @@
 //
 //	x-demo-abort: 10            break the connection after so many streamed tokens, 0 to 1000000, or within a JSON body (off: do not)
 //	x-demo-cached: 40           report so many of the input tokens, as far as there are, as read from a cache, 0 to 1000000
+//	x-demo-credential: on       answer with a digest of each credential that came, in a header of this name (off: do not)
 //	x-demo-delay: 500ms         wait before the headers, up to 1h
 //	x-demo-fail-first: 1        answer the first so many requests by x-demo-status, or 503, and later ones normally, up to 1000000 (0: do not)
 //	x-demo-fail-id: retry-7     let x-demo-fail-first count only the requests that say the same here, at most 128 bytes

@@ -45,6 +45,9 @@ func (x *exchange) serve() error {
 	if x.switches, err = x.provider.switches.over(x.request.Header); err != nil {
 		return err
 	}
+	if x.switches.credential {
+		tellCredentials(x.writer.Header(), x.request.Header)
+	}
 	if err := x.readBody(); err != nil {
 		return err
 	}

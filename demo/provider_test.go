@@ -210,6 +210,25 @@ func TestWhatReachedTheProvider(t *testing.T) {
 	}
 }
 
+func TestAnAnswerTellsWhichCredentialCame(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	digest := func(name, v string) string {
+		return fmt.Sprintf("%s sha256:%x (%d bytes)", name, sha256.Sum256([]byte(v)), len(v))
+	}
+	keys := []string{"Authorization: Bearer theirs", "x-goog-api-key: ours", "x-custom: other"}
+	for _, status := range []string{"200", "503"} {
+		a := f.post(t, chatPath, chatSSE, append(keys, "x-demo-credential: on", "x-demo-status: "+status)...)
+		want := []string{digest("authorization", "Bearer theirs"), digest("x-goog-api-key", "ours")}
+		if diff := cmp.Diff(want, a.header.Values("x-demo-credential")); diff != "" {
+			t.Errorf("%s: credentials (-want +got):\n%s", status, diff)
+		}
+	}
+	if a := f.post(t, chatPath, chatBody, keys...); a.header.Get("x-demo-credential") != "" {
+		t.Errorf("unasked: %s", a.header.Get("x-demo-credential"))
+	}
+}
+
 func TestHistoryIsBounded(t *testing.T) {
 	t.Parallel()
 	f := start(t, demo.WithHistory(3))

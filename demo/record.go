@@ -125,10 +125,23 @@ func digests(values map[string][]string, shown map[string]bool) map[string][]str
 		_, isSwitch := knobs[name]
 		for _, v := range list {
 			if !isSwitch && !shown[name] {
-				v = fmt.Sprintf("sha256:%x (%d bytes)", sha256.Sum256([]byte(v)), len(v))
+				v = digest(v)
 			}
 			out[name] = append(out[name], v)
 		}
 	}
 	return out
+}
+
+func digest(v string) string {
+	return fmt.Sprintf("sha256:%x (%d bytes)", sha256.Sum256([]byte(v)), len(v))
+}
+
+// tellCredentials adds to an answer's headers what came as a key, each as name and digest.
+func tellCredentials(to, from http.Header) {
+	for _, name := range []string{"authorization", "x-api-key", "x-goog-api-key"} {
+		for _, v := range from.Values(name) {
+			to.Add("x-demo-credential", name+" "+digest(v))
+		}
+	}
 }

@@ -24,6 +24,7 @@ type Switches struct {
 	reasoning  int
 	failFirst  int // 0: none
 	failID     string
+	credential bool
 }
 
 // A knob is one switch: how it is written, what it does, and how it is turned.
@@ -64,6 +65,10 @@ var knobs = map[string]knob{
 	"x-demo-cached": {
 		"40", "report so many of the input tokens, as far as there are, as read from a cache, 0 to 1000000",
 		func(s *Switches, v string) bool { return setNumber(&s.cached, v, mostTokens) },
+	},
+	"x-demo-credential": {
+		"on", "answer with a digest of each credential that came, in a header of this name (off: do not)",
+		func(s *Switches, v string) bool { return setEither(&s.credential, v, "on", "off") },
 	},
 	"x-demo-reasoning": {
 		"30", "let each choice take so many tokens of thought before it speaks, 0 to 1000000",

@@ -269,6 +269,7 @@ func TestBadSwitches(t *testing.T) {
 		"reasoning":             {"x-demo-reasoning: -1", "x-demo-reasoning", "x-demo-reasoning: 30"},
 		"fail first":            {"x-demo-fail-first: on", "x-demo-fail-first", "x-demo-fail-first: 1"},
 		"fail id":               {"x-demo-fail-id: " + strings.Repeat("x", 129), "x-demo-fail-id", "x-demo-fail-id: retry-7"},
+		"credential":            {"x-demo-credential: sk-secret", "x-demo-credential", "x-demo-credential: on"},
 		"no such switch":        {"x-demo-stauts: 503", "x-demo-stauts", "x-demo-status"},
 		"empty":                 {"x-demo-delay: ", "x-demo-delay", "x-demo-delay: 500ms"},
 		"secret not repeated":   {"x-demo-usage: sk-secret", "x-demo-usage", "x-demo-usage: none"},
@@ -333,7 +334,7 @@ func TestSwitchesAreDocumented(t *testing.T) {
 		return found
 	}
 	want, got := lines(file.Doc.Text()), lines(demo.Help())
-	if diff := cmp.Diff(want, got); diff != "" || len(got) != 12 {
+	if diff := cmp.Diff(want, got); diff != "" || len(got) != 13 {
 		t.Errorf("%d switches, package comment and Help differ (-comment +help):\n%s", len(got), diff)
 	}
 	if a := start(t).do(t, http.MethodGet, "/demo", ""); a.status != 200 || a.body != demo.Help() {
