@@ -1,11 +1,7 @@
 package demo_test
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/json"
-	"fmt"
-	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -165,111 +161,5 @@ func TestOutputTokens(t *testing.T) {
 				t.Errorf("remembered %d of the stream, want %d", r.OutputTokens, tc.want)
 			}
 		})
-	}
-}
-
-// TestInputTokens also holds the claim that output sent back as input counts the same.
-func TestInputTokens(t *testing.T) {
-	t.Parallel()
-	content := func(c string) string { return `{"model":"m","messages":[{"role":"user","content":` + c + `}]}` }
-	echo := parse(t, start(t).post(t, chatPath, chatBody, "x-demo-tokens: 100").body)
-	said := echo["choices"].([]any)[0].(map[string]any)["message"].(map[string]any)["content"].(string)
-	cases := map[string]struct {
-		path, body string
-		want       int
-	}{
-		"nothing":              {chatPath, content(`""`), 1},
-		"null":                 {chatPath, content(`null`), 1},
-		"4 bytes":              {chatPath, content(`"abcd"`), 1},
-		"5 bytes":              {chatPath, content(`"abcde"`), 2},
-		"bytes, not letters":   {chatPath, content(`"ééé"`), 2},
-		"escapes are not text": {chatPath, content(`"\u0061\u0061\u0061\u0061"`), 1},
-		"parts":                {chatPath, content(`[{"type":"text","text":"abcd"},{"type":"image_url"},{"type":"text","text":"abcd"}]`), 2},
-		"rounded once":         {chatPath, `{"model":"m","messages":[{"content":"a"},{"content":"b"},{"content":"c"}]}`, 1},
-		"output sent back":     {chatPath, content(`"` + said + `"`), 100},
-		"system":               {messagesPath, `{"model":"m","system":"abcd","messages":[{"role":"user","content":"abcd"}]}`, 2},
-		"system in blocks":     {messagesPath, `{"model":"m","system":[{"type":"text","text":"abcdefgh"}],"messages":[{"content":"a"}]}`, 3},
-		"a text":               {responsesPath, `{"model":"m","input":"abcdefgh"}`, 2},
-		"instructions too":     {responsesPath, `{"model":"m","instructions":"abcd","input":"abcd"}`, 2},
-		"items":                {responsesPath, `{"model":"m","input":[{"role":"user","content":"abcd"},{"role":"user","content":[{"type":"input_text","text":"abcd"}]}]}`, 2},
-		"outputs of tools":     {responsesPath, `{"model":"m","input":[{"type":"function_call_output","output":"abcd"},{"type":"computer_call_output","output":{"image_url":"x"}}]}`, 1},
-		"a tool's result": {messagesPath, content(`[{"type":"tool_result","content":[{"type":"text","text":"abcd"}]},` +
-			`{"type":"tool_result","content":"abcd"}]`), 2},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := start(t)
-			usage := parse(t, f.post(t, tc.path, tc.body).body)["usage"].(map[string]any)
-			reported := usage["prompt_tokens"]
-			if tc.path != chatPath {
-				reported = usage["input_tokens"]
-			}
-			if remembered := f.only(t).InputTokens; reported != float64(tc.want) || remembered != tc.want {
-				t.Errorf("reported %v, remembered %d, want %d", reported, remembered, tc.want)
-			}
-		})
-	}
-}
-
-func TestEmbeddings(t *testing.T) {
-	t.Parallel()
-	cases := map[string]struct {
-		input         string
-		items, tokens int
-	}{
-		"a text":         {`"abcde"`, 1, 2},
-		"texts":          {`["abcd","efgh","ij"]`, 3, 3},
-		"an empty text":  {`""`, 1, 1},
-		"tokens":         {`[1,2,3,4,5]`, 1, 5},
-		"lists of them":  {`[[1,2,3],[4]]`, 2, 4},
-		"a single token": {`[17]`, 1, 1},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := start(t)
-			a := parse(t, f.post(t, "/v1/embeddings", `{"model":"e","dimensions":2,"input":`+tc.input+`}`).body)
-			data := a["data"].([]any)
-			if len(data) != tc.items {
-				t.Errorf("%d embeddings, want %d", len(data), tc.items)
-			}
-			for i, d := range data {
-				d := d.(map[string]any)
-				if d["object"] != "embedding" || d["index"] != float64(i) || len(d["embedding"].([]any)) != 2 {
-					t.Errorf("embedding %d is %v", i, d)
-				}
-			}
-			delete(a, "data")
-			want := map[string]any{"object": "list", "model": "e", "usage": map[string]any{
-				"prompt_tokens": float64(tc.tokens), "total_tokens": float64(tc.tokens),
-			}}
-			if diff := cmp.Diff(want, a); diff != "" {
-				t.Errorf("answer (-want +got):\n%s", diff)
-			}
-			if r := f.only(t); r.InputTokens != tc.tokens || r.OutputTokens != 0 {
-				t.Errorf("remembered %d and %d, want %d and 0", r.InputTokens, r.OutputTokens, tc.tokens)
-			}
-		})
-	}
-}
-
-func TestEmbeddingsInBase64(t *testing.T) {
-	t.Parallel()
-	f := start(t)
-	embed := func(format string) any {
-		body := fmt.Sprintf(`{"model":"e","input":"abcd","encoding_format":%q}`, format)
-		return parse(t, f.post(t, "/v1/embeddings", body, "x-demo-usage: none").body)["data"].([]any)[0].(map[string]any)["embedding"]
-	}
-	raw, err := base64.StdEncoding.DecodeString(embed("base64").(string))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []any
-	for ; len(raw) > 0; raw = raw[4:] {
-		got = append(got, float64(math.Float32frombits(binary.LittleEndian.Uint32(raw))))
-	}
-	if diff := cmp.Diff(embed("float"), any(got)); diff != "" {
-		t.Errorf("the two forms differ (-float +base64):\n%s", diff)
 	}
 }
