@@ -39,22 +39,21 @@
 //
 // # What is a token
 //
-// Input: the UTF-8 bytes of all texts of the request (messages, contents, instructions, prompt, input; neither roles nor names, tools or images),
-// divided by 4 and rounded up, at least 1. A prompt or an input that is tokens already counts as it is.
-//
-// Of what is not text, each image that is sent in costs 64 tokens, and sound 10 for each 16,000 bytes begun. Models that
-// report none (dall-e, whisper, speech, video) are remembered with what their texts come to all the same.
+// Input: the UTF-8 bytes of all texts of the request (messages, contents, instructions, prompt, input; neither roles nor
+// names, tools or images), divided by 4 and rounded up, at least 1. A prompt or an input that is tokens already counts as
+// it is. An image in a form costs 64 tokens, and sound 10 for each 16,000 bytes begun.
 //
 // Output: words of three letters, which with the space between them make 4 bytes each, so that output sent back as input
 // counts the same. There are 32 of them, or as many as x-demo-tokens says, but never more than the request allows.
-// An image is one choice; those of dall-e, and speech, cost no output.
-// Every token of a stream is one event. Thought (x-demo-reasoning) is output that nobody sees: it counts against the same
-// maximum, and comes first.
+// Every token of a stream is one event. An image is one choice; those of dall-e, and speech and video, cost no output.
+// Thought (x-demo-reasoning) is output that nobody sees: it counts against the same maximum, and comes first.
+//
+// What a provider does not report in tokens (dall-e, whisper, speech, video) is remembered in them all the same.
 //
 // # Switches
 //
 // Headers of a request; [WithSwitches] sets them for all requests that do not say otherwise. The body is read before
-// any of them acts; x-demo-reset and x-demo-status act before it is understood.
+// any of them acts; x-demo-reset, x-demo-status and x-demo-fail-first act before it is understood.
 //
 //	x-demo-abort: 10            break the connection after so many streamed tokens, 0 to 1000000, or within a JSON body (off: do not)
 //	x-demo-cached: 40           report so many of the input tokens, as far as there are, as read from a cache, 0 to 1000000
