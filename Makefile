@@ -83,7 +83,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc $(ENVOY_STEP) verify lint test-unit test-envoy ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-python need-node $(ENVOY_STEP) verify lint test-unit test-envoy test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
@@ -111,6 +111,12 @@ test-unit: need-go need-cc ## Runs all tests that need nothing but Go, with the 
 test-envoy: need-go need-cc $(ENVOY_STEP) ## Runs the tests with the real Envoy.
 	$(say) 'running the tests with Envoy'
 	@REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 -p 1 ./test/envoy/...
+
+.PHONY: test-sdk
+test-sdk: need-go need-cc need-python need-node $(ENVOY_STEP) bin/sdk ## Runs the tests with the providers' client libraries for Python and Node, and the real Envoy.
+	$(say) 'running the tests with the client libraries'
+	@REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' REQUIRE_SDKS=1 SDKS='$(CURDIR)/bin/sdk' \
+	  go test -race -shuffle=on -count=1 -run '^TestSDKs' ./test/envoy
 
 ##@ Install
 
