@@ -78,6 +78,7 @@ again if it dies. Counters of a minute and more are kept in the data directory a
 	flags.StringVar(&c.Address, "address", "127.0.0.1", "address that listeners bind to; 0.0.0.0 serves every network")
 	flags.Uint16Var(&port, "port", 0, "port to serve in the place of the gateway's own (for one gateway with one listener)")
 	flags.StringVar(&c.Envoy, "envoy", "envoy", `Envoy binary, 1.40 or newer; "none" starts none and prints how to`)
+	flags.StringVar(&c.MetricsAddress, "metrics-address", "127.0.0.1:0", `address at which Prometheus finds metrics; port 0 is one of the kernel's choice, "none" serves none`)
 	flags.BoolVar(&c.DemoUpstream, "demo-upstream", false, "start a fake provider and send the requests of every backend to it")
 	flags.StringVar(&c.DataDir, "data-dir", "", "directory for counters and what was last accepted (default: one for these manifests in the user's state directory)")
 	flags.StringVar(&c.ExampleKey, "example-key", "", "API key to write into the curl lines that are printed")

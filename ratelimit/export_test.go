@@ -42,7 +42,7 @@ type Charge struct {
 type Sealer struct{ leases *leases }
 
 // RatioBytes is the size of the smallest body that teaches how many tokens a byte is.
-const RatioBytes = ratioBytes
+const RatioBytes = inputBytes
 
 // NewSealer makes a Sealer.
 func NewSealer(secret []byte) *Sealer { return &Sealer{newLeases(secret)} }

@@ -56,7 +56,7 @@ const (
 var errLease = errors.New("lease is not one of ours")
 
 // The places in the list stand in leases: it may only grow.
-var protocolCodes = []descriptor.Protocol{
+var protocolCodes = [...]descriptor.Protocol{
 	descriptor.ProtocolOpaque, descriptor.ProtocolOpenAIChat, descriptor.ProtocolOpenAIEmbeddings, descriptor.ProtocolAnthropic,
 	descriptor.ProtocolJSON, descriptor.ProtocolOpenAICompletions, descriptor.ProtocolOpenAIResponses, descriptor.ProtocolOpenAIImages,
 	descriptor.ProtocolOpenAITranscriptions, descriptor.ProtocolGemini,

@@ -16,9 +16,10 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 	if err != nil {
 		return fmt.Errorf("settling: %w", err)
 	}
-	cost := spent(s, held)
+	ratio := l.ratios.find(held.model)
+	cost := spent(s, held, ratio)
+	l.ratios.learn(ratio, s, held, &cost)
 	used := cost.amounts(held.cachedPercent)
-	l.learn(held, &cost)
 	settlement := counter.Settlement{Lease: held.id, Taken: held.taken, Charges: make([]counter.Charge, len(held.charges))}
 	for i, c := range held.charges {
 		settlement.Charges[i] = counter.Charge{Key: c.key, Window: c.window, Charged: c.charged, Used: used.of(c.metric)}
@@ -31,13 +32,6 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 			"cachedTokens", cost.Cached, "inputEstimated", cost.InputEstimated, "outputEstimated", cost.OutputEstimated, "outputBytes", s.OutputBytes)
 	}
 	return nil
-}
-
-// learn lets later requests for the model be estimated by what this one had.
-func (l *Limiter) learn(held *lease, cost *Spent) {
-	if !cost.InputEstimated && !forms[held.protocol].unread {
-		l.ratios.find(held.model).learn(held.inputBytes, held.amounts.input, cost.Input)
-	}
 }
 
 // Renew takes note that a request is still under way, so that its concurrency slots stay taken for another SlotExpiry.

@@ -35,13 +35,13 @@ var forms = map[descriptor.Protocol]form{
 	descriptor.ProtocolOpaque:               {unread: true},
 	descriptor.ProtocolJSON:                 {makes: text, envelope: 300, perToken: 272},
 	descriptor.ProtocolOpenAIChat:           {makes: text, envelope: 300, perToken: 272},
-	descriptor.ProtocolOpenAICompletions:    {makes: text, envelope: 200, perToken: 200},
-	descriptor.ProtocolOpenAIResponses:      {makes: text, envelope: 2000, perToken: 230},
+	descriptor.ProtocolOpenAICompletions:    {makes: text, envelope: 0, perToken: 202},
+	descriptor.ProtocolOpenAIResponses:      {makes: text, envelope: 1800, perToken: 215},
 	descriptor.ProtocolOpenAIEmbeddings:     {},
 	descriptor.ProtocolOpenAIImages:         {makes: images},
-	descriptor.ProtocolOpenAITranscriptions: {unread: true, makes: text, envelope: 0, perToken: 70},
+	descriptor.ProtocolOpenAITranscriptions: {unread: true, makes: text, envelope: 0, perToken: 59},
 	descriptor.ProtocolAnthropic:            {makes: text, envelope: 450, perToken: 119, begins: true},
-	descriptor.ProtocolGemini:               {makes: text, envelope: 0, perToken: 300},
+	descriptor.ProtocolGemini:               {makes: text, envelope: 0, perToken: 310},
 }
 
 // A JSON answer is its text and an envelope.
@@ -74,7 +74,7 @@ func (p *plan) estimate(r *descriptor.Reserve) amounts {
 	if f.unread {
 		return amounts{} // It is charged what its response reports.
 	}
-	a := amounts{input: p.ratio.tokens(r.InputBytes)}
+	a := amounts{input: p.ratio.inputTokens(r.InputBytes)}
 	switch {
 	case f.makes == nothing:
 	case r.MaxOutput > 0:
@@ -97,7 +97,7 @@ type Spent struct {
 // spent works out what a stream cost. The provider's final report is the truth. Of a stream that was cut, what the provider
 // had reported so far holds, and the rest is estimated from what the client got. A response of 400 and above without a
 // report costs nothing.
-func spent(s *descriptor.Settle, l *lease) Spent {
+func spent(s *descriptor.Settle, l *lease, r *ratio) Spent {
 	if u := s.Reported; u.Input > 0 || u.Output > 0 {
 		return Spent{Input: u.Input, Cached: u.Cached, Output: u.Output}
 	}
@@ -112,27 +112,31 @@ func spent(s *descriptor.Settle, l *lease) Spent {
 	if f.makes != text || cost.Output > 0 && !f.begins {
 		return cost
 	}
-	if estimate := f.output(s, l.stream); cost.Output == 0 || estimate > cost.Output {
+	if estimate := outputOf(s, l, r); cost.Output == 0 || estimate > cost.Output {
 		cost.Output, cost.OutputEstimated = estimate, true
 	}
 	return cost
 }
 
-// output estimates the tokens of a response by its bytes and its content type: what the client asked for is no proof of what
-// it got, and decides only where there is no type. A stream of Gemini may be one JSON array.
-func (f form) output(s *descriptor.Settle, stream bool) int64 {
-	envelope, perToken := float64(jsonEnvelope), jsonPerToken
+// outputOf estimates the tokens of a response by its bytes and its content type.
+func outputOf(s *descriptor.Settle, l *lease, r *ratio) int64 {
+	envelope := float64(jsonEnvelope)
 	switch kind := strings.ToLower(s.ResponseType); {
-	case strings.HasPrefix(kind, "text/event-stream"), stream && (kind == "" || f == forms[descriptor.ProtocolGemini]):
-		envelope, perToken = f.envelope, f.perToken
-	case strings.HasPrefix(kind, "text/"):
+	case l.streamed(s):
+		return r.outputTokens(l.protocol, s.OutputBytes)
+	case strings.HasPrefix(kind, "text/"), forms[l.protocol].unread:
 		envelope = 0
 	case kind != "" && !strings.Contains(kind, "json"):
 		return 0 // sound, or a picture
-	case f.unread:
-		envelope = 0
 	}
-	return int64(math.Ceil(max(0, float64(s.OutputBytes)-envelope) / perToken))
+	return int64(math.Ceil(max(0, float64(s.OutputBytes)-envelope) / jsonPerToken))
+}
+
+// streamed reports whether the response came in events. What the client asked for is no proof of that, and decides only where
+// the response has no content type; a stream of Gemini may be one JSON array.
+func (l *lease) streamed(s *descriptor.Settle) bool {
+	return strings.HasPrefix(strings.ToLower(s.ResponseType), "text/event-stream") ||
+		l.stream && (s.ResponseType == "" || l.protocol == descriptor.ProtocolGemini)
 }
 
 // amounts is what counts against limits: a cached token by so many percent of another.

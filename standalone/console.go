@@ -146,6 +146,12 @@ func (c *console) upstream(at string) {
 	c.printf("Demo upstream: http://%s stands in for every backend; GET http://%s/demo tells its switches.", at, at)
 }
 
+func (c *console) metrics(at string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("Metrics: http://%s/metrics", at)
+}
+
 func (c *console) bootstrap(g *policy.Gateway, path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -12,7 +12,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,8 +30,12 @@ import (
 	"github.com/tierkeeper/tierkeeper/xds/server"
 )
 
-// NoEnvoy as Config.Envoy leaves it to others to start Envoy.
-const NoEnvoy = "none"
+const (
+	// NoEnvoy as Config.Envoy leaves it to others to start Envoy.
+	NoEnvoy = "none"
+	// NoMetrics as Config.MetricsAddress serves none.
+	NoMetrics = "none"
+)
 
 const (
 	loopback    = "127.0.0.1"
@@ -50,6 +53,9 @@ type Config struct {
 	Envoy     string // path of the binary, or NoEnvoy
 	Address   string // that listeners bind to; empty: 127.0.0.1
 	Port      uint32 // in the place of the only listener's; 0: as the manifests say
+	// MetricsAddress is where Prometheus finds metrics, as host:port, or NoMetrics; empty: loopback, at a port of the kernel's
+	// choice.
+	MetricsAddress string
 	// DemoUpstream starts a fake provider and sends the requests of every backend to it.
 	DemoUpstream bool
 	// ExampleKey is an API key to write into the curl lines that are printed; empty: $KEY.
@@ -91,6 +97,9 @@ type runner struct {
 func newRunner(c *Config) (*runner, error) {
 	if c.Address == "" {
 		c.Address = loopback
+	}
+	if c.MetricsAddress == "" {
+		c.MetricsAddress = net.JoinHostPort(loopback, "0")
 	}
 	if err := c.resolve(); err != nil {
 		return nil, err
@@ -158,6 +167,11 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	if r.DemoUpstream {
 		if err := r.startUpstream(serving, group); err != nil {
+			return err
+		}
+	}
+	if r.MetricsAddress != NoMetrics {
+		if err := r.startMetrics(serving, group); err != nil {
 			return err
 		}
 	}
@@ -334,27 +348,24 @@ func (r *runner) report(report server.Report) {
 }
 
 func (r *runner) startUpstream(ctx context.Context, group *errgroup.Group) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(loopback, "0"))
+	address, err := serveHTTP(ctx, group, "the demo upstream", net.JoinHostPort(loopback, "0"), demo.New())
 	if err != nil {
-		return fmt.Errorf("starting the demo upstream: %w", err)
+		return err
 	}
-	at, err := envoy.SplitAddress(l.Addr().String())
+	at, err := envoy.SplitAddress(address)
 	if err != nil {
 		return err
 	}
 	r.upstream = &at
-	s := &http.Server{Handler: demo.New(), ReadHeaderTimeout: headerWait}
-	group.Go(func() error {
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("serving the demo upstream: %w", err)
-		}
-		return nil
-	})
-	group.Go(func() error {
-		<-ctx.Done()
-		return s.Close()
-	})
-	r.console.upstream(net.JoinHostPort(at.Address, strconv.FormatUint(uint64(at.Port), 10)))
+	r.console.upstream(address)
+	return nil
+}
+
+func (r *runner) startMetrics(ctx context.Context, group *errgroup.Group) error {
+	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", r.MetricsAddress, metrics(r.limiter))
+	if err != nil {
+		return err
+	}
+	r.console.metrics(address)
 	return nil
 }
