@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -179,44 +180,56 @@ func (c *console) serving(g *policy.Gateway, addresses []string, config *Config,
 	}
 }
 
-// bodies are what a smallest request of each protocol looks like.
-var bodies = map[policy.Protocol]string{
-	policy.OpenAIChat:       `{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}`,
-	policy.OpenAIEmbeddings: `{"model":"text-embedding-3-small","input":"Hello"}`,
-	policy.Anthropic:        `{"model":"claude-3-5-sonnet-20241022","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}`,
-	policy.Opaque:           `{}`,
+// examples are what a smallest request of each protocol has behind the URL and the key.
+var examples = map[policy.Protocol]string{
+	policy.OpenAIChat:           asJSON(`{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}`),
+	policy.OpenAICompletions:    asJSON(`{"model":"gpt-3.5-turbo-instruct","prompt":"Hello"}`),
+	policy.OpenAIResponses:      asJSON(`{"model":"gpt-4o","input":"Hello"}`),
+	policy.OpenAIEmbeddings:     asJSON(`{"model":"text-embedding-3-small","input":"Hello"}`),
+	policy.OpenAIImages:         asJSON(`{"model":"dall-e-3","prompt":"A fox"}`),
+	policy.OpenAITranscriptions: "-F file=@speech.mp3 -F model=whisper-1",
+	policy.Anthropic:            asJSON(`{"model":"claude-3-5-sonnet-20241022","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}`),
+	policy.Gemini:               asJSON(`{"contents":[{"parts":[{"text":"Hello"}]}]}`),
+	policy.JSONBody:             asJSON(`{"model":"tts-1","voice":"alloy","input":"Hello"}`),
+	policy.Opaque:               asJSON("{}"),
 }
 
-// curlLines is one line for the first route of each protocol.
+func asJSON(body string) string { return `-H "content-type: application/json" -d '` + body + "'" }
+
+// curlLines is one line for the first route of each protocol that counts something.
 func curlLines(g *policy.Gateway, url, key string) []string {
 	var lines []string
 	seen := map[policy.Protocol]bool{}
 	for _, r := range g.Routes {
-		if seen[r.Protocol] {
+		if seen[r.Protocol] || r.Unmetered {
 			continue
 		}
 		seen[r.Protocol] = true
-		parts := []string{"curl -i"}
-		if r.Method != "" && r.Method != "POST" {
-			parts = append(parts, "-X "+r.Method)
-		}
-		target, header := url+r.Path, ""
-		switch s := g.Sources[0]; {
-		case s.Header != "":
-			header = fmt.Sprintf(`-H "%s: %s%s"`, s.Header, s.Prefix, orKey(key))
-		default:
-			target += "?" + s.Query + "=" + orKey(key)
-		}
-		parts = append(parts, `"`+target+`"`)
-		if header != "" {
-			parts = append(parts, header)
-		}
-		if r.Method == "" || r.Method == "POST" {
-			parts = append(parts, `-H "content-type: application/json"`, "-d '"+bodies[r.Protocol]+"'")
-		}
-		lines = append(lines, strings.Join(parts, " "))
+		lines = append(lines, curlLine(g.Sources[0], r, url, orKey(key)))
 	}
 	return lines
+}
+
+func curlLine(s policy.KeySource, r policy.Route, url, key string) string {
+	parts := []string{"curl -i"}
+	if r.Method != "" && r.Method != http.MethodPost {
+		parts = append(parts, "-X "+r.Method)
+	}
+	target := url + r.Path
+	if r.Protocol == policy.Gemini {
+		target += "/gemini-1.5-pro:generateContent"
+	}
+	if s.Header == "" {
+		target += "?" + s.Query + "=" + key
+	}
+	parts = append(parts, `"`+target+`"`)
+	if s.Header != "" {
+		parts = append(parts, fmt.Sprintf(`-H "%s: %s%s"`, s.Header, s.Prefix, key))
+	}
+	if r.Method == "" || r.Method == http.MethodPost {
+		parts = append(parts, examples[r.Protocol])
+	}
+	return strings.Join(parts, " ")
 }
 
 func orKey(key string) string {

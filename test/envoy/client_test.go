@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ var client = &http.Client{Transport: &http.Transport{DisableCompression: true, D
 // A request is what to send. The zero method is POST, the zero path that of chats.
 type request struct {
 	method, path, key, body string
+	contentType             string   // empty: application/json
 	header                  []string // "name: value"
 }
 
@@ -100,7 +102,7 @@ func (r request) to(ctx context.Context, base string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	out.Header.Set("Content-Type", "application/json")
+	out.Header.Set("Content-Type", orElse(r.contentType, "application/json"))
 	if r.key != "" {
 		out.Header.Set("Authorization", "Bearer "+r.key)
 	}
@@ -246,6 +248,9 @@ func (s *system) dial(ctx context.Context, r request) (*stream, error) {
 	return out, nil
 }
 
+// tokenEvent finds the text in an event of any protocol.
+var tokenEvent = regexp.MustCompile(`"content":"[^"]|"text":"[^"]|"delta":"[^"]`)
+
 func (s *stream) read(body io.ReadCloser) {
 	defer close(s.ended)
 	defer func() { _ = body.Close() }()
@@ -255,7 +260,7 @@ func (s *stream) read(body io.ReadCloser) {
 		var line string
 		line, s.err = in.ReadString('\n')
 		all.WriteString(line)
-		if strings.Contains(line, `"content":"`) && !strings.Contains(line, `"content":""`) || strings.Contains(line, `"text_delta"`) {
+		if tokenEvent.MatchString(line) {
 			s.tokens.Add(1)
 		}
 	}
@@ -292,6 +297,7 @@ type received struct {
 	Outcome      string              `json:"outcome"`
 	InputTokens  int64               `json:"input_tokens"`
 	OutputTokens int64               `json:"output_tokens"`
+	CachedTokens int64               `json:"cached_tokens"`
 	BytesRead    int64               `json:"bytes_read"`
 	Headers      map[string][]string `json:"headers"`
 	Query        map[string][]string `json:"query"`
