@@ -12,15 +12,30 @@ import (
 // served are the APIs of each library that the gateway serves, and what comes with so many tokens of output.
 var served = map[string]map[string]func(tokens int64) sdkAnswer{
 	"openai": {
-		"chat":        whole,
-		"chat stream": streamed,
-		"embeddings":  func(int64) sdkAnswer { return sdkAnswer{Count: 2, Size: 16} },
+		"chat":                 whole,
+		"chat stream":          streamed,
+		"completions":          whole,
+		"completions stream":   streamed,
+		"responses":            whole,
+		"responses stream":     streamed,
+		"embeddings":           func(int64) sdkAnswer { return sdkAnswer{Count: 2, Size: 16} },
+		"images":               func(int64) sdkAnswer { return sdkAnswer{Count: 2} },
+		"image edit":           func(int64) sdkAnswer { return sdkAnswer{Count: 1} },
+		"transcription":        whole,
+		"transcription stream": streamed,
 	},
 	"anthropic": {
 		"messages":        whole,
 		"messages stream": streamed,
 	},
 }
+
+// moreAPIs are routes for what the other tests need none for. A form is not looked into.
+const moreAPIs = `  - {name: completions, matches: [{path: {type: Exact, value: /v1/completions}}], type: Backend, backendName: demo, protocol: OpenAICompletions, resource: chat}
+  - {name: responses, matches: [{path: {type: Exact, value: /v1/responses}}], type: Backend, backendName: demo, protocol: OpenAIResponses, resource: chat}
+  - {name: generations, matches: [{path: {type: Exact, value: /v1/images/generations}}], type: Backend, backendName: demo, protocol: OpenAIImages, resource: images}
+  - {name: transcriptions, matches: [{path: {type: Exact, value: /v1/audio/transcriptions}}], type: Backend, backendName: demo, protocol: OpenAITranscriptions, resource: audio}
+`
 
 func whole(tokens int64) sdkAnswer { return sdkAnswer{Text: words(tokens)} }
 
@@ -31,24 +46,28 @@ func words(n int64) string { return strconv.FormatInt(n, 10) + " words" }
 
 func TestSDKsReadEveryAnswer(t *testing.T) {
 	t.Parallel()
-	s := startForSDKs(t, manifests(gateway, tier("free"), holder("free", "free", "key-free")))
+	serving := strings.Replace(gateway, "  identity:", moreAPIs+"  identity:", 1)
+	s := startForSDKs(t, manifests(serving, tier("free"), holder("free", "free", "key-free")))
 	eachSDK(t, func(t *testing.T, k sdk) {
 		var calls []sdkCall
 		for api := range served[k.library] {
 			calls = append(calls, sdkCall{API: api, Key: "key-free", Model: k.name() + " " + api, Text: "How are you?"})
 		}
 		for i, got := range newTap(t, s).make(t, k, calls...) {
+			api := calls[i].API
+			got.checkTries(t, api, http.StatusOK)
+			if got.Error.Status != 0 {
+				t.Errorf("%s: the library threw %+v", api, got.Error)
+				continue
+			}
 			sent := s.upstream(t, calls[i].Model)
-			want := served[k.library][calls[i].API](sent.OutputTokens)
+			want := served[k.library][api](sent.OutputTokens)
 			want.Input, want.Output = sent.InputTokens, sent.OutputTokens
 			if text := got.Answer.Text; text != "" {
 				got.Answer.Text = words(int64(len(strings.Fields(text))))
 			}
-			if diff := cmp.Diff(want, got.Answer); diff != "" || got.Error.Status != 0 {
-				t.Errorf("%s: error %+v, answer (-want +got):\n%s", calls[i].API, got.Error, diff)
-			}
-			if diff := cmp.Diff([]int{http.StatusOK}, got.statuses()); diff != "" {
-				t.Errorf("%s: tries (-want +got):\n%s", calls[i].API, diff)
+			if diff := cmp.Diff(want, got.Answer); diff != "" {
+				t.Errorf("%s: answer (-want +got):\n%s", api, diff)
 			}
 		}
 	})
@@ -72,8 +91,13 @@ var refusals = map[string]refusal{
 	},
 	"no model": {
 		func(c *sdkCall) { c.Model = "" },
-		sdkError{Status: 400, Type: "invalid_request_error", Code: "invalid_model", Message: "The request body must name a model, in at most 253 bytes."},
+		sdkError{Status: 400, Type: "invalid_request_error", Code: "invalid_model", Message: "The request must name a model, in at most 253 bytes, without control characters or white space around it."},
 		"invalid_request_error",
+	},
+	"model that is not served": {
+		func(c *sdkCall) { c.Model = "other" },
+		sdkError{Status: 404, Type: "invalid_request_error", Code: "model_not_found", Message: "This gateway does not serve the model that the request names. Check its spelling."},
+		"not_found_error",
 	},
 	"path that is not served": {
 		func(c *sdkCall) { c.API = "model" },
@@ -123,9 +147,16 @@ func (k sdk) class(status int) string {
 	}[status]
 }
 
+const someModel = `
+apiVersion: tierkeeper.io/v1alpha1
+kind: ModelLimit
+metadata: {name: some}
+spec: {models: [some]}
+`
+
 func TestSDKsThrowWhatIsMeantAtOnce(t *testing.T) {
 	t.Parallel()
-	docs := []string{gateway, tier("free"), holder("free", "free", "key-free")}
+	docs := []string{gateway + "  unknownModels: {action: Deny}\n", someModel, tier("free"), holder("free", "free", "key-free")}
 	for _, exceeded := range []string{"PaymentRequired", "Forbidden", "TooManyRequests", "ServiceUnavailable"} {
 		name := strings.ToLower(exceeded)
 		docs = append(docs, tier(name, "{metric: Requests, per: Day, max: 0, exceeded: "+exceeded+"}"), holder(name, name, "key-"+name))
