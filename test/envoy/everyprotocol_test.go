@@ -3,6 +3,7 @@ package envoy_test
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"mime/multipart"
 	"net/http"
@@ -49,9 +50,7 @@ type call struct {
 func jsonCall(path string, fields map[string]any) func(string, ...string) request {
 	return func(model string, header ...string) request {
 		all := map[string]any{"model": model}
-		for name, value := range fields {
-			all[name] = value
-		}
+		maps.Copy(all, fields)
 		return request{path: path, key: keyStreams, body: jsonOf(all), header: header}
 	}
 }
@@ -171,9 +170,9 @@ func TestNoTextIsFree(t *testing.T) {
 // Wherever the client leaves: the output is within 25 %, and what the provider has told by then is exact.
 func TestAStreamOfAnyProtocolMayBeCutAnywhere(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // Any number will do.
+	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // No secret.
+	random := rand.New(rand.NewPCG(seed, 0))
 	s := protocols(t)
 	for _, c := range streams {
 		for i := range 3 {
