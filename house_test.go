@@ -256,7 +256,7 @@ func walk(t *testing.T, visit func(file string)) {
 			return err
 		case entry.IsDir() && slices.Contains(skip, entry.Name()):
 			return fs.SkipDir
-		case entry.Type().IsRegular():
+		case entry.Type().IsRegular() && entry.Name() != ".git": // the file of a linked work tree
 			visit(filepath.ToSlash(name))
 		}
 		return nil

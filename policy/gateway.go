@@ -99,15 +99,16 @@ type SecretValue struct {
 // A Route sends the requests that it matches to a backend. One Route has one match; a route that lists several becomes
 // several.
 type Route struct {
-	Name      string
-	Path      string
-	Prefix    bool   // Path matches itself and what continues it after a "/". Gemini: what continues it by a model and a method
-	Method    string // empty: any
-	Backend   string
-	Protocol  Protocol
-	Resource  string // empty only where Unmetered
-	Model     string // of routes whose bodies do not tell
-	Unmetered bool   // requests need a key and are counted against no limit
+	Name       string
+	Path       string
+	Prefix     bool   // Path matches itself and what continues it after a "/". Gemini: what continues it by a model and a method
+	PathPrefix string // the beginning of Path that is not forwarded; may be empty
+	Method     string // empty: any
+	Backend    string
+	Protocol   Protocol
+	Resource   string // empty only where Unmetered
+	Model      string // of routes whose bodies do not tell
+	Unmetered  bool   // requests need a key and are counted against no limit
 }
 
 // Protocol is the form of the bodies on a route.

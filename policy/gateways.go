@@ -57,31 +57,35 @@ func (c *compiler) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) []Pr
 	if spec.AllowedKeys != nil {
 		problems = append(problems, checkSelector(spec.AllowedKeys.Namespaces.Selector, "spec.allowedKeys.namespaces.selector")...)
 	}
-	return append(problems, checkRoutes(spec.Routes)...)
+	return append(problems, checkRoutes(spec)...)
 }
 
-// checkRoutes finds matches that two routes share, and paths that no request can have: Envoy makes paths plain before it
-// compares them.
-func checkRoutes(routes []v1alpha1.Route) []Problem {
+// checkRoutes finds matches that two routes share, also below a path prefix, and paths that no request can have: Envoy makes
+// paths plain before it compares them.
+func checkRoutes(spec *v1alpha1.QuotaGatewaySpec) []Problem {
 	var problems []Problem
 	type claim struct {
 		v1alpha1.Match
 		gemini bool
 	}
 	taken := map[claim]string{}
-	for _, r := range routes {
+	for _, r := range spec.Routes {
 		for i, match := range r.Matches {
 			field := fmt.Sprintf("spec.routes[name=%s].matches[%d]", r.Name, i)
-			written, m := match.Path.Value, claim{match, r.Protocol == v1alpha1.ProtocolGeminiGenerateContent}
-			m.Path.Value = plainPath(m.Path)
-			if other, found := taken[m]; found {
-				problems = append(problems, Problem{
-					v1alpha1.ReasonInvalidRoute, field,
-					fmt.Sprintf("Route %s matches the same requests; give each match to one route.", other),
-				})
+			written := match.Path.Value
+			match.Path.Value = plainPath(match.Path)
+			for _, prefix := range append([]string{""}, spec.PathPrefixes...) {
+				m := claim{match, r.Protocol == v1alpha1.ProtocolGeminiGenerateContent}
+				m.Path.Value = below(prefix, match.Path.Value)
+				if other, found := taken[m]; found {
+					problems = append(problems, Problem{
+						v1alpha1.ReasonInvalidRoute, field,
+						fmt.Sprintf("Route %s matches the same requests; give each match to one route.", other),
+					})
+				}
+				taken[m] = r.Name
 			}
-			taken[m] = r.Name
-			if clean := path.Clean(written); clean != m.Path.Value && clean != strings.TrimSuffix(m.Path.Value, "/") {
+			if clean := path.Clean(written); clean != match.Path.Value && clean != strings.TrimSuffix(match.Path.Value, "/") {
 				problems = append(problems, Problem{
 					v1alpha1.ReasonInvalidRoute, field + ".path.value",
 					fmt.Sprintf("No request can have the path %s; write %s.", written, clean),
@@ -90,6 +94,14 @@ func checkRoutes(routes []v1alpha1.Route) []Problem {
 		}
 	}
 	return problems
+}
+
+// below is a path of a route as it reads below a path prefix of the gateway.
+func below(prefix, path string) string {
+	if prefix != "" && path == "/" {
+		return prefix
+	}
+	return prefix + path
 }
 
 // plainPath drops the slash at the end of a prefix: the prefix matches at "/" boundaries in any case.
@@ -150,7 +162,7 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 	if n := spec.Identity.TrustedProxyHops; n != nil {
 		g.TrustedProxyHops = uint32(*n) //nolint:gosec // The schema bounds it to 0 to 16.
 	}
-	g.Routes = newRoutes(spec.Routes)
+	g.Routes = newRoutes(spec)
 	for _, s := range spec.Identity.Sources {
 		g.Sources = append(g.Sources, KeySource{Header: strings.ToLower(s.Header), Prefix: s.Prefix, Query: s.QueryParameter})
 	}
@@ -234,15 +246,18 @@ func newBackend(namespace string, b *v1alpha1.Backend) Backend {
 
 // newRoutes puts the best match first: an exact path before a prefix, a longer prefix before a shorter one, the calls of
 // Gemini before what else is below their prefix, a named method before any.
-func newRoutes(routes []v1alpha1.Route) []Route {
+func newRoutes(spec *v1alpha1.QuotaGatewaySpec) []Route {
 	var out []Route
-	for _, r := range routes {
+	for _, r := range spec.Routes {
 		for _, m := range r.Matches {
-			out = append(out, Route{
-				Name: r.Name, Path: plainPath(m.Path), Prefix: m.Path.Type == v1alpha1.PathMatchPathPrefix, Method: string(m.Method),
-				Backend: r.BackendName, Protocol: protocols[r.Protocol], Resource: r.Resource, Model: r.Model,
-				Unmetered: r.Metering == v1alpha1.MeteringUnmetered,
-			})
+			for _, prefix := range append([]string{""}, spec.PathPrefixes...) {
+				out = append(out, Route{
+					Name: r.Name, Path: below(prefix, plainPath(m.Path)), PathPrefix: prefix,
+					Prefix: m.Path.Type == v1alpha1.PathMatchPathPrefix, Method: string(m.Method),
+					Backend: r.BackendName, Protocol: protocols[r.Protocol], Resource: r.Resource, Model: r.Model,
+					Unmetered: r.Metering == v1alpha1.MeteringUnmetered,
+				})
+			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Route) int {

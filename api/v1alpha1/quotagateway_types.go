@@ -637,6 +637,18 @@ type QuotaGatewaySpec struct {
 	// +kubebuilder:validation:MaxItems=128
 	Routes []Route `json:"routes,omitempty"`
 
+	// pathPrefixes lists beginnings of paths below which all routes are served as well, such as /api. Routes name their paths
+	// without them, and backends never see them.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:validation:items:MinLength=2
+	// +kubebuilder:validation:items:MaxLength=128
+	// +kubebuilder:validation:items:Pattern=`^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$`
+	PathPrefixes []string `json:"pathPrefixes,omitempty"`
+
 	// identity says how a request tells whose it is.
 	//
 	// +required

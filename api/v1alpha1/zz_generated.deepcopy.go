@@ -715,6 +715,11 @@ func (in *QuotaGatewaySpec) DeepCopyInto(out *QuotaGatewaySpec) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.PathPrefixes != nil {
+		in, out := &in.PathPrefixes, &out.PathPrefixes
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	in.Identity.DeepCopyInto(&out.Identity)
 	if in.AllowedKeys != nil {
 		in, out := &in.AllowedKeys, &out.AllowedKeys

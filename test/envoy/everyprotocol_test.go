@@ -31,6 +31,7 @@ spec:
   - {name: transcriptions, matches: [{path: {type: Exact, value: /v1/audio/transcriptions}, method: POST}], type: Backend, backendName: demo, protocol: OpenAITranscriptions, model: gpt-4o-transcribe, resource: audio}
   - {name: messages, matches: [{path: {type: Exact, value: /v1/messages}, method: POST}], type: Backend, backendName: demo, protocol: AnthropicMessages, resource: chat}
   - {name: gemini, matches: [{path: {type: PathPrefix, value: /v1beta/models}, method: POST}], type: Backend, backendName: demo, protocol: GeminiGenerateContent, resource: chat}
+  pathPrefixes: [/api]
   identity:
     sources: [{header: Authorization, prefix: "Bearer "}, {header: x-api-key}, {header: x-goog-api-key}]
   headers:
@@ -140,6 +141,23 @@ func TestEachProtocolIsChargedWhatTheProviderSent(t *testing.T) {
 			if cached := settled.number(t, "cachedTokens"); cached != sent.CachedTokens {
 				t.Errorf("%s: %d tokens were cached, want %d", c.name, cached, sent.CachedTokens)
 			}
+		}
+	}
+}
+
+func TestAPathPrefixIsNotForwarded(t *testing.T) {
+	t.Parallel()
+	s := protocols(t)
+	for _, c := range answers {
+		r := c.build(c.modelName())
+		want := r.path
+		r.path = "/api" + r.path
+		s.pass(t, r)
+		if got := s.upstream(t, c.modelName()).Path; got != want {
+			t.Errorf("%s: the provider got the path %s, want %s", c.name, got, want)
+		}
+		if _, settled := s.settlement(t, c.modelName()); settled["outputEstimated"] != "false" {
+			t.Errorf("%s: marked as %v", c.name, settled)
 		}
 	}
 }

@@ -54,7 +54,7 @@ func forwarding(g *policy.Gateway, r policy.Route, b *policy.Backend) *routev3.R
 	if b == nil {
 		return unready(out)
 	}
-	out.Action = forward(g, b, &routev3.RouteAction{
+	out.Action = forward(g, r, b, &routev3.RouteAction{
 		// A stream may run as long as something moves; the time of the whole response is not bounded.
 		Timeout:     durationpb.New(0),
 		IdleTimeout: durationpb.New(b.IdleTimeout),
@@ -74,7 +74,7 @@ func preflight(g *policy.Gateway, r policy.Route, b *policy.Backend) *routev3.Ro
 	if b == nil {
 		return unready(out)
 	}
-	out.Action = forward(g, b, &routev3.RouteAction{Timeout: durationpb.New(preflightTimeout)})
+	out.Action = forward(g, r, b, &routev3.RouteAction{Timeout: durationpb.New(preflightTimeout)})
 	off := packed(&routev3.FilterConfig{Disabled: true})
 	out.TypedPerFilterConfig = map[string]*anypb.Any{filterRateLimit: off}
 	if b.Credential != nil {
@@ -85,11 +85,17 @@ func preflight(g *policy.Gateway, r policy.Route, b *policy.Backend) *routev3.Ro
 	return out
 }
 
-// forward sends requests to a backend. One that is reached over TLS serves the name that it proves, and no other.
-func forward(g *policy.Gateway, b *policy.Backend, action *routev3.RouteAction) *routev3.Route_Route {
+// forward sends requests to a backend, without the gateway's path prefix. A backend that is reached over TLS serves the name
+// that it proves, and no other.
+func forward(g *policy.Gateway, r policy.Route, b *policy.Backend, action *routev3.RouteAction) *routev3.Route_Route {
 	action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterName(g, b.Name)}
 	if b.TLS != nil {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: b.TLS.ServerName}
+	}
+	if r.PathPrefix != "" {
+		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{
+			Pattern: &matcherv3.RegexMatcher{Regex: "^" + regexp.QuoteMeta(r.PathPrefix) + "/?"}, Substitution: "/",
+		}
 	}
 	return &routev3.Route_Route{Route: action}
 }
