@@ -83,6 +83,10 @@ func (o *effectiveOptions) run(stdout, stderr io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if o.model != "" && gateway != nil && gateway.DenyUnknownModels && !gateway.Knows(o.model) {
+		fmt.Fprintf(stderr, "Note: QuotaGateway %s answers requests for %s with 404: no ModelLimit that counts there names it, and its unknownModels is Deny.\n",
+			gateway.Name, o.model)
+	}
 	e := newEffectiveLimits(table, gateway, credential, name, o.model, o.resource)
 	standing := refusal(credential, now)
 	if o.output != formatText {
