@@ -14,7 +14,7 @@ import (
 
 // origin and limit are written out here once more, so that no change of names goes unseen.
 type origin struct {
-	Kind, Name, Field string
+	Kind, Namespace, Name, Field string
 }
 
 type limit struct {
@@ -29,15 +29,7 @@ type effective struct {
 }
 
 func keyLimit(metric, per string, most int64, tier string) limit {
-	l := limit{
-		Scope: "Key", Metric: metric, Per: per, Max: most,
-		Algorithm: "FixedWindow", Enforcement: "Enforce", Exceeded: "TooManyRequests",
-		Origin: origin{"RateLimitTier", tier, "spec.limits.rates[metric=" + metric + ",per=" + per + "].max"},
-	}
-	if metric == "ConcurrentRequests" {
-		l.Origin.Field = "spec.limits.concurrency.max"
-	}
-	return l
+	return scoped("Key", rate("RateLimitTier", tier, "spec.limits", metric, per, most))
 }
 
 // plan is the limits of a plan in the seed's table: requests and tokens a minute, requests a day.
@@ -49,7 +41,8 @@ func plan(tier string, rpm, tpm, rpd int64) []limit {
 	}
 }
 
-// Every number of the samples, read back from the command. Those of key-tiers are a published table of plans.
+// Every number of the samples, read back from the command. Those of key-tiers are a published table of plans; for
+// model-size-tiers and gateway-tiers see the files of those names.
 func TestNumbersOfSamples(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
@@ -67,17 +60,52 @@ func TestNumbersOfSamples(t *testing.T) {
 		for _, where := range []struct{ model, resource string }{{"", ""}, {"gpt-4", "chat"}} {
 			t.Run(filepath.Base(tc.dir)+" "+tc.key+" "+where.model, func(t *testing.T) {
 				t.Parallel()
-				out := mustRun(t, "effective", "-f", tc.dir, "--key", tc.key, "--model", where.model, "--resource", where.resource, "-o", "json")
-				var got effective
-				if err := json.Unmarshal([]byte(out), &got); err != nil {
-					t.Fatal(err)
-				}
 				want := effective{Key: tc.key, Model: where.model, Resource: where.resource, Limits: tc.want}
-				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("(-want +got):\n%s", diff)
-				}
+				checkEffective(t, want, "-f", tc.dir, "--key", tc.key, "--model", where.model, "--resource", where.resource)
 			})
 		}
+	}
+}
+
+// rate is a limit as an object says it below path.
+func rate(kind, name, path, metric, per string, most int64) limit {
+	l := limit{
+		Metric: metric, Per: per, Max: most,
+		Algorithm: "FixedWindow", Enforcement: "Enforce", Exceeded: "TooManyRequests",
+		Origin: origin{kind, "", name, path + ".rates[metric=" + metric + ",per=" + per + "].max"},
+	}
+	if metric == "ConcurrentRequests" {
+		l.Origin.Field = path + ".concurrency.max"
+	}
+	return l
+}
+
+// ownRate is a limit that an object in the namespace default says.
+func ownRate(kind, name, path, metric, per string, most int64) limit {
+	l := rate(kind, name, path, metric, per, most)
+	l.Origin.Namespace = "default"
+	return l
+}
+
+func scoped(scope string, l limit) limit {
+	l.Scope = scope
+	return l
+}
+
+// checkModel asks for a model and demands that the resource is found by itself.
+func checkModel(t *testing.T, dir, key, model, resource string, limits []limit) {
+	t.Helper()
+	checkEffective(t, effective{Key: key, Model: model, Resource: resource, Limits: limits}, "-f", dir, "--key", key, "--model", model)
+}
+
+func checkEffective(t *testing.T, want effective, flags ...string) {
+	t.Helper()
+	var got effective
+	if err := json.Unmarshal([]byte(mustRun(t, append([]string{"effective", "-o", "json"}, flags...)...)), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%v (-want +got):\n%s", flags, diff)
 	}
 }
 
@@ -85,8 +113,10 @@ func TestNumbersOfSamples(t *testing.T) {
 func TestPrioritiesOfSamples(t *testing.T) {
 	t.Parallel()
 	want := map[string]map[string]int{
-		keyTiers:   {"free": 1, "basic": 2, "pro": 3, "enterprise": 4},
-		quickstart: {"demo-free": 1, "demo-pro": 3},
+		keyTiers:       {"free": 1, "basic": 2, "pro": 3, "enterprise": 4},
+		quickstart:     {"demo-free": 1, "demo-pro": 3},
+		modelSizeTiers: {"standard": 2, "partner": 3, "partner-acme": 3},
+		gatewayTiers:   {"free": 1, "pro": 2, "enterprise": 4, "custom": 4},
 	}
 	for dir, priorities := range want {
 		table := compiled(t, dir)
@@ -96,18 +126,32 @@ func TestPrioritiesOfSamples(t *testing.T) {
 				t.Errorf("%s: want priority %d for %s, got %+v", dir, priority, name, c)
 			}
 		}
-		g, found := table.Gateway("default/main")
-		if !found {
-			t.Fatalf("%s has no gateway default/main", dir)
-		}
-		if g.PerResource == nil || g.PerResource.Window != policy.Minute || g.PerMetric == nil ||
-			g.PerMetric.RequestsReset != policy.ResetUnixSeconds || g.PerMetric.TokensReset != policy.ResetDeltaSeconds {
-			t.Errorf("%s: want both dialects, got %+v, %+v", dir, g.PerResource, g.PerMetric)
-		}
-		if len(g.Listeners) != 1 || g.Listeners[0].Port != 8080 {
-			t.Errorf("%s: want port 8080, got %+v", dir, g.Listeners)
+	}
+}
+
+func TestDialectsOfSamples(t *testing.T) {
+	t.Parallel()
+	for _, dir := range []string{keyTiers, quickstart} {
+		if g := checkGateway(t, dir, policy.ResetUnixSeconds, policy.ResetDeltaSeconds); g.PerResource == nil || g.PerResource.Window != policy.Minute {
+			t.Errorf("%s: want the headers of both dialects, got %+v", dir, g.PerResource)
 		}
 	}
+}
+
+// checkGateway demands the port that all samples have, and the headers x-ratelimit-… with resets in these forms.
+func checkGateway(t *testing.T, dir string, requests, tokens policy.Reset) *policy.Gateway {
+	t.Helper()
+	g, found := compiled(t, dir).Gateway("default/main")
+	if !found {
+		t.Fatalf("%s has no gateway default/main", dir)
+	}
+	if g.PerMetric == nil || g.PerMetric.RequestsReset != requests || g.PerMetric.TokensReset != tokens {
+		t.Errorf("%s: want resets as %v and %v, got %+v", dir, requests, tokens, g.PerMetric)
+	}
+	if len(g.Listeners) != 1 || g.Listeners[0].Port != 8080 {
+		t.Errorf("%s: want port 8080, got %+v", dir, g.Listeners)
+	}
+	return g
 }
 
 // The keys are what the README's curl lines send.
