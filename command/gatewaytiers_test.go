@@ -121,7 +121,7 @@ func TestHTTPSOfGatewayTiers(t *testing.T) {
 	}
 	on := regexp.MustCompile(`(?m)^  # (- name: https$| {2,}\w+: )`).ReplaceAll(content, []byte("  $1"))
 	file := filepath.Join(t.TempDir(), "gateway.yaml")
-	if err := os.WriteFile(file, on, 0o600); err != nil {
+	if err := os.WriteFile(file, on, 0o600); err != nil { //nolint:gosec // In a directory of the test.
 		t.Fatal(err)
 	}
 	result := new(manifest.Loader).Load(file)

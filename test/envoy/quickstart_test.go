@@ -71,25 +71,39 @@ func checkNumbers(t *testing.T, name string, a answer, now int64) {
 	}
 }
 
-// untilRefused sends requests one after the other until one is refused by a rate, and returns the refusal and how many were
-// admitted in its window.
-func (s *system) untilRefused(t *testing.T, most int, r request) (refusal answer, admitted int64) {
+// untilRefused sends requests in turn, one after the other, until one is refused by a rate, and returns the refusal and how
+// many were admitted in its minute.
+func (s *system) untilRefused(t *testing.T, most int, turn ...request) (refusal answer, admitted int64) {
 	t.Helper()
-	in := map[string]int64{}
-	for range 3 * most { // the window may end on the way, twice on a very slow machine
-		a := s.settled(t, r)
-		reset := a.header.Get("x-ratelimit-reset-requests")
+	in := map[int64]int64{}
+	for i := range 3 * most { // the window may end on the way, twice on a very slow machine
+		a := s.settled(t, turn[i%len(turn)])
 		switch a.status {
 		case http.StatusOK:
-			in[reset]++
+			in[a.window(t)]++
 		case http.StatusTooManyRequests:
-			return a, in[reset]
+			return a, in[a.window(t)]
 		default:
 			t.Fatalf("status %d: %s", a.status, a.body)
 		}
 	}
 	t.Fatalf("of %d requests none was refused", 3*most)
 	return answer{}, 0
+}
+
+// window is the end of the minute in which an answer was counted, in whatever form the answer tells when requests reset.
+func (a answer) window(t *testing.T) int64 {
+	t.Helper()
+	return windowIn(t, a.header)
+}
+
+func windowIn(t *testing.T, h http.Header) int64 {
+	t.Helper()
+	reset := numberIn(t, h, "x-ratelimit-reset-requests")
+	if month := int64(31 * 24 * 60 * 60); reset <= month {
+		reset += time.Now().Unix() // the answer has just come
+	}
+	return (reset + 30) / 60 * 60
 }
 
 func TestQuickstartLimitOfAMinute(t *testing.T) {
