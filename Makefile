@@ -4,7 +4,7 @@
 
 PORT      ?= 8080
 MANIFESTS ?= config/samples/quickstart
-DATA_DIR  ?= .data/quickstart
+DATA_DIR  ?= .data/$(notdir $(MANIFESTS:/=))
 ENVOY     ?= bin/envoy
 FUZZTIME  ?= 30s
 BENCH     ?= .
