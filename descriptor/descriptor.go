@@ -80,9 +80,11 @@ var GoogleStatuses = map[int]string{
 	402: "RESOURCE_EXHAUSTED",
 	403: "PERMISSION_DENIED",
 	404: "NOT_FOUND",
+	408: "DEADLINE_EXCEEDED",
 	413: "INVALID_ARGUMENT",
 	429: "RESOURCE_EXHAUSTED",
 	503: "UNAVAILABLE",
+	504: "DEADLINE_EXCEEDED",
 }
 
 // Protocol tells the service how to read numbers and what shape an error has.

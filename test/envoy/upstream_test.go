@@ -1,7 +1,10 @@
 package envoy_test
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -152,3 +155,73 @@ func TestPreflightCostsNothing(t *testing.T) {
 		t.Errorf("%d requests are used, want 1", used)
 	}
 }
+
+// A provider that says nothing, or nonsense, is told in the route's shape like one that cannot be reached.
+func TestAProviderThatDoesNotSpeakIsToldAsWell(t *testing.T) {
+	t.Parallel()
+	silent, nonsense := listens(t, ""), listens(t, "Hello. This is not HTTP.\r\n\r\n")
+	s := prepare(t, manifests(fmt.Sprintf(`
+apiVersion: tierkeeper.io/v1alpha1
+kind: QuotaGateway
+metadata: {name: main}
+spec:
+  listeners: [{name: http, port: 8080, protocol: HTTP}]
+  backends:
+  - {name: silent, endpoints: [{address: 127.0.0.1, port: %d}], timeouts: {idleStreamSeconds: 1}}
+  - {name: nonsense, endpoints: [{address: 127.0.0.1, port: %d}]}
+  routes:
+  - {name: chat, matches: [{path: {type: Exact, value: /silent/chat}}], type: Backend, backendName: silent, protocol: OpenAIChatCompletions, resource: chat}
+  - {name: messages, matches: [{path: {type: Exact, value: /silent/messages}}], type: Backend, backendName: silent, protocol: AnthropicMessages, resource: chat}
+  - {name: gemini, matches: [{path: {type: PathPrefix, value: /silent/models}}], type: Backend, backendName: silent, protocol: GeminiGenerateContent, resource: chat}
+  - {name: nonsense, matches: [{path: {type: Exact, value: /nonsense}}], type: Backend, backendName: nonsense, protocol: OpenAIChatCompletions, resource: chat}
+  identity: {sources: [{header: Authorization, prefix: "Bearer "}]}
+`, portOf(silent), portOf(nonsense)), tier("free"), holder("free", "free", keyStreams)))
+	s.flags = []string{"--demo-upstream=false"}
+	s.start(t)
+	const late = "The provider did not answer in time. Ask for a stream if answers take long."
+	for path, want := range map[string]answer{
+		"/silent/chat":                     {status: 504, body: `{"error":{"code":"provider_timeout","message":"` + late + `","type":"timeout_error"}}`},
+		"/silent/messages":                 {status: 504, body: `{"error":{"message":"` + late + `","type":"timeout_error"},"type":"error"}`},
+		"/silent/models/m:generateContent": {status: 504, body: `{"error":{"code":504,"message":"` + late + `","status":"DEADLINE_EXCEEDED"}}`},
+		"/nonsense":                        {status: 503, body: `{"error":{"code":"provider_unavailable","message":"The provider cannot be reached. Please retry after 2 seconds.","type":"service_unavailable"}}`},
+	} {
+		a := s.send(t, request{path: path, key: keyStreams, body: prompt{}.chat()})
+		if a.status != want.status || strings.TrimSpace(a.body) != want.body {
+			t.Errorf("%s got %d: %s, want %d: %s", path, a.status, a.body, want.status, want.body)
+		}
+	}
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(t.Context(), "tcp", "127.0.0.1:"+s.port.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = fmt.Fprintf(conn, "POST /silent/chat HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+	if status, _, body := readAnswer(t, conn); status != http.StatusRequestTimeout || !strings.Contains(body, `"code":"request_timeout"`) {
+		t.Errorf("half a request got %d: %s, want 408 request_timeout", status, body)
+	}
+}
+
+// listens takes connections and answers each with the same, or with nothing.
+func listens(t *testing.T, says string) net.Listener {
+	t.Helper()
+	var lc net.ListenConfig
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return // closed at the end of the test
+			}
+			context.AfterFunc(t.Context(), func() { _ = conn.Close() })
+			_, _ = io.WriteString(conn, says)
+		}
+	}()
+	return l
+}
+
+func portOf(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port } //nolint:forcetypeassert // It listens on TCP.

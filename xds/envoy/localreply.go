@@ -22,7 +22,7 @@ var ownReplies = []struct {
 	when          string
 	kind          string
 	anthropicKind string // empty where there is no route, so nobody knows the protocol
-	status        int    // for Google's shape, which repeats it
+	status        int    // which Google's shape repeats
 	code          string
 	message       string
 	retryAfter    int // seconds; 0 for none
@@ -51,8 +51,19 @@ var ownReplies = []struct {
 		message: "The provider cannot be reached. Please retry after 2 seconds.", retryAfter: 2,
 	},
 	{
+		when: `response.code == 504 && response.code_details == "stream_idle_timeout"`,
+		kind: "timeout_error", anthropicKind: "timeout_error", status: http.StatusGatewayTimeout, code: "provider_timeout",
+		message: "The provider did not answer in time. Ask for a stream if answers take long.",
+	},
+	{
+		// The client's own doing: a body that comes too slowly, or not at all.
+		when: `response.code == 408`,
+		kind: "invalid_request_error", anthropicKind: "invalid_request_error", status: http.StatusRequestTimeout, code: "request_timeout",
+		message: "The request did not arrive in time.",
+	},
+	{
 		when: `response.code_details == "route_not_found"`,
-		kind: "invalid_request_error", code: "unknown_url",
+		kind: "invalid_request_error", status: http.StatusNotFound, code: "unknown_url",
 		message: "This gateway serves no such path and method.",
 	},
 }
@@ -73,14 +84,14 @@ func localReplies() *hcmv3.LocalReplyConfig {
 	for _, r := range ownReplies {
 		if r.anthropicKind != "" {
 			c.Mappers = append(c.Mappers,
-				ownReply("("+r.when+") && "+isProtocol(descriptor.ProtocolAnthropic), r.retryAfter, map[string]any{
+				ownReply("("+r.when+") && "+isProtocol(descriptor.ProtocolAnthropic), r.status, r.retryAfter, map[string]any{
 					"type": "error", "error": map[string]any{"type": r.anthropicKind, "message": r.message},
 				}),
-				ownReply("("+r.when+") && "+isProtocol(descriptor.ProtocolGemini), r.retryAfter, map[string]any{
+				ownReply("("+r.when+") && "+isProtocol(descriptor.ProtocolGemini), r.status, r.retryAfter, map[string]any{
 					"error": map[string]any{"code": r.status, "message": r.message, "status": descriptor.GoogleStatuses[r.status]},
 				}))
 		}
-		c.Mappers = append(c.Mappers, ownReply(r.when, r.retryAfter, map[string]any{
+		c.Mappers = append(c.Mappers, ownReply(r.when, r.status, r.retryAfter, map[string]any{
 			"error": map[string]any{"type": r.kind, "message": r.message, "code": r.code},
 		}))
 	}
@@ -91,7 +102,8 @@ func isProtocol(p descriptor.Protocol) string {
 	return fmt.Sprintf(`xds.route_metadata.filter_metadata[%q][%q] == %q`, descriptor.MetadataRoute, descriptor.KeyProtocol, p)
 }
 
-func ownReply(when string, retryAfter int, body map[string]any) *hcmv3.ResponseMapper {
+// ownReply gives the answer its status too: Envoy's own may be another, such as 502 where a provider answers nonsense.
+func ownReply(when string, status, retryAfter int, body map[string]any) *hcmv3.ResponseMapper {
 	json, err := structpb.NewStruct(body)
 	if err != nil {
 		panic(err) // The bodies are the constants above.
@@ -103,6 +115,7 @@ func ownReply(when string, retryAfter int, body map[string]any) *hcmv3.ResponseM
 				ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: packed(&cel_filterv3.ExpressionFilter{Expression: when})},
 			},
 		}},
+		StatusCode:         wrapperspb.UInt32(uint32(status)), //nolint:gosec // A status of our own table.
 		BodyFormatOverride: &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: json}},
 	}
 	if retryAfter > 0 {
