@@ -1,6 +1,6 @@
 # Everything a person or CI does with this project is a target here; `make` lists them.
-# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler, Python 3.11 and Node 20 with npm. All else is installed
-# into bin/, pinned by checksum.
+# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler, curl, Python 3.11 and Node 20 with npm. All else is
+# installed into bin/, pinned by checksum.
 
 PORT      ?= 8080
 MANIFESTS ?= config/samples/quickstart
@@ -83,7 +83,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc need-python need-node $(ENVOY_STEP) verify lint test-unit test-envoy test-sdk ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) verify lint test-unit test-envoy test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
@@ -108,7 +108,7 @@ test-unit: need-go need-cc ## Runs all tests that need nothing but Go, with the 
 	@go test -race -shuffle=on $$(go list ./... | grep -v '/test/envoy')
 
 .PHONY: test-envoy
-test-envoy: need-go need-cc $(ENVOY_STEP) ## Runs the tests with the real Envoy.
+test-envoy: need-go need-cc need-curl $(ENVOY_STEP) ## Runs the tests with the real Envoy.
 	$(say) 'running the tests with Envoy'
 	@REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 -p 1 ./test/envoy/...
 
@@ -157,6 +157,6 @@ $(eval $(call tool,benchstat,golang.org/x/perf/cmd/benchstat,some seconds))
 # golangci-lint itself, with the linter of the Kubernetes API conventions compiled in.
 $(eval $(call tool,golangci-lint,sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter,two to three minutes))
 
-.PHONY: need-go need-cc need-python need-node
-need-go need-cc need-python need-node: need-%:
+.PHONY: need-go need-cc need-curl need-python need-node
+need-go need-cc need-curl need-python need-node: need-%:
 	@hack/need.sh $*
