@@ -6,17 +6,26 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/policy"
 )
+
+const callersDoc = "../docs/callers.md"
+
+func readCallersDoc(t *testing.T) string {
+	t.Helper()
+	doc, err := os.ReadFile(callersDoc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(doc)
+}
 
 // What clients are told is documented in two tables, line by line.
 func TestEveryDenialIsDocumented(t *testing.T) {
 	t.Parallel()
-	const file = "../docs/callers.md"
-	doc, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	doc := readCallersDoc(t)
 	denials := []denial{
 		missingKey, unknownKey, conflictingKeys, foreignKey, suspendedKey, expiredKey, pendingKey,
 		badModel, unknownModel, tooManyLimits, notReady, concurrencyDenial,
@@ -29,9 +38,28 @@ func TestEveryDenialIsDocumented(t *testing.T) {
 			fmt.Sprintf("\n| %d | `%s` | `%s` | `%s` | `%s` |\n", d.status, d.kind, d.anthropicKind, descriptor.GoogleStatuses[d.status], d.code),
 			fmt.Sprintf("\n| `%s` | %s | ", d.code, strings.Replace(d.message, "%d", "N", 1)),
 		} {
-			if !strings.Contains(string(doc), row) {
-				t.Errorf("%s lacks the row %s", file, strings.TrimSpace(row))
+			if !strings.Contains(doc, row) {
+				t.Errorf("%s lacks the row %s", callersDoc, strings.TrimSpace(row))
 			}
+		}
+	}
+}
+
+func TestEveryHeaderIsDocumented(t *testing.T) {
+	t.Parallel()
+	doc := readCallersDoc(t)
+	limits := []policy.Limit{{Status: 429, Pair: policy.Pair{Metric: policy.Requests}}, {Status: 429, Pair: policy.Pair{Metric: policy.Tokens}}}
+	everything := report{
+		gateway: &policy.Gateway{PerMetric: &policy.PerMetric{}, PerResource: &policy.PerResource{}},
+		holder:  &policy.Holder{}, plan: &plan{limits: limits}, counts: make([]counter.Count, len(limits)), resource: "chat",
+	}
+	headers := everything.deny(0, descriptor.ProtocolOpenAIChat).Headers
+	if len(headers) != mostHeaders {
+		t.Errorf("there are %d headers, want all %d", len(headers), mostHeaders)
+	}
+	for _, h := range headers {
+		if !strings.Contains(doc, "`"+h.Name+"`") {
+			t.Errorf("%s does not say what %s is", callersDoc, h.Name)
 		}
 	}
 }
