@@ -14,6 +14,8 @@ type form struct {
 	unread bool
 	// makes is what the response consists of.
 	makes product
+	// around is the bytes around the text of an answer that is one JSON object.
+	around float64
 	// Of a stream, envelope bytes come before the first token and perToken bytes with each. Providers send about one token in
 	// an event, whose size is that of its envelope: ids, names, braces.
 	envelope, perToken float64
@@ -33,19 +35,19 @@ const (
 // The bytes were measured on streams of the shape that the providers document.
 var forms = map[descriptor.Protocol]form{
 	descriptor.ProtocolOpaque:               {unread: true},
-	descriptor.ProtocolJSON:                 {makes: text, envelope: 300, perToken: 272},
-	descriptor.ProtocolOpenAIChat:           {makes: text, envelope: 300, perToken: 272},
-	descriptor.ProtocolOpenAICompletions:    {makes: text, envelope: 0, perToken: 202},
-	descriptor.ProtocolOpenAIResponses:      {makes: text, envelope: 1800, perToken: 215},
+	descriptor.ProtocolJSON:                 {makes: text, around: 200, envelope: 300, perToken: 272},
+	descriptor.ProtocolOpenAIChat:           {makes: text, around: 310, envelope: 300, perToken: 272},
+	descriptor.ProtocolOpenAICompletions:    {makes: text, around: 190, envelope: 0, perToken: 202},
+	descriptor.ProtocolOpenAIResponses:      {makes: text, around: 690, envelope: 1800, perToken: 215},
 	descriptor.ProtocolOpenAIEmbeddings:     {},
 	descriptor.ProtocolOpenAIImages:         {makes: images},
-	descriptor.ProtocolOpenAITranscriptions: {unread: true, makes: text, envelope: 0, perToken: 59},
-	descriptor.ProtocolAnthropic:            {makes: text, envelope: 450, perToken: 119, begins: true},
-	descriptor.ProtocolGemini:               {makes: text, envelope: 0, perToken: 310},
+	descriptor.ProtocolOpenAITranscriptions: {unread: true, makes: text, around: 10, envelope: 0, perToken: 59},
+	descriptor.ProtocolAnthropic:            {makes: text, around: 190, envelope: 450, perToken: 119, begins: true},
+	descriptor.ProtocolGemini:               {makes: text, around: 180, envelope: 0, perToken: 310},
 }
 
-// A JSON answer is its text and an envelope.
-const jsonEnvelope, jsonPerToken = 500, 4.0
+// bytesPerToken is that of text.
+const bytesPerToken = 4.0
 
 // maxReserved is the most input, and the most output, that one request reserves: far more than any model takes, and little
 // enough that the lease of a client who writes a larger number stays short.
@@ -118,18 +120,20 @@ func spent(s *descriptor.Settle, l *lease, r *ratio) Spent {
 	return cost
 }
 
-// outputOf estimates the tokens of a response by its bytes and its content type.
+// outputOf estimates the tokens of a response by its bytes and its content type. Text is at least one.
 func outputOf(s *descriptor.Settle, l *lease, r *ratio) int64 {
-	envelope := float64(jsonEnvelope)
+	around := forms[l.protocol].around
 	switch kind := strings.ToLower(s.ResponseType); {
+	case s.OutputBytes == 0:
+		return 0
 	case l.streamed(s):
 		return r.outputTokens(l.protocol, s.OutputBytes)
-	case strings.HasPrefix(kind, "text/"), forms[l.protocol].unread:
-		envelope = 0
+	case strings.HasPrefix(kind, "text/"):
+		around = 0
 	case kind != "" && !strings.Contains(kind, "json"):
 		return 0 // sound, or a picture
 	}
-	return int64(math.Ceil(max(0, float64(s.OutputBytes)-envelope) / jsonPerToken))
+	return max(1, int64(math.Ceil((float64(s.OutputBytes)-around)/bytesPerToken)))
 }
 
 // streamed reports whether the response came in events. What the client asked for is no proof of that, and decides only where
