@@ -22,11 +22,11 @@ type catalog struct {
 
 // catalogOf is the catalog of a selector, which is valid; nil selects all.
 func (c *compiler) catalogOf(s *metav1.LabelSelector) *catalog {
-	selector, key := labels.Everything(), "all"
+	selector := labels.Everything()
 	if s != nil {
 		selector, _ = metav1.LabelSelectorAsSelector(s)
-		key = selector.String()
 	}
+	key := selector.String()
 	if c.catalogs[key] == nil {
 		var selected []*v1alpha1.ModelLimit
 		for _, m := range c.models {
@@ -115,7 +115,7 @@ func (c *compiler) judgeModels() {
 		for _, g := range gateways {
 			for _, p := range g.models.problems[m.Name] {
 				if g.models != c.catalogOf(nil) {
-					p.Message += fmt.Sprintf(" (At QuotaGateway %s, whose modelLimitSelector selects both.)", g.Name)
+					p.Message += fmt.Sprintf(" (So it is at QuotaGateway %s, by its spec.modelLimitSelector.)", g.Name)
 				}
 				if len(problems) == 0 {
 					problems = append(problems, p)
