@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/tierkeeper/tierkeeper/internal/golden"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -37,6 +38,26 @@ func TestOrderMeansNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOrderMeansNothingWhateverIsWritten does the same with random objects.
+func TestOrderMeansNothingWhateverIsWritten(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		in := small(t).input()
+		first, verdicts := policy.Compile(in)
+		shuffleInput(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)), &in)
+		again, verdictsAgain := policy.Compile(in)
+		if diff := cmp.Diff(verdicts, verdictsAgain); diff != "" {
+			t.Fatalf("verdicts (-first +again):\n%s", diff)
+		}
+		if first.Version() != again.Version() {
+			t.Fatal("the versions differ")
+		}
+		if diff := cmp.Diff(first.Accepted(), again.Accepted()); diff != "" {
+			t.Fatalf("accepted (-first +again):\n%s", diff)
+		}
+	})
 }
 
 func shuffleInput(r *rand.Rand, in *policy.Input) {

@@ -46,13 +46,15 @@ func TestNoQuotaLetsMorePassThanItsTier(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := small(t)
 		n := naive{tier: w.tier("t0").Spec.KeyLimits, groups: w.groups(true)}
-		table, verdicts := policy.Compile(single(w.keyLimits(), v1alpha1.RateLimitTierSpec{KeyLimits: n.tier}, n.groups))
+		in := single(w.keyLimits(), v1alpha1.RateLimitTierSpec{KeyLimits: n.tier}, n.groups)
+		n.groups = matching(n.groups, w.selecting(&in))
+		table, verdicts := policy.Compile(in)
 		if !verdictOn(verdicts, policy.KindQuota, "app").Accepted() {
 			return
 		}
 		accepted++
 		full := func(model, resource string) []ceiling {
-			return ceilings(table.Resolve(nil, holder(table), model, resource))
+			return ceilings(table.Resolve(table.Gateways()[0], holder(table), model, resource))
 		}
 		never(t, w.traffic(), full, n.limits)
 	})
@@ -75,8 +77,8 @@ func TestNoRejectedQuotaLetsMorePassThanItsTier(t *testing.T) {
 			return
 		}
 		in.LastAccepted = restarted(t, before.Accepted())
-		n.groups = w.groups(true)
-		in.Models = n.groups
+		in.Models = w.groups(true)
+		n.groups = matching(in.Models, w.selecting(&in))
 		if w.chance(2, "another tier") {
 			n.tier = w.keyLimits()
 			in.Tiers[0].Spec.KeyLimits = n.tier
@@ -90,7 +92,7 @@ func TestNoRejectedQuotaLetsMorePassThanItsTier(t *testing.T) {
 		}
 		rejected++
 		full := func(model, resource string) []ceiling {
-			return ceilings(table.Resolve(nil, holder(table), model, resource))
+			return ceilings(table.Resolve(table.Gateways()[0], holder(table), model, resource))
 		}
 		never(t, w.traffic(), full, n.limits)
 		ownAlone := naive{own: in.Quotas[0].Spec.KeyLimits, groups: slices.Clone(n.groups)}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -24,6 +25,8 @@ func TestResolveAgreesWithANaiveReading(t *testing.T) {
 		w := small(t)
 		n := naive{own: w.keyLimits(), tier: w.tier("t0").Spec.KeyLimits, groups: w.groups(true)}
 		in := single(n.own, v1alpha1.RateLimitTierSpec{KeyLimits: n.tier, KeyOverrides: v1alpha1.KeyOverridesAny}, n.groups)
+		g := w.selecting(&in)
+		n.groups = matching(n.groups, g)
 		if w.chance(2, "user") {
 			n.user = new(w.keyLimits())
 			in.Users = []v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: *n.user}}}
@@ -32,10 +35,11 @@ func TestResolveAgreesWithANaiveReading(t *testing.T) {
 		if v := verdictOn(verdicts, policy.KindQuota, "app"); !v.Accepted() {
 			t.Fatalf("the quota is not accepted: %v", v)
 		}
+		gateway := table.Gateways()[0]
 		forth, back := map[string]string{}, map[string]string{}
 		for _, model := range asked {
 			for _, resource := range askedResources {
-				want, got := n.limits(model, resource), ceilings(table.Resolve(nil, holder(table), model, resource))
+				want, got := n.limits(model, resource), ceilings(table.Resolve(gateway, holder(table), model, resource))
 				compareCeilings(t, fmt.Sprintf("model %q, resource %q", model, resource), want, got, forth, back)
 			}
 		}
@@ -80,6 +84,14 @@ func single(own v1alpha1.KeyLimits, tier v1alpha1.RateLimitTierSpec, groups []v1
 	q.Spec.Keys = []v1alpha1.APIKey{{Name: "main", Digest: digest(0)}}
 	in.Quotas = []v1alpha1.ApiKeyQuota{q}
 	return in
+}
+
+// selecting adds a gateway for the quota of single, with a selector that is returned.
+func (w world) selecting(in *policy.Input) *metav1.LabelSelector {
+	g := v1alpha1.QuotaGateway{ObjectMeta: w.meta("team-a", "g0")}
+	g.Spec.ModelLimitSelector = pick(w, chosen, "modelLimitSelector")
+	in.Gateways = []v1alpha1.QuotaGateway{g}
+	return g.Spec.ModelLimitSelector
 }
 
 // holder is who holds the keys of the quota of single, or nil.
@@ -137,7 +149,8 @@ func copyAll[T any](to *[]T, from []T, deepCopy func(*T) *T) {
 }
 
 // TestARejectedObjectCostsOnlyItself removes each object that is not accepted in turn. Left out are those that count all
-// the same: quotas, which keep their keys, gateways that go on as before, and ModelLimits without their parent.
+// the same: quotas, which keep their keys, gateways that go on as before, ModelLimits without their parent, and ModelLimits
+// that count at some gateway and not at another.
 func TestARejectedObjectCostsOnlyItself(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -145,6 +158,10 @@ func TestARejectedObjectCostsOnlyItself(t *testing.T) {
 		table, verdicts := policy.Compile(in)
 		for _, v := range verdicts {
 			if v.Accepted() || v.Object.Kind == policy.KindQuota || v.Problems[0].Reason == v1alpha1.ReasonParentNotFound {
+				continue
+			}
+			// Each ModelLimit names a model that no other names.
+			if own := "only-" + v.Object.Name.Name; v.Object.Kind == policy.KindModel && table.Canonical(own) == own {
 				continue
 			}
 			smaller, rest := policy.Compile(without(in, v.Object))
@@ -181,23 +198,52 @@ func TestResolutionsAreSound(t *testing.T) {
 		in.LastAccepted = earlier.Accepted()
 		table, _ := policy.Compile(in)
 		for _, h := range everyone(table, in) {
-			canonical := map[string]policy.Resolution{}
-			for _, model := range asked {
-				r := table.Resolve(nil, h, model, "chat")
-				counters := map[string]bool{}
-				for _, l := range r.Limits {
-					if counters[l.Counter] {
-						t.Fatalf("%s, model %q: counter %s twice", h.Name, model, l.Counter)
+			for _, g := range everywhere(table) {
+				checkSound(t, table, g, h)
+			}
+		}
+	})
+}
+
+func checkSound(t *rapid.T, table *policy.Table, g *policy.Gateway, h *policy.Holder) {
+	canonical := map[string]policy.Resolution{}
+	for _, model := range asked {
+		r := table.Resolve(g, h, model, "chat")
+		counters := map[string]bool{}
+		for _, l := range r.Limits {
+			if counters[l.Counter] {
+				t.Fatalf("%s, model %q: counter %s twice", h.Name, model, l.Counter)
+			}
+			counters[l.Counter] = true
+		}
+		name := table.Canonical(model)
+		if known, found := canonical[name]; found {
+			if diff := cmp.Diff(known, r); diff != "" {
+				t.Fatalf("%s: models called %q differ at %q:\n%s", h.Name, name, model, diff)
+			}
+		}
+		canonical[name] = r
+	}
+}
+
+// TestAGatewayWithoutASelectorCountsAllModelLimits compares what holds there with what holds where no gateway is named.
+func TestAGatewayWithoutASelectorCountsAllModelLimits(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		in := small(t).input()
+		for i := range in.Gateways {
+			if in.Gateways[i].Spec.ModelLimitSelector != nil {
+				in.Gateways[i].Spec.ModelLimitSelector = &metav1.LabelSelector{}
+			}
+		}
+		table, _ := policy.Compile(in)
+		for _, g := range table.Gateways() {
+			for _, h := range everyone(table, in) {
+				for _, model := range asked {
+					if diff := cmp.Diff(table.Resolve(nil, h, model, "chat"), table.Resolve(g, h, model, "chat")); diff != "" {
+						t.Fatalf("%s, model %q (-everywhere +at %s):\n%s", h.Name, model, g.Name, diff)
 					}
-					counters[l.Counter] = true
 				}
-				name := table.Canonical(model)
-				if known, found := canonical[name]; found {
-					if diff := cmp.Diff(known, r); diff != "" {
-						t.Fatalf("%s: models called %q differ at %q:\n%s", h.Name, name, model, diff)
-					}
-				}
-				canonical[name] = r
 			}
 		}
 	})
@@ -216,20 +262,26 @@ func TestNoRequestMeetsMoreLimitsThanALeaseCarries(t *testing.T) {
 		in.Gateways = []v1alpha1.QuotaGateway{w.gateway("g0")}
 		in.Gateways[0].Spec.Routes = nil
 		in.Gateways[0].Spec.Identity.MissingKey = &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &v1alpha1.Ref{Name: "t0"}}
-		in.Gateways[0].Spec.AllowedKeys = nil
+		in.Gateways[0].Spec.AllowedKeys, in.Gateways[0].Namespace = nil, "team-a"
+		selector := pick(w, chosen, "modelLimitSelector")
+		in.Gateways[0].Spec.ModelLimitSelector = selector
 		table, verdicts := policy.Compile(in)
 		for _, h := range everyone(table, in) {
-			for _, model := range asked {
-				for _, resource := range askedResources {
-					if got := len(table.Resolve(nil, h, model, resource).Limits); got > policy.MaxLimits {
-						t.Fatalf("%s meets %d limits with model %q and resource %q", h.Name, got, model, resource)
+			for _, g := range judges(table, "team-a") {
+				for _, model := range asked {
+					for _, resource := range askedResources {
+						if got := len(table.Resolve(g, h, model, resource).Limits); got > policy.MaxLimits {
+							t.Fatalf("%s meets %d limits with model %q and resource %q", h.Name, got, model, resource)
+						}
 					}
 				}
 			}
 		}
-		mostByKey := n.most()
-		n.own, n.user = v1alpha1.KeyLimits{}, nil
-		for kind, most := range map[string]int{policy.KindQuota: mostByKey, policy.KindGateway: n.most()} {
+		byGateway := naive{tier: n.tier, groups: matching(n.groups, selector)}
+		if len(table.Gateways()) > 0 { // It judges the quota, too.
+			n.groups = byGateway.groups
+		}
+		for kind, most := range map[string]int{policy.KindQuota: n.most(), policy.KindGateway: byGateway.most()} {
 			name := map[string]string{policy.KindQuota: "app", policy.KindGateway: "g0"}[kind]
 			v := verdictOn(verdicts, kind, name)
 			if (most > policy.MaxLimits) == v.Accepted() {
@@ -287,9 +339,11 @@ func answers(table *policy.Table, in policy.Input) map[string]any {
 	out := map[string]any{}
 	for _, h := range everyone(table, in) {
 		out[h.Name+" on "+h.Tier] = h.Priority
-		for _, model := range asked {
-			for _, resource := range askedResources {
-				out[fmt.Sprintf("%s %q %q", h.Name, model, resource)] = table.Resolve(nil, h, model, resource)
+		for i, g := range everywhere(table) {
+			for _, model := range asked {
+				for _, resource := range askedResources {
+					out[fmt.Sprintf("%s %q %q at %d", h.Name, model, resource, i)] = table.Resolve(g, h, model, resource)
+				}
 			}
 		}
 	}
@@ -297,6 +351,9 @@ func answers(table *policy.Table, in policy.Input) map[string]any {
 		gateway, found := table.Gateway(g.Namespace + "/" + g.Name)
 		for _, q := range in.Quotas {
 			out[g.Name+" admits "+q.Namespace] = found && gateway.Admits(q.Namespace)
+		}
+		for _, model := range asked {
+			out[g.Name+" serves "+model] = found && (!gateway.DenyUnknownModels || gateway.Knows(model))
 		}
 	}
 	for i := range 8 {

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,6 +105,7 @@ func (w world) groups(apart bool) []v1alpha1.ModelLimit {
 	names := rapid.Permutation(modelNames).Draw(w.T, "names")
 	for i := range w.number(3, "groups") {
 		g := v1alpha1.ModelLimit{ObjectMeta: w.meta("", fmt.Sprintf("m%d", i))}
+		g.Labels = pick(w, labelled, "labels")
 		g.Spec.Models = names[3*i : 3*i+1+w.number(2, "more names")]
 		if !apart {
 			g.Spec.Models = append(some(w, modelNames, 2, "models"), fmt.Sprintf("only-m%d", i))
@@ -139,6 +141,15 @@ func (w world) tier(name string) v1alpha1.RateLimitTier {
 }
 
 var (
+	// labelled are labels of ModelLimits, chosen the labels that selectors ask them for.
+	labelled = []map[string]string{nil, {"for": "inner"}, {"for": "outer"}}
+	chosen   = []*metav1.LabelSelector{
+		nil,
+		{},
+		{MatchLabels: map[string]string{"for": "inner"}},
+		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "for", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"inner"}}}},
+	}
+
 	namespaces = []string{"team-a", "team-b"}
 	selectors  = []*metav1.LabelSelector{
 		{},
@@ -206,6 +217,10 @@ func (w world) gateway(name string) v1alpha1.QuotaGateway {
 		ref := v1alpha1.Ref{Name: pick(w, []string{"t0", "t1"}, "tier")}
 		g.Spec.Identity.MissingKey = &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &ref}
 	}
+	g.Spec.ModelLimitSelector = pick(w, append(chosen, selectors[3]), "modelLimitSelector")
+	if w.chance(2, "unknown models") {
+		g.Spec.UnknownModels = &v1alpha1.UnknownModels{Action: v1alpha1.UnknownModelsDeny}
+	}
 	if w.chance(2, "allowed") {
 		g.Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesSelector, Selector: pick(w, selectors, "selector")}}
 	}
@@ -230,6 +245,33 @@ func everyone(table *policy.Table, in policy.Input) []*policy.Holder {
 		}
 	}
 	return holders
+}
+
+// everywhere is where a Table can be asked: at no gateway, and at each of them.
+func everywhere(table *policy.Table) []*policy.Gateway { return append(table.Gateways(), nil) }
+
+// judges are the gateways by which a quota of the namespace is judged: those that admit its keys, or none if there are none.
+func judges(table *policy.Table, namespace string) []*policy.Gateway {
+	all := slices.DeleteFunc(table.Gateways(), func(g *policy.Gateway) bool { return !g.Admits(namespace) })
+	if len(all) == 0 {
+		return []*policy.Gateway{nil}
+	}
+	return all
+}
+
+// matching are the ModelLimits that a gateway of the selector counts, told without the package's own means.
+func matching(groups []v1alpha1.ModelLimit, s *metav1.LabelSelector) []v1alpha1.ModelLimit {
+	return slices.DeleteFunc(slices.Clone(groups), func(g v1alpha1.ModelLimit) bool {
+		switch {
+		case s == nil:
+			return false
+		case len(s.MatchExpressions) > 0:
+			return g.Labels["for"] == "inner"
+		case len(s.MatchLabels) > 0:
+			return g.Labels["for"] != "inner"
+		}
+		return false
+	})
 }
 
 // verdictOn finds the verdict on an object of the kind by its name, which is unique within the kind in these tests.
