@@ -6,6 +6,9 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -43,6 +46,11 @@ type Sealer struct{ leases *leases }
 
 // RatioBytes is the size of the smallest body that teaches how many tokens a byte is.
 const RatioBytes = inputBytes
+
+// Unmarshal reads a message as a server with Codec does.
+func Unmarshal(b []byte, v any) error {
+	return codec{encoding.GetCodecV2("proto")}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, v)
+}
 
 // NewSealer makes a Sealer.
 func NewSealer(secret []byte) *Sealer { return &Sealer{newLeases(secret)} }

@@ -59,7 +59,7 @@ func listen(t testing.TB, l *ratelimit.Limiter, log *slog.Logger) *grpc.ClientCo
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
+	server := grpc.NewServer(ratelimit.Codec())
 	rlsv3.RegisterRateLimitServiceServer(server, ratelimit.NewServer(l, log))
 	alsv3.RegisterAccessLogServiceServer(server, ratelimit.NewAccessLog(l, log))
 	stopped := make(chan error, 1)

@@ -40,6 +40,7 @@ func listen(ctx context.Context, limiter *ratelimit.Limiter, xds *server.Server,
 	}
 	g := grpc.NewServer(
 		grpc.NumStreamWorkers(streamWorkers),
+		ratelimit.Codec(),
 		// Envoy pings every 2 seconds to find a hung service.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
