@@ -46,7 +46,7 @@ var ownReplies = []struct {
 	},
 	{
 		when: `response.code_details.startsWith("upstream_reset_before_response_started") || response.code_details == "no_healthy_upstream" || ` +
-			`response.code_details == "direct_response"`,
+			`response.code_details == "direct_response" && response.code == 503`,
 		kind: "service_unavailable", anthropicKind: "overloaded_error", status: http.StatusServiceUnavailable, code: "provider_unavailable",
 		message: "The provider cannot be reached. Please retry after 2 seconds.", retryAfter: 2,
 	},
@@ -62,7 +62,7 @@ var ownReplies = []struct {
 		message: "The request did not arrive in time.",
 	},
 	{
-		when: `response.code_details == "route_not_found"`,
+		when: `response.code_details == "route_not_found" || response.code_details == "direct_response" && response.code == 404`,
 		kind: "invalid_request_error", status: http.StatusNotFound, code: "unknown_url",
 		message: "This gateway serves no such path and method.",
 	},

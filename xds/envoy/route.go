@@ -24,6 +24,9 @@ import (
 // percent-encoding: spelt otherwise it would be another model here and the same one at the provider.
 const geminiCalls = `/[A-Za-z0-9._~@-]+:(generateContent|streamGenerateContent)`
 
+// geminiMisspelt is what follows the prefix in what could be taken for such a call.
+const geminiMisspelt = `/.*(%|(?i::(stream)?generatecontent)).*`
+
 // preflightTimeout bounds an answer to OPTIONS, which is not metered and does not stream.
 const preflightTimeout = 15 * time.Second
 
@@ -37,13 +40,16 @@ func routes(g *policy.Gateway, name string, domains []string, ready map[string]*
 		gemini bool
 	}
 	seen := map[path]bool{}
-	for _, r := range g.Routes {
+	for i, r := range g.Routes {
 		backend := ready[r.Backend]
 		if p := (path{r.Path, r.Prefix, r.Protocol == policy.Gemini}); !seen[p] {
 			seen[p] = true
 			host.Routes = append(host.Routes, preflight(g, r, backend))
 		}
 		host.Routes = append(host.Routes, forwarding(g, r, backend))
+		if last := i == len(g.Routes)-1 || g.Routes[i+1].Path != r.Path || g.Routes[i+1].Protocol != policy.Gemini; last && r.Protocol == policy.Gemini {
+			host.Routes = append(host.Routes, misspelt(g, r))
+		}
 	}
 	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{host}, IgnorePortInHostMatching: domains[0] != "*"}
 }
@@ -85,6 +91,18 @@ func preflight(g *policy.Gateway, r policy.Route, b *policy.Backend) *routev3.Ro
 	return out
 }
 
+// misspelt refuses what looks like a call below the prefix of a Gemini route and is written otherwise than calls are, with
+// percent-encoding or with something before or behind. What the provider makes of it nobody knows, and a route for what else
+// is below the prefix would take it for no call.
+func misspelt(g *policy.Gateway, r policy.Route) *routev3.Route {
+	out := route(g, r, "")
+	out.Name = r.Name + "/misspelt"
+	out.Match.PathSpecifier = regex(regexp.QuoteMeta(r.Path) + geminiMisspelt)
+	out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: http.StatusNotFound}}
+	out.TypedPerFilterConfig = map[string]*anypb.Any{filterRateLimit: packed(&routev3.FilterConfig{Disabled: true})}
+	return out
+}
+
 // forward sends requests to a backend, without the gateway's path prefix. A backend that is reached over TLS serves the name
 // that it proves, and no other.
 func forward(g *policy.Gateway, r policy.Route, b *policy.Backend, action *routev3.RouteAction) *routev3.Route_Route {
@@ -109,7 +127,7 @@ func route(g *policy.Gateway, r policy.Route, method string) *routev3.Route {
 	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: r.Path}}
 	switch {
 	case r.Protocol == policy.Gemini:
-		match.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: regexp.QuoteMeta(r.Path) + geminiCalls}}
+		match.PathSpecifier = regex(regexp.QuoteMeta(r.Path) + geminiCalls)
 	case r.Prefix && r.Path == "/":
 		match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/"}
 	case r.Prefix:
@@ -128,6 +146,10 @@ func route(g *policy.Gateway, r policy.Route, method string) *routev3.Route {
 		Metadata:               routeMetadata(g, r),
 		RequestHeadersToRemove: keyHeaders(g),
 	}
+}
+
+func regex(text string) *routev3.RouteMatch_SafeRegex {
+	return &routev3.RouteMatch_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: text}}
 }
 
 func routeMetadata(g *policy.Gateway, r policy.Route) *corev3.Metadata {
