@@ -22,8 +22,10 @@ const (
 	headersTimeout = 10 * time.Second
 	// requestTimeout bounds the time in which a body must arrive, because Envoy holds it until then.
 	requestTimeout = 300 * time.Second
-	// internalPrefix begins the names of headers that exist between our own filters only.
+	// internalPrefix begins the names of headers that exist between our own filters only, envoyPrefix those by which Envoy can
+	// be told to retry, to hurry or to rename.
 	internalPrefix = "x-tk-"
+	envoyPrefix    = "x-envoy-"
 )
 
 // A port is a TCP port and the gateway's listeners that share it.
@@ -130,9 +132,10 @@ func connectionManager(g *policy.Gateway, routes string) *hcmv3.HttpConnectionMa
 		RequestTimeout:               durationpb.New(requestTimeout),
 		StreamIdleTimeout:            durationpb.New(longestIdle(g)),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
-			// Before route selection and before every filter: a mutation of the route would come too late.
+			// Before route selection and before every filter: a mutation of the route would come too late. Envoy by itself drops
+			// some of its own headers, and none where it takes the client for one of the house.
 			extension("envoy.http.early_header_mutation.header_mutation", &early_mutationv3.HeaderMutation{
-				Mutations: []*mutation_rulesv3.HeaderMutation{removePrefix(internalPrefix)},
+				Mutations: []*mutation_rulesv3.HeaderMutation{removePrefix(internalPrefix), removePrefix(envoyPrefix)},
 			}),
 		},
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(descriptor.Heartbeat)},
