@@ -1,15 +1,24 @@
 package envoy_test
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	gocmp "github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
 	"pgregory.net/rapid"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -28,9 +37,8 @@ func gateways() *rapid.Generator[v1alpha1.QuotaGateway] {
 	return rapid.Custom(func(t *rapid.T) v1alpha1.QuotaGateway {
 		var g v1alpha1.QuotaGateway
 		g.Namespace, g.Name = name().Draw(t, "namespace"), name().Draw(t, "name")
-		for _, port := range rapid.SliceOfNDistinct(rapid.Int32Range(1, 65535), 1, 16, rapid.ID[int32]).Draw(t, "ports") {
-			l := v1alpha1.Listener{Name: fmt.Sprintf("l%d", port), Port: port, Protocol: v1alpha1.ListenerProtocolHTTP}
-			g.Spec.Listeners = append(g.Spec.Listeners, l)
+		for _, port := range rapid.SliceOfNDistinct(rapid.Int32Range(1, 65535), 1, 8, rapid.ID[int32]).Draw(t, "ports") {
+			g.Spec.Listeners = append(g.Spec.Listeners, listeners(port).Draw(t, "listeners")...)
 		}
 		for i := range rapid.IntRange(1, 4).Draw(t, "backends") {
 			g.Spec.Backends = append(g.Spec.Backends, backends(fmt.Sprintf("b%d", i)).Draw(t, "backend"))
@@ -38,6 +46,8 @@ func gateways() *rapid.Generator[v1alpha1.QuotaGateway] {
 		for i := range rapid.IntRange(1, 12).Draw(t, "routes") {
 			g.Spec.Routes = append(g.Spec.Routes, routes(fmt.Sprintf("r%d", i), len(g.Spec.Backends)).Draw(t, "route"))
 		}
+		g.Spec.PathPrefixes = rapid.SampledFrom([][]string{nil, nil, {"/api"}, {"/v1", "/x"}}).Draw(t, "pathPrefixes")
+		g.Spec.Identity.TrustedProxyHops = rapid.Ptr(rapid.Int32Range(0, 16), true).Draw(t, "trustedProxyHops")
 		g.Spec.Identity.Sources = rapid.SliceOfN(sources(), 1, 8).Draw(t, "sources")
 		if n := rapid.Int64Range(1023, 1<<30).Draw(t, "maxBodyBytes"); n > 1023 {
 			g.Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: n}
@@ -45,6 +55,40 @@ func gateways() *rapid.Generator[v1alpha1.QuotaGateway] {
 		return g
 	})
 }
+
+// listeners share a port: one for any name, or several for names of their own.
+func listeners(port int32) *rapid.Generator[[]v1alpha1.Listener] {
+	return rapid.Custom(func(t *rapid.T) []v1alpha1.Listener {
+		l := v1alpha1.Listener{Port: port, Protocol: v1alpha1.ListenerProtocolHTTP}
+		if rapid.Bool().Draw(t, "https") {
+			l.Protocol = v1alpha1.ListenerProtocolHTTPS
+		}
+		hosts := rapid.SampledFrom([][]string{{""}, {"a.example"}, {"*.example", "a.example"}, {"b.example", "", "*.b.example"}}).Draw(t, "hostnames")
+		var all []v1alpha1.Listener
+		for i, host := range hosts {
+			l.Name, l.Hostname = fmt.Sprintf("l%d-%d", port, i), host
+			if l.Protocol == v1alpha1.ListenerProtocolHTTPS {
+				l.TLS = &v1alpha1.ListenerTLS{CertificateRefs: []v1alpha1.Ref{{Name: rapid.SampledFrom(secretNames).Draw(t, "certificate")}}}
+			}
+			all = append(all, l)
+		}
+		return all
+	})
+}
+
+// secretNames are Secrets that gateways name. There is content of some of them.
+var secretNames = []string{"here", "there", "nowhere"}
+
+const content = "content of a Secret"
+
+func secretSource(name policy.Name, key string) []byte {
+	if name.Name == "nowhere" {
+		return nil
+	}
+	return []byte(content + " " + name.Name + " " + key)
+}
+
+func isThere(name string) bool { return name != "nowhere" }
 
 func name() *rapid.Generator[string] {
 	return rapid.StringMatching(`[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?`)
@@ -61,6 +105,18 @@ func backends(name string) *rapid.Generator[v1alpha1.Backend] {
 			}
 		})
 		b := v1alpha1.Backend{Name: name, Endpoints: rapid.SliceOfN(endpoint, 1, 4).Draw(t, "endpoints")}
+		ref := v1alpha1.SecretKeyRef{Key: "key"}
+		if rapid.Bool().Draw(t, "tls") {
+			b.TLS = &v1alpha1.BackendTLS{SNI: "api.example", Trust: v1alpha1.TrustSystem}
+			if rapid.Bool().Draw(t, "bundle") {
+				ref.Name = rapid.SampledFrom(secretNames).Draw(t, "caBundleRef")
+				b.TLS.Trust, b.TLS.CABundleRef = v1alpha1.TrustCABundle, new(ref)
+			}
+			if rapid.Bool().Draw(t, "credential") {
+				ref.Name = rapid.SampledFrom(secretNames).Draw(t, "secretKeyRef")
+				b.Credential = &v1alpha1.BackendCredential{Header: "X-Provider-Key", Prefix: rapid.SampledFrom([]string{"", "Bearer "}).Draw(t, "prefix"), SecretKeyRef: ref}
+			}
+		}
 		if rapid.Bool().Draw(t, "timeouts") {
 			b.Timeouts = &v1alpha1.Timeouts{
 				ConnectSeconds:    rapid.Int32Range(0, 60).Draw(t, "connect"),
@@ -78,7 +134,7 @@ func routes(name string, backends int) *rapid.Generator[v1alpha1.Route] {
 				Path: v1alpha1.PathMatch{
 					Type: rapid.SampledFrom([]v1alpha1.PathMatchType{v1alpha1.PathMatchExact, v1alpha1.PathMatchPathPrefix}).Draw(t, "type"),
 					Value: rapid.OneOf(rapid.SampledFrom(paths), rapid.SampledFrom(paths),
-						rapid.StringMatching(`/[^?#]{0,40}`)).Draw(t, "path"),
+						rapid.StringMatching(`/[^?#%]{0,40}`)).Draw(t, "path"),
 				},
 				Method: rapid.SampledFrom(methods).Draw(t, "method"),
 			}
@@ -88,10 +144,21 @@ func routes(name string, backends int) *rapid.Generator[v1alpha1.Route] {
 			Matches:     rapid.SliceOfN(match, 1, 3).Draw(t, "matches"),
 			BackendName: fmt.Sprintf("b%d", rapid.IntRange(0, backends-1).Draw(t, "backend")),
 			Protocol: rapid.SampledFrom([]v1alpha1.RouteProtocol{
-				v1alpha1.ProtocolOpenAIChatCompletions, v1alpha1.ProtocolOpenAIEmbeddings,
-				v1alpha1.ProtocolAnthropicMessages, v1alpha1.ProtocolOpaqueBody,
+				v1alpha1.ProtocolOpenAIChatCompletions, v1alpha1.ProtocolOpenAIEmbeddings, v1alpha1.ProtocolOpenAICompletions,
+				v1alpha1.ProtocolOpenAIResponses, v1alpha1.ProtocolOpenAIImages, v1alpha1.ProtocolOpenAITranscriptions,
+				v1alpha1.ProtocolAnthropicMessages, v1alpha1.ProtocolJSONBody, v1alpha1.ProtocolOpaqueBody,
+				v1alpha1.ProtocolGeminiGenerateContent, v1alpha1.ProtocolGeminiGenerateContent,
 			}).Draw(t, "protocol"),
 			Resource: rapid.SampledFrom([]string{"chat", "images"}).Draw(t, "resource"),
+			Metering: rapid.SampledFrom([]v1alpha1.Metering{"", v1alpha1.MeteringMetered, v1alpha1.MeteringUnmetered}).Draw(t, "metering"),
+		}
+		if r.Metering == v1alpha1.MeteringUnmetered && rapid.Bool().Draw(t, "no resource") {
+			r.Resource = ""
+		}
+		for i := range r.Matches {
+			if m := &r.Matches[i].Path; r.Protocol == v1alpha1.ProtocolGeminiGenerateContent {
+				m.Type, m.Value = v1alpha1.PathMatchPathPrefix, strings.TrimRight(m.Value, "/")+"/m"
+			}
 		}
 		if r.Protocol == v1alpha1.ProtocolOpaqueBody {
 			r.Model = rapid.SampledFrom([]string{"", "tts-1", "ein Modell%"}).Draw(t, "model")
@@ -118,60 +185,152 @@ func TestWhateverAUserMayWriteIsBuilt(t *testing.T) {
 		if g == nil {
 			return // two routes match the same requests, or a path that none has
 		}
-		r, err := envoy.Build(g, envoy.Settings{})
+		r, err := envoy.Build(g, settings)
 		if err != nil {
 			t.Fatalf("building %s: %v", g.Name, err)
 		}
-		checkValid(t, r)
+		checkValid(t, object, r)
 		checkSame(t, r, g)
-		for _, route := range r.Routes[0].GetVirtualHosts()[0].GetRoutes() {
-			checkRoute(t, object, route)
+		checkSecrets(t, r)
+		checkListeners(t, object, r)
+		for _, c := range r.Routes {
+			list := c.GetVirtualHosts()[0].GetRoutes()
+			for _, route := range list {
+				checkRoute(t, object, route)
+			}
+			checkPrecedence(t, object, list)
 		}
-		checkPrecedence(t, object, r.Routes[0].GetVirtualHosts()[0].GetRoutes())
 	})
 }
+
+var settings = envoy.Settings{Secrets: secretSource, SystemRoots: []byte(content + " of the machine")}
 
 func compiled(t *rapid.T, object v1alpha1.QuotaGateway) *policy.Gateway {
 	table, verdicts := policy.Compile(policy.Input{Gateways: []v1alpha1.QuotaGateway{object}})
 	if !verdicts[0].Accepted() {
 		for _, p := range verdicts[0].Problems {
-			if p.Reason != v1alpha1.ReasonInvalidRoute {
+			if p.Reason != v1alpha1.ReasonInvalidRoute && p.Reason != v1alpha1.ReasonSecretNotFound {
 				t.Fatalf("%s: %s", p.Field, p.Message)
 			}
 		}
+	}
+	if len(table.Gateways()) == 0 {
 		return nil
 	}
 	return table.Gateways()[0]
 }
 
-func checkValid(t *rapid.T, r *envoy.Resources) {
-	for _, l := range r.Listeners {
-		if err := l.ValidateAll(); err != nil {
-			t.Errorf("listener %s: %v", l.GetName(), err)
-		}
-	}
-	for _, c := range r.Routes {
-		if err := c.ValidateAll(); err != nil {
-			t.Errorf("routes %s: %v", c.GetName(), err)
+func checkValid(t *rapid.T, object v1alpha1.QuotaGateway, r *envoy.Resources) {
+	for _, m := range r.Messages() {
+		if err := m.(interface{ ValidateAll() error }).ValidateAll(); err != nil {
+			t.Errorf("%s: %v", m.ProtoReflect().Descriptor().Name(), err)
 		}
 	}
 	known := map[string]bool{}
 	for _, c := range r.Clusters {
 		known[c.GetName()] = true
-		if err := c.ValidateAll(); err != nil {
-			t.Errorf("cluster %s: %v", c.GetName(), err)
+	}
+	for _, b := range object.Spec.Backends {
+		if cluster := object.Namespace + "/" + object.Name + "/" + b.Name; known[cluster] != isReady(b) {
+			t.Errorf("cluster %s is there: %t, want %t", cluster, known[cluster], isReady(b))
 		}
 	}
-	for _, route := range r.Routes[0].GetVirtualHosts()[0].GetRoutes() {
-		if !known[route.GetRoute().GetCluster()] {
-			t.Errorf("route %s forwards to cluster %q, which is not there", route.GetName(), route.GetRoute().GetCluster())
+	for _, c := range r.Routes {
+		for _, route := range c.GetVirtualHosts()[0].GetRoutes() {
+			if forwards := route.GetRoute(); forwards != nil && !known[forwards.GetCluster()] {
+				t.Errorf("route %s forwards to cluster %q, which is not there", route.GetName(), forwards.GetCluster())
+			}
 		}
 	}
 }
 
+// isReady says whether everything is there that a backend needs of Secrets.
+func isReady(b v1alpha1.Backend) bool {
+	return (b.Credential == nil || isThere(b.Credential.SecretKeyRef.Name)) &&
+		(b.TLS == nil || b.TLS.CABundleRef == nil || isThere(b.TLS.CABundleRef.Name))
+}
+
+// checkSecrets demands that every reference leads to a secret, and looks for content where only references belong.
+func checkSecrets(t *rapid.T, r *envoy.Resources) {
+	told := map[string]bool{}
+	for _, secret := range r.Secrets {
+		if told[secret.GetName()] {
+			t.Errorf("two secrets are called %s", secret.GetName())
+		}
+		told[secret.GetName()] = true
+	}
+	others := envoy.Resources{Listeners: r.Listeners, Routes: r.Routes, Clusters: r.Clusters}
+	if bytes.Contains(bytesOf(t, &others), []byte(content)) {
+		t.Error("the content of a Secret stands outside the secrets")
+	}
+	for _, m := range others.Messages() {
+		err := protorange.Range(m.ProtoReflect(), func(at protopath.Values) error {
+			message, ok := at.Index(-1).Value.Interface().(protoreflect.Message)
+			if !ok {
+				return nil
+			}
+			if ref, ok := message.Interface().(*tlsv3.SdsSecretConfig); ok && !told[ref.GetName()] {
+				t.Errorf("nobody tells the secret %s", ref.GetName())
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkListeners demands that each listener serves its own names, and is there unless its certificate is missing.
+func checkListeners(t *rapid.T, object v1alpha1.QuotaGateway, r *envoy.Resources) {
+	domains := map[string][]string{}
+	for _, c := range r.Routes {
+		domains[c.GetName()] = c.GetVirtualHosts()[0].GetDomains()
+	}
+	want, got := map[int32]int{}, map[int32]int{}
+	served := map[int32]map[string]bool{}
+	for _, l := range object.Spec.Listeners {
+		if served[l.Port] == nil {
+			served[l.Port] = map[string]bool{}
+		}
+		served[l.Port][cmp.Or(l.Hostname, "*")] = true
+		switch {
+		case l.TLS == nil:
+			want[l.Port] = 1
+		case isThere(l.TLS.CertificateRefs[0].Name):
+			want[l.Port]++
+		}
+	}
+	for _, l := range r.Listeners {
+		port := int32(l.GetAddress().GetSocketAddress().GetPortValue()) //nolint:gosec // It was made from one.
+		got[port] = len(l.GetFilterChains())
+		for _, chain := range l.GetFilterChains() {
+			manager := unpackFor[*hcmv3.HttpConnectionManager](t, chain.GetFilters()[0].GetTypedConfig())
+			for _, d := range domains[manager.GetRds().GetRouteConfigName()] {
+				if !served[port][d] {
+					t.Errorf("port %d serves %s, which no listener says", port, d)
+				}
+			}
+			if len(domains[manager.GetRds().GetRouteConfigName()]) == 0 {
+				t.Errorf("port %d refers to routes that are not there", port)
+			}
+		}
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("filter chains by port (-want +got):\n%s", diff)
+	}
+}
+
+func unpackFor[T proto.Message](t *rapid.T, packed *anypb.Any) T {
+	m, err := packed.UnmarshalNew()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.(T) //nolint:forcetypeassert // A wrong one ends the test as well.
+}
+
 // checkSame builds again and compares the bytes, by which the server tells what is new.
 func checkSame(t *rapid.T, r *envoy.Resources, g *policy.Gateway) {
-	again, err := envoy.Build(g, envoy.Settings{})
+	again, err := envoy.Build(g, settings)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,20 +341,11 @@ func checkSame(t *rapid.T, r *envoy.Resources, g *policy.Gateway) {
 
 func bytesOf(t *rapid.T, r *envoy.Resources) []byte {
 	var all []byte
-	add := func(m proto.Message) {
+	for _, m := range r.Messages() {
 		var err error
 		if all, err = (proto.MarshalOptions{Deterministic: true}).MarshalAppend(all, m); err != nil {
 			t.Fatal(err)
 		}
-	}
-	for _, m := range r.Listeners {
-		add(m)
-	}
-	for _, m := range r.Routes {
-		add(m)
-	}
-	for _, m := range r.Clusters {
-		add(m)
 	}
 	return all
 }
@@ -211,13 +361,17 @@ func checkRoute(t *rapid.T, object v1alpha1.QuotaGateway, route *routev3.Route) 
 	if got, want := fields[descriptor.KeyGateway].GetStringValue(), object.Namespace+"/"+object.Name; got != want {
 		t.Errorf("route %s says gateway %q, want %q", route.GetName(), got, want)
 	}
-	for _, key := range []string{descriptor.KeyResource, descriptor.KeyProtocol} {
-		if fields[key].GetStringValue() == "" {
-			t.Errorf("route %s does not say its %s", route.GetName(), key)
-		}
+	unmetered := fields[descriptor.KeyUnmetered].GetStringValue() == "true"
+	if fields[descriptor.KeyProtocol].GetStringValue() == "" || fields[descriptor.KeyResource].GetStringValue() == "" && !unmetered {
+		t.Errorf("route %s does not say its protocol and its resource: %v", route.GetName(), fields)
 	}
-	if _, disabled := route.GetTypedPerFilterConfig()["envoy.filters.http.ratelimit"]; disabled != isPreflight {
+	_, disabled := route.GetTypedPerFilterConfig()["envoy.filters.http.ratelimit"]
+	if answersItself := route.GetDirectResponse() != nil; !answersItself && disabled != isPreflight {
 		t.Errorf("on route %s the rate limit filter is configured: %t", route.GetName(), disabled)
+	}
+	of := slices.IndexFunc(object.Spec.Routes, func(r v1alpha1.Route) bool { return r.Name == strings.Split(route.GetName(), "/")[0] })
+	if declared := object.Spec.Routes[of].Metering == v1alpha1.MeteringUnmetered; declared != unmetered {
+		t.Errorf("route %s is unmetered: %t, want %t", route.GetName(), unmetered, declared)
 	}
 }
 
@@ -226,12 +380,15 @@ func checkPrecedence(t *rapid.T, object v1alpha1.QuotaGateway, list []*routev3.R
 	tried := slices.Concat(paths, []string{"/v1/chat/x", "/v1/chats", "/other"})
 	for _, r := range object.Spec.Routes {
 		for _, m := range r.Matches {
-			tried = append(tried, m.Path.Value, m.Path.Value+"/x", m.Path.Value+"x")
+			for _, prefix := range append([]string{""}, object.Spec.PathPrefixes...) {
+				of := prefix + m.Path.Value
+				tried = append(tried, of, of+"/x", of+"x", of+"/x:generateContent", of+"/x:generateContent/", of+"/x:countTokens", of+"/x%3AgenerateContent")
+			}
 		}
 	}
 	for _, path := range tried {
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodOptions} {
-			if got, want := firstOf(list, path, method), bestOf(object.Spec.Routes, path, method); got != want {
+			if got, want := firstOf(list, path, method), bestOf(object.Spec, path, method); got != want {
 				t.Errorf("%s %s is served by route %q, want %q", method, path, got, want)
 			}
 		}
@@ -248,12 +405,18 @@ func firstOf(list []*routev3.Route, path, method string) string {
 			kind, value, matches = "Exact", p.Path, path == p.Path
 		case *routev3.RouteMatch_Prefix:
 			kind, value, matches = "PathPrefix", strings.TrimSuffix(p.Prefix, "/"), strings.HasPrefix(path, p.Prefix)
+		case *routev3.RouteMatch_SafeRegex:
+			value = p.SafeRegex.GetRegex()
+			kind, matches = "Regex", regexp.MustCompile("^(?:"+value+")$").MatchString(path)
 		case *routev3.RouteMatch_PathSeparatedPrefix:
 			value = p.PathSeparatedPrefix
 			kind, matches = "PathPrefix", path == value || strings.HasPrefix(path, value+"/")
 		}
 		for _, h := range m.GetHeaders() {
 			matches = matches && h.GetName() == ":method" && h.GetStringMatch().GetExact() == method
+		}
+		if matches && strings.HasSuffix(r.GetName(), "/misspelt") {
+			return "misspelt"
 		}
 		if matches && strings.HasSuffix(r.GetName(), "/preflight") {
 			return "preflight of " + kind + " " + value
@@ -265,37 +428,77 @@ func firstOf(list []*routev3.Route, path, method string) string {
 	return "none"
 }
 
-// bestOf is the rule as the API words it: an exact path goes before a prefix, a longer prefix before a shorter one, a named
-// method before any. OPTIONS passes every route without being counted.
-func bestOf(routes []v1alpha1.Route, path, method string) string {
-	best, of := "none", v1alpha1.Match{}
-	for _, r := range routes {
+// bestOf is the rule as the API words it: an exact path goes before a prefix, a longer prefix before a shorter one, the calls
+// of Gemini before what else is below their prefix, a named method before any. OPTIONS passes every route without being
+// counted, and nobody serves what could be taken for a call of Gemini.
+func bestOf(spec v1alpha1.QuotaGatewaySpec, path, method string) string {
+	best := claim{name: "none"}
+	for _, r := range spec.Routes {
 		for _, m := range r.Matches {
-			if m.Path.Type == v1alpha1.PathMatchPathPrefix {
-				m.Path.Value = strings.TrimRight(m.Path.Value, "/")
-			}
-			if served(m, path, method) && (best == "none" || narrower(m, of) < 0) {
-				best, of = r.Name, m
+			for _, prefix := range append([]string{""}, spec.PathPrefixes...) {
+				for _, c := range claims(r, m, prefix) {
+					if c.served(path, method) && (best.name == "none" || narrower(c, best) < 0) {
+						best = c
+					}
+				}
 			}
 		}
 	}
-	if best != "none" && method == http.MethodOptions {
-		return fmt.Sprintf("preflight of %s %s", of.Path.Type, of.Path.Value)
+	switch {
+	case best.name == "none" || best.name == "misspelt" || method != http.MethodOptions:
+		return best.name
+	case best.kind == call:
+		return "preflight of Regex " + regexp.QuoteMeta(best.Path.Value) + `/[A-Za-z0-9._~@-]+:(generateContent|streamGenerateContent)`
 	}
-	return best
+	return fmt.Sprintf("preflight of %s %s", best.Path.Type, best.Path.Value)
 }
 
-func served(m v1alpha1.Match, path, method string) bool {
-	if m.Method != "" && string(m.Method) != method && method != http.MethodOptions {
+// claims are what a match claims below a path prefix.
+func claims(r v1alpha1.Route, m v1alpha1.Match, prefix string) []claim {
+	if m.Path.Type == v1alpha1.PathMatchPathPrefix || prefix != "" && m.Path.Value == "/" {
+		m.Path.Value = strings.TrimRight(m.Path.Value, "/")
+	}
+	m.Path.Value = prefix + m.Path.Value
+	if r.Protocol != v1alpha1.ProtocolGeminiGenerateContent {
+		return []claim{{m, r.Name, anything}}
+	}
+	odd := m
+	odd.Method = ""
+	return []claim{{m, r.Name, call}, {odd, "misspelt", likeACall}}
+}
+
+type claim struct {
+	v1alpha1.Match
+
+	name string
+	kind int
+}
+
+// What a claim is for, in the order in which claims of one path are tried.
+const (
+	call = iota
+	likeACall
+	anything
+)
+
+func (c claim) served(path, method string) bool {
+	if c.Method != "" && string(c.Method) != method && (method != http.MethodOptions) {
 		return false
 	}
-	below := m.Path.Type == v1alpha1.PathMatchPathPrefix && strings.HasPrefix(path, m.Path.Value+"/")
-	return below || path == m.Path.Value
+	rest, below := strings.CutPrefix(path, c.Path.Value+"/")
+	switch model, what, _ := strings.Cut(rest, ":"); c.kind {
+	case call:
+		return below && model != "" && !strings.ContainsAny(model, "/%") && (what == "generateContent" || what == "streamGenerateContent")
+	case likeACall:
+		rest = strings.ToLower(rest)
+		return below && (strings.Contains(rest, "%") || strings.Contains(rest, ":generatecontent") || strings.Contains(rest, ":streamgeneratecontent"))
+	}
+	return below && c.Path.Type == v1alpha1.PathMatchPathPrefix || path == c.Path.Value
 }
 
-func narrower(a, b v1alpha1.Match) int {
-	anyMethod := func(m v1alpha1.Match) int {
-		if m.Method == "" {
+func narrower(a, b claim) int {
+	anyMethod := func(c claim) int {
+		if c.Method == "" {
 			return 1
 		}
 		return 0
@@ -303,6 +506,7 @@ func narrower(a, b v1alpha1.Match) int {
 	return cmp.Or(
 		cmp.Compare(a.Path.Type, b.Path.Type), // Exact stands before PathPrefix in the alphabet, too
 		cmp.Compare(len(b.Path.Value), len(a.Path.Value)),
+		cmp.Compare(a.kind, b.kind),
 		cmp.Compare(anyMethod(a), anyMethod(b)),
 	)
 }
