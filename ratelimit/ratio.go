@@ -133,7 +133,8 @@ func (r *ratio) outputTokens(p descriptor.Protocol, bytes int64) int64 {
 // learn takes in what the provider reported of a request for the model of r.
 func (rs *ratios) learn(r *ratio, s *descriptor.Settle, l *lease, cost *Spent) {
 	f := forms[l.protocol]
-	if !cost.InputEstimated && !f.unread && l.inputBytes >= inputBytes && cost.Input > 0 {
+	// What comes from a cache need not stand in the request: it may name what it sent earlier.
+	if !cost.InputEstimated && !f.unread && l.inputBytes >= inputBytes && cost.Input > 0 && cost.Cached == 0 {
 		rs.errors.Observe(float64(l.amounts.input) / float64(cost.Input))
 		r.estimated.Add(l.amounts.input)
 		r.reported.Add(cost.Input)
