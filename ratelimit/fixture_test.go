@@ -38,6 +38,8 @@ type manifests struct {
 	Users      map[string]v1alpha1.UserQuotaSpec     `json:"users,omitempty"`
 	Namespaces map[string]map[string]string          `json:"namespaces,omitempty"` // labels
 	Gateway    *v1alpha1.QuotaGatewaySpec            `json:"gateway,omitempty"`    // of gatewayName; see defaultGateway
+	Gateways   map[string]v1alpha1.QuotaGatewaySpec  `json:"gateways,omitempty"`   // others
+	Labels     map[string]map[string]string          `json:"labels,omitempty"`     // of Models
 }
 
 // defaultGateway takes keys from three places and speaks both dialects.
@@ -67,11 +69,18 @@ func compile(t testing.TB, text string, before *policy.Table) *policy.Table {
 		m.Gateway = &v1alpha1.QuotaGatewaySpec{}
 	}
 	usual := decode[v1alpha1.QuotaGatewaySpec](t, defaultGateway)
-	if m.Gateway.Identity.Sources == nil {
-		m.Gateway.Identity.Sources = usual.Identity.Sources
+	if m.Gateways == nil {
+		m.Gateways = map[string]v1alpha1.QuotaGatewaySpec{}
 	}
-	if m.Gateway.Headers == nil {
-		m.Gateway.Headers = usual.Headers
+	m.Gateways[gatewayName] = *m.Gateway
+	for name, g := range m.Gateways {
+		if g.Identity.Sources == nil {
+			g.Identity.Sources = usual.Identity.Sources
+		}
+		if g.Headers == nil {
+			g.Headers = usual.Headers
+		}
+		m.Gateways[name] = g
 	}
 	in := m.input()
 	if before != nil {
@@ -82,12 +91,17 @@ func compile(t testing.TB, text string, before *policy.Table) *policy.Table {
 }
 
 func (m *manifests) input() policy.Input {
-	in := policy.Input{Gateways: []v1alpha1.QuotaGateway{{ObjectMeta: meta(gatewayName), Spec: *m.Gateway}}}
+	in := policy.Input{}
+	for name, spec := range m.Gateways {
+		in.Gateways = append(in.Gateways, v1alpha1.QuotaGateway{ObjectMeta: meta(name), Spec: spec})
+	}
 	for name, spec := range m.Tiers {
 		in.Tiers = append(in.Tiers, v1alpha1.RateLimitTier{ObjectMeta: meta(name), Spec: spec})
 	}
 	for name, spec := range m.Models {
-		in.Models = append(in.Models, v1alpha1.ModelLimit{ObjectMeta: meta(name), Spec: spec})
+		model := v1alpha1.ModelLimit{ObjectMeta: meta(name), Spec: spec}
+		model.Labels = m.Labels[name]
+		in.Models = append(in.Models, model)
 	}
 	for name, spec := range m.Quotas {
 		if spec.Keys == nil {
