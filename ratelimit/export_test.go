@@ -44,9 +44,6 @@ type Charge struct {
 // A Sealer makes and reads leases as a Limiter of the secret does.
 type Sealer struct{ leases *leases }
 
-// RatioBytes is the size of the smallest body that teaches how many tokens a byte is.
-const RatioBytes = inputBytes
-
 // Unmarshal reads a message as a server with Codec does.
 func Unmarshal(b []byte, v any) error {
 	return codec{encoding.GetCodecV2("proto")}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, v)

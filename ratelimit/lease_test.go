@@ -24,19 +24,17 @@ var sealer = ratelimit.NewSealer(secret)
 // maxLease is the size that the design allows a lease.
 const maxLease = 1024
 
-var protocols = []descriptor.Protocol{
-	descriptor.ProtocolOpaque, descriptor.ProtocolOpenAIChat, descriptor.ProtocolOpenAIEmbeddings, descriptor.ProtocolAnthropic,
-}
-
 var metrics = []policy.Metric{policy.Requests, policy.Tokens, policy.InputTokens, policy.OutputTokens, policy.ConcurrentRequests}
 
 func drawLease(t *rapid.T) ratelimit.Lease {
 	amount := rapid.Int64Range(0, ratelimit.MaxReserved)
 	l := ratelimit.Lease{
 		Taken:    time.UnixMilli(rapid.Int64Range(0, 1<<42).Draw(t, "taken")),
-		Protocol: rapid.SampledFrom(protocols).Draw(t, "protocol"),
+		Protocol: rapid.SampledFrom(everyProtocol).Draw(t, "protocol"),
 		Stream:   rapid.Bool().Draw(t, "stream"),
-		Input:    amount.Draw(t, "input"), Output: amount.Draw(t, "output"),
+		Model:    rapid.Uint32().Draw(t, "model"), CachedPercent: rapid.Int64Range(0, 100).Draw(t, "cachedPercent"),
+		InputBytes: amount.Draw(t, "inputBytes"),
+		Input:      amount.Draw(t, "input"), Output: amount.Draw(t, "output"),
 	}
 	copy(l.ID[:], rapid.SliceOfN(rapid.Byte(), len(l.ID), len(l.ID)).Draw(t, "id"))
 	for range rapid.IntRange(0, counter.MaxLimits).Draw(t, "counters") {
@@ -194,7 +192,8 @@ func FuzzOpenLease(f *testing.F) {
 	}
 	f.Add([]byte(sealed))
 	f.Add(content[:len(content)-16])
-	f.Add([]byte{1})
+	f.Add([]byte{2})
+	f.Add(content[:40])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if l, err := sealer.Open(string(b)); err == nil && sealer.Seal(l) != sealed {
 			t.Errorf("a lease that nobody signed was read: %+v", l)
