@@ -62,6 +62,8 @@ func TestAReserveSaysWhatEnvoyKnows(t *testing.T) {
 		"the body's model in any order":               {pairs("model", "b", "route_model", "r"), seen{descriptor.Reserve{Model: "b"}, nil}},
 		"what a newer Envoy configuration adds":       {pairs("new", "1", "headers", "2", "resource", "chat"), seen{descriptor.Reserve{Resource: "chat"}, nil}},
 		"no stream":                                   {pairs("stream", "false"), seen{}},
+		"a route that is not metered":                 {pairs("unmetered", "true"), seen{descriptor.Reserve{Unmetered: true}, nil}},
+		"such a flag that is no flag":                 {pairs("unmetered", "1"), seen{}},
 		"a stream flag that is no flag":               {pairs("stream", "TRUE"), seen{}},
 		"numbers that are none":                       {pairs("max_output", "many", "input_bytes", "-5"), seen{}},
 		"an empty credential":                         {pairs("header.x-api-key", ""), seen{Credentials: []string{"x-api-key||"}}},
@@ -81,7 +83,7 @@ func TestADecodedReserveKeepsNothingOfTheLast(t *testing.T) {
 	t.Parallel()
 	var r descriptor.Reserve
 	descriptor.DecodeReserve(pairs("header.a", "1", "query.b", "2", "model", "m", "gateway", "g", "resource", "r", "protocol", "p",
-		"remote_address", "c", "max_output", "1", "input_bytes", "2", "stream", "true"), &r)
+		"remote_address", "c", "max_output", "1", "input_bytes", "2", "stream", "true", "unmetered", "true"), &r)
 	descriptor.DecodeReserve(pairs("header.x-api-key", "3"), &r)
 	if diff := cmp.Diff(seen{Credentials: []string{"x-api-key||3"}}, see(&r)); diff != "" {
 		t.Errorf("reserve (-want +got):\n%s", diff)
@@ -181,5 +183,15 @@ func BenchmarkDecodeReserve(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		descriptor.DecodeReserve(in, &r)
+	}
+}
+
+// A status without a name would leave Google's clients with an error they cannot tell.
+func TestEveryStatusHasAGoogleName(t *testing.T) {
+	t.Parallel()
+	for _, status := range descriptor.DenyStatuses {
+		if descriptor.GoogleStatuses[status] == "" {
+			t.Errorf("no name for %d", status)
+		}
 	}
 }

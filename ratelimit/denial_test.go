@@ -37,31 +37,39 @@ func anthropic(r *descriptor.Reserve) *descriptor.Reserve {
 	return with(r, func(r *descriptor.Reserve) { r.Protocol = descriptor.ProtocolAnthropic })
 }
 
+func google(r *descriptor.Reserve) *descriptor.Reserve {
+	return with(r, func(r *descriptor.Reserve) { r.Protocol = descriptor.ProtocolGemini })
+}
+
 func TestEachStatusHasABodyInTheShapeOfTheProtocol(t *testing.T) {
 	t.Parallel()
 	for exceeded, want := range map[string]struct {
-		status            int
-		openAI, anthropic string
+		status                    int
+		openAI, anthropic, google string
 	}{
 		"TooManyRequests": {
 			http.StatusTooManyRequests,
 			`{"error":{"type":"rate_limit_error","message":"Rate limit exceeded. Please retry after 12 seconds.","code":"rate_limit_exceeded"}}`,
 			`{"type":"error","error":{"type":"rate_limit_error","message":"Rate limit exceeded. Please retry after 12 seconds."}}`,
+			`{"error":{"code":429,"message":"Rate limit exceeded. Please retry after 12 seconds.","status":"RESOURCE_EXHAUSTED"}}`,
 		},
 		"PaymentRequired": {
 			http.StatusPaymentRequired,
 			`{"error":{"type":"payment_required","message":"Quota exceeded. Upgrade your plan or retry after 12 seconds.","code":"quota_exceeded"}}`,
 			`{"type":"error","error":{"type":"billing_error","message":"Quota exceeded. Upgrade your plan or retry after 12 seconds."}}`,
+			`{"error":{"code":402,"message":"Quota exceeded. Upgrade your plan or retry after 12 seconds.","status":"RESOURCE_EXHAUSTED"}}`,
 		},
 		"Forbidden": {
 			http.StatusForbidden,
 			`{"error":{"type":"permission_error","message":"Limit exceeded. It resets in 12 seconds.","code":"limit_exceeded"}}`,
 			`{"type":"error","error":{"type":"permission_error","message":"Limit exceeded. It resets in 12 seconds."}}`,
+			`{"error":{"code":403,"message":"Limit exceeded. It resets in 12 seconds.","status":"PERMISSION_DENIED"}}`,
 		},
 		"ServiceUnavailable": {
 			http.StatusServiceUnavailable,
 			`{"error":{"type":"service_unavailable","message":"Capacity exceeded. Please retry after 12 seconds.","code":"capacity_exceeded"}}`,
 			`{"type":"error","error":{"type":"overloaded_error","message":"Capacity exceeded. Please retry after 12 seconds."}}`,
+			`{"error":{"code":503,"message":"Capacity exceeded. Please retry after 12 seconds.","status":"UNAVAILABLE"}}`,
 		},
 	} {
 		t.Run(exceeded, func(t *testing.T) {
@@ -74,6 +82,9 @@ func TestEachStatusHasABodyInTheShapeOfTheProtocol(t *testing.T) {
 			}
 			if diff := cmp.Diff(want.anthropic, s.refuse(t, anthropic(chat("sk-alice")), want.status).Body); diff != "" {
 				t.Errorf("Anthropic's shape (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(want.google, s.refuse(t, google(chat("sk-alice")), want.status).Body); diff != "" {
+				t.Errorf("Google's shape (-want +got):\n%s", diff)
 			}
 			if got := headersOf(t, openAI)["Retry-After"]; got != "12" {
 				t.Errorf("Retry-After is %q, want 12", got)
