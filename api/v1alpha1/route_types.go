@@ -73,7 +73,7 @@ const (
 	// ProtocolAnthropicMessages is Anthropic's POST /v1/messages, JSON and SSE.
 	ProtocolAnthropicMessages RouteProtocol = "AnthropicMessages"
 	// ProtocolGeminiGenerateContent is Gemini's POST PREFIX/MODEL:generateContent and :streamGenerateContent, and nothing else
-	// below the prefix.
+	// below the prefix: another route may serve that. What looks like such a call and is written otherwise is answered 404.
 	ProtocolGeminiGenerateContent RouteProtocol = "GeminiGenerateContent"
 	// ProtocolJSONBody is any JSON body with a field "model", such as OpenAI's speech or moderations. Usage is read where it
 	// stands as in OpenAI's Responses.
