@@ -43,7 +43,7 @@ func (n *naive) learn(r *descriptor.Reserve, input int64) {
 		return
 	}
 	known := n.ratio(r.Model)
-	sample := min(max(float64(input)/float64(r.InputBytes), 0.1), 0.5)
+	sample := min(max(float64(input)/float64(r.InputBytes), 0.1, known.value/2), 0.5, 2*known.value)
 	n.learned[r.Model] = naiveRatio{known.value + (sample-known.value)/min(known.samples+9, 128), known.samples + 1}
 }
 

@@ -49,7 +49,9 @@ func (a *average) value(first float64) float64 {
 
 func (a *average) learn(first, sample, floor, ceiling float64) {
 	old := a.value(first)
-	sample = min(max(sample, floor), ceiling)
+	// No sample pulls by more than the average is worth, so that it stays near what most have: a few streams with much hidden
+	// reasoning must not make everybody's cost as much.
+	sample = min(max(sample, floor, old/2), ceiling, 2*old)
 	n := min(a.seen.Load()+averagePrior+1, averageMemory)
 	a.bits.Store(math.Float64bits(old + (sample-old)/float64(n)))
 	a.seen.Add(1)

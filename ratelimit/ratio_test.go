@@ -221,6 +221,26 @@ func TestManyRequestsLearnAtOnce(t *testing.T) {
 	}
 }
 
+// Whoever lets a model think much and say little must not make the streams of others cost as much.
+func TestAFewStreamsDoNotSetTheEstimateForAll(t *testing.T) {
+	t.Parallel()
+	s := serve(t, named)
+	stream := with(sent("gpt-5", 100), func(r *descriptor.Reserve) { r.Stream = true })
+	silent := descriptor.Settle{Code: 200, ResponseType: "text/event-stream", OutputBytes: 300 + 272*100}
+	usual, odd := silent, silent
+	usual.Reported = descriptor.Usage{Input: 25, Output: 100}
+	odd.OutputBytes, odd.Reported = 3000, descriptor.Usage{Input: 25, Output: 20_000}
+	for round := range 200 {
+		s.teach(t, 1, stream, odd)
+		before := s.used(t, stream)["Key OutputTokens per Hour"]
+		s.teach(t, 1, stream, silent)
+		if charged := s.used(t, stream)["Key OutputTokens per Hour"] - before; charged > 200 {
+			t.Fatalf("in round %d %d tokens are charged for a stream of 100", round, charged)
+		}
+		s.teach(t, 3, stream, usual)
+	}
+}
+
 // What a stream brings is estimated by what streams of its model brought, where the provider says nothing.
 func TestStreamsAreEstimatedByWhatTheModelsStreamsHad(t *testing.T) {
 	t.Parallel()
