@@ -39,6 +39,7 @@ var imports = map[string][]string{
 	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo"},
 	"command":         anything,
 	"internal/golden": {},
+	"internal/testca": {},
 	"test/...":        anything,
 }
 

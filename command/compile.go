@@ -93,7 +93,7 @@ func (o *compileOptions) printInstead(stdout, stderr io.Writer, data any, r *rep
 func envoyConfig(table *policy.Table) (map[string]map[string][]json.RawMessage, error) {
 	all := map[string]map[string][]json.RawMessage{}
 	for _, g := range table.Gateways() {
-		r, err := envoy.Build(g, envoy.Settings{Secrets: redacted, SystemRoots: redacted(policy.Name{}, "")})
+		r, err := envoy.Build(g, envoy.Settings{Secrets: redacted, SystemRoots: redacted(policy.SecretValue{})})
 		if err != nil {
 			return nil, err
 		}
@@ -112,7 +112,7 @@ func envoyConfig(table *policy.Table) (map[string]map[string][]json.RawMessage, 
 }
 
 // redacted takes the place of all that Secrets hold.
-func redacted(policy.Name, string) []byte { return []byte("REDACTED") }
+func redacted(policy.SecretValue) []byte { return []byte("REDACTED") }
 
 func plural(n int, one, many string) string {
 	if n == 1 {

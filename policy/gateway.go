@@ -21,8 +21,9 @@ type Gateway struct {
 	PerResource       *PerResource
 	MaxBodyBytes      int64
 
-	admits func(namespace string) bool
-	models *catalog
+	admits  func(namespace string) bool
+	models  *catalog
+	secrets []SecretUse
 }
 
 // Admits reports whether keys of the namespace may use the gateway.
@@ -35,23 +36,7 @@ func (g *Gateway) Knows(model string) bool {
 }
 
 // Secrets lists what the gateway's Envoys need of Secrets.
-func (g *Gateway) Secrets() []SecretValue {
-	var all []SecretValue
-	for _, l := range g.Listeners {
-		for _, name := range l.Certificates {
-			all = append(all, SecretValue{name, CertificateKey}, SecretValue{name, PrivateKey})
-		}
-	}
-	for _, b := range g.Backends {
-		if b.TLS != nil && b.TLS.CABundle != nil {
-			all = append(all, *b.TLS.CABundle)
-		}
-		if b.Credential != nil {
-			all = append(all, b.Credential.Secret)
-		}
-	}
-	return all
-}
+func (g *Gateway) Secrets() []SecretUse { return g.secrets }
 
 // A Listener is a host name at a TCP port. Listeners may share a port; they all have certificates then, or none has.
 type Listener struct {
@@ -88,12 +73,6 @@ type BackendCredential struct {
 	Header string
 	Prefix string
 	Secret SecretValue
-}
-
-// A SecretValue names one value of a Secret.
-type SecretValue struct {
-	Secret Name
-	Key    string
 }
 
 // A Route sends the requests that it matches to a backend. One Route has one match; a route that lists several becomes

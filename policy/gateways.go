@@ -24,7 +24,7 @@ func (c *compiler) compileGateways() {
 	for _, g := range byAge(c.in.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta }) {
 		name := nameOf(&g.ObjectMeta)
 		problems := c.checkGateway(name, &g.Spec)
-		c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, c.checkGatewaySecrets(name.Namespace, &g.Spec))...)
+		c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, c.checkUses(secretUses(name.Namespace, &g.Spec)))...)
 		record := AcceptedGateway{Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
 		if len(problems) > 0 {
 			last, known := c.in.LastAccepted.Gateways[name.String()]
@@ -152,6 +152,7 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 		DenyUnknownModels: spec.UnknownModels != nil && spec.UnknownModels.Action == v1alpha1.UnknownModelsDeny,
 		admits:            c.admits(name.Namespace, spec.AllowedKeys),
 		models:            c.catalogOf(spec.ModelLimitSelector),
+		secrets:           secretUses(name.Namespace, spec),
 	}
 	for _, l := range spec.Listeners {
 		g.Listeners = append(g.Listeners, newListener(name.Namespace, &l))
@@ -218,7 +219,9 @@ func newListener(namespace string, l *v1alpha1.Listener) Listener {
 }
 
 func newBackend(namespace string, b *v1alpha1.Backend) Backend {
-	value := func(ref *v1alpha1.SecretKeyRef) SecretValue { return SecretValue{Name{namespace, ref.Name}, ref.Key} }
+	value := func(ref *v1alpha1.SecretKeyRef, purpose Purpose) SecretValue {
+		return SecretValue{Name{namespace, ref.Name}, ref.Key, purpose}
+	}
 	out := Backend{Name: b.Name, ConnectTimeout: defaultConnectTimeout, IdleTimeout: defaultIdleTimeout}
 	for _, e := range b.Endpoints {
 		out.Endpoints = append(out.Endpoints, Endpoint{e.Address, uint32(e.Port)}) //nolint:gosec // The schema bounds ports to 1 to 65535.
@@ -226,12 +229,12 @@ func newBackend(namespace string, b *v1alpha1.Backend) Backend {
 	if t := b.TLS; t != nil {
 		out.TLS = &BackendTLS{ServerName: t.SNI}
 		if t.CABundleRef != nil {
-			bundle := value(t.CABundleRef)
+			bundle := value(t.CABundleRef, ForAuthorities)
 			out.TLS.CABundle = &bundle
 		}
 	}
 	if c := b.Credential; c != nil {
-		out.Credential = &BackendCredential{strings.ToLower(c.Header), c.Prefix, value(&c.SecretKeyRef)}
+		out.Credential = &BackendCredential{strings.ToLower(c.Header), c.Prefix, value(&c.SecretKeyRef, ForCredential)}
 	}
 	if t := b.Timeouts; t != nil {
 		if t.ConnectSeconds > 0 {

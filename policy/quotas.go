@@ -153,7 +153,7 @@ func (c *compiler) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (Digest, 
 		}
 		return d, nil
 	}
-	key, p := c.readKey(q.Namespace, k.SecretKeyRef)
+	key, p := c.in.readKey(SecretValue{Secret: Name{q.Namespace, k.SecretKeyRef.Name}, Key: k.SecretKeyRef.Key})
 	if p != nil {
 		p.Field = fmt.Sprintf("spec.keys[name=%s].secretKeyRef.%s", k.Name, p.Field)
 	}

@@ -2,6 +2,9 @@ package policy
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -38,15 +41,32 @@ func ReadSecret(kind string, data map[string][]byte) Secret {
 	return s
 }
 
-// pairProblem quotes nothing of the content. The errors of crypto/tls do not either.
+// pairProblem finds what Envoy would refuse, too: it says so for itself only, and serves nothing then. It quotes nothing of the
+// content; the errors of crypto/tls and crypto/x509 do not either.
 func pairProblem(data map[string][]byte) string {
 	for _, name := range []string{CertificateKey, PrivateKey} {
 		if len(bytes.TrimSpace(data[name])) == 0 {
 			return "has nothing under " + name
 		}
 	}
-	if _, err := tls.X509KeyPair(data[CertificateKey], data[PrivateKey]); err != nil {
+	pair, err := tls.X509KeyPair(data[CertificateKey], data[PrivateKey])
+	if err != nil {
 		return fmt.Sprintf("holds no certificate with its private key: %v", err)
+	}
+	for i, der := range pair.Certificate {
+		if _, err := x509.ParseCertificate(der); err != nil {
+			return fmt.Sprintf("holds a certificate that cannot be read, number %d under %s: %v", i+1, CertificateKey, err)
+		}
+	}
+	switch key := pair.Leaf.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if key.N.BitLen() < 2048 {
+			return "holds an RSA key of less than 2048 bits"
+		}
+	case *ecdsa.PublicKey:
+		if key.Curve == elliptic.P224() {
+			return "holds an ECDSA key on the curve P-224; P-256, P-384 and P-521 are served"
+		}
 	}
 	return ""
 }
@@ -66,9 +86,96 @@ func certificatesIn(content []byte) (n int) {
 	return n
 }
 
+// A SecretValue names one value of a Secret, and what it is for.
+type SecretValue struct {
+	Secret  Name
+	Key     string
+	Purpose Purpose
+}
+
+// A Purpose says what a value of a Secret must look like.
+type Purpose uint8
+
+// The purposes: a key that is sent in a header, certificates of authorities, half of a certificate with its private key.
+const (
+	ForCredential Purpose = iota
+	ForAuthorities
+	ForCertificate
+)
+
+var purposeNames = []string{"Credential", "Authorities", "Certificate"}
+
+// MarshalText writes what "tierkeeper compile" shows.
+func (p Purpose) MarshalText() ([]byte, error) { return []byte(purposeNames[p]), nil }
+
+// A SecretUse is a value of a Secret that a gateway needs, and the field that names it.
+type SecretUse struct {
+	SecretValue
+	Field string // as in spec.listeners[name=https].tls.certificateRefs[name=site]
+}
+
+// secretUses lists what a gateway needs of Secrets.
+func secretUses(namespace string, spec *v1alpha1.QuotaGatewaySpec) []SecretUse {
+	var all []SecretUse
+	add := func(purpose Purpose, secret, key, field string, args ...any) {
+		all = append(all, SecretUse{SecretValue{Name{namespace, secret}, key, purpose}, fmt.Sprintf(field, args...)})
+	}
+	for _, l := range spec.Listeners {
+		if l.TLS == nil {
+			continue
+		}
+		for _, ref := range l.TLS.CertificateRefs {
+			for _, key := range []string{CertificateKey, PrivateKey} {
+				add(ForCertificate, ref.Name, key, "spec.listeners[name=%s].tls.certificateRefs[name=%s]", l.Name, ref.Name)
+			}
+		}
+	}
+	for _, b := range spec.Backends {
+		if b.TLS != nil && b.TLS.CABundleRef != nil {
+			add(ForAuthorities, b.TLS.CABundleRef.Name, b.TLS.CABundleRef.Key, "spec.backends[name=%s].tls.caBundleRef", b.Name)
+		}
+		if c := b.Credential; c != nil {
+			add(ForCredential, c.SecretKeyRef.Name, c.SecretKeyRef.Key, "spec.backends[name=%s].credential.secretKeyRef", b.Name)
+		}
+	}
+	return all
+}
+
+// Usable reports whether a value is there and fit for its purpose: whether Compile has nothing to say against its use.
+func (in *Input) Usable(v SecretValue) bool { return in.checkValue(v) == nil }
+
+// checkUses says what is wrong with the Secrets that a gateway names. It costs no more than the listener, or the routes of
+// the backend, that needs the Secret.
+func (c *compiler) checkUses(all []SecretUse) []Problem {
+	var problems []Problem
+	for _, u := range all {
+		if u.Purpose == ForCertificate && u.Key == PrivateKey {
+			continue // It was judged with its certificate.
+		}
+		if p := c.in.checkValue(u.SecretValue); p != nil {
+			p.Field = u.Field + "." + p.Field
+			problems = append(problems, *p)
+		}
+	}
+	return problems
+}
+
+// checkValue says what is wrong with a value. The field of a Problem is relative to the one that names the value.
+func (in *Input) checkValue(v SecretValue) *Problem {
+	switch v.Purpose {
+	case ForCertificate:
+		return in.checkPair(v.Secret)
+	case ForAuthorities:
+		return in.checkBundle(v)
+	default:
+		_, p := in.readKey(v)
+		return p
+	}
+}
+
 // findSecret finds a Secret that may be read.
-func (c *compiler) findSecret(name Name) (Secret, *Problem) {
-	secret, found := c.in.Secrets[name]
+func (in *Input) findSecret(name Name) (Secret, *Problem) {
+	secret, found := in.Secrets[name]
 	switch {
 	case !found:
 		return secret, &Problem{v1alpha1.ReasonSecretNotFound, "name", fmt.Sprintf("There is no Secret %s in namespace %s.", name.Name, name.Namespace)}
@@ -81,66 +188,36 @@ func (c *compiler) findSecret(name Name) (Secret, *Problem) {
 	return secret, nil
 }
 
-// readSecret finds the value to which ref refers. The field of a Problem is relative to ref.
-func (c *compiler) readSecret(namespace string, ref *v1alpha1.SecretKeyRef) (Key, *Problem) {
-	secret, p := c.findSecret(Name{namespace, ref.Name})
+// readSecret finds a value that is not empty.
+func (in *Input) readSecret(v SecretValue) (Key, *Problem) {
+	secret, p := in.findSecret(v.Secret)
 	if p != nil {
 		return Key{}, p
 	}
-	key, found := secret.Keys[ref.Key]
+	key, found := secret.Keys[v.Key]
 	switch {
 	case !found:
-		return key, &Problem{v1alpha1.ReasonSecretNotFound, "key", fmt.Sprintf("Secret %s has no key %s.", ref.Name, ref.Key)}
+		return key, &Problem{v1alpha1.ReasonSecretNotFound, "key", fmt.Sprintf("Secret %s has no key %s.", v.Secret.Name, v.Key)}
 	case key.Empty:
-		return key, &Problem{v1alpha1.ReasonKeyEmpty, "key", fmt.Sprintf("Key %s of Secret %s is empty.", ref.Key, ref.Name)}
+		return key, &Problem{v1alpha1.ReasonKeyEmpty, "key", fmt.Sprintf("Key %s of Secret %s is empty.", v.Key, v.Secret.Name)}
 	}
 	return key, nil
 }
 
 // readKey is readSecret for a value that must fit into a header.
-func (c *compiler) readKey(namespace string, ref *v1alpha1.SecretKeyRef) (Key, *Problem) {
-	key, p := c.readSecret(namespace, ref)
+func (in *Input) readKey(v SecretValue) (Key, *Problem) {
+	key, p := in.readSecret(v)
 	if p == nil && key.Invalid {
 		p = &Problem{
 			v1alpha1.ReasonKeyInvalid, "key",
-			fmt.Sprintf("Key %s of Secret %s holds white space, a comma or characters other than ASCII, which no client can send in a header.", ref.Key, ref.Name),
+			fmt.Sprintf("Key %s of Secret %s holds white space, a comma or characters other than ASCII, which no client can send in a header.", v.Key, v.Secret.Name),
 		}
 	}
 	return key, p
 }
 
-// checkGatewaySecrets says what is wrong with the Secrets that a gateway names. It costs no more than the listener, or the
-// routes of the backend, that needs the Secret.
-func (c *compiler) checkGatewaySecrets(namespace string, spec *v1alpha1.QuotaGatewaySpec) []Problem {
-	var problems []Problem
-	note := func(p *Problem, format string, args ...any) {
-		if p != nil {
-			p.Field = fmt.Sprintf(format, args...) + "." + p.Field
-			problems = append(problems, *p)
-		}
-	}
-	for _, l := range spec.Listeners {
-		if l.TLS == nil {
-			continue
-		}
-		for _, ref := range l.TLS.CertificateRefs {
-			note(c.checkPair(Name{namespace, ref.Name}), "spec.listeners[name=%s].tls.certificateRefs[name=%s]", l.Name, ref.Name)
-		}
-	}
-	for _, b := range spec.Backends {
-		if b.TLS != nil && b.TLS.CABundleRef != nil {
-			note(c.checkBundle(namespace, b.TLS.CABundleRef), "spec.backends[name=%s].tls.caBundleRef", b.Name)
-		}
-		if b.Credential != nil {
-			_, p := c.readKey(namespace, &b.Credential.SecretKeyRef)
-			note(p, "spec.backends[name=%s].credential.secretKeyRef", b.Name)
-		}
-	}
-	return problems
-}
-
-func (c *compiler) checkPair(name Name) *Problem {
-	secret, p := c.findSecret(name)
+func (in *Input) checkPair(name Name) *Problem {
+	secret, p := in.findSecret(name)
 	switch {
 	case p != nil:
 		return p
@@ -152,12 +229,12 @@ func (c *compiler) checkPair(name Name) *Problem {
 	return nil
 }
 
-func (c *compiler) checkBundle(namespace string, ref *v1alpha1.SecretKeyRef) *Problem {
-	key, p := c.readSecret(namespace, ref)
+func (in *Input) checkBundle(v SecretValue) *Problem {
+	key, p := in.readSecret(v)
 	if p == nil && key.Certificates == 0 {
 		p = &Problem{
 			v1alpha1.ReasonCertificateInvalid, "key",
-			fmt.Sprintf("Key %s of Secret %s holds something else than certificates in PEM.", ref.Key, ref.Name),
+			fmt.Sprintf("Key %s of Secret %s holds something else than certificates in PEM.", v.Key, v.Secret.Name),
 		}
 	}
 	return p

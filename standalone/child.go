@@ -67,22 +67,20 @@ func (f *fleet) runEnvoy(ctx context.Context, g *policy.Gateway, bootstrap strin
 	}
 	up, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	go f.announce(up, g, first)
+	for at, scheme := range f.ports(g) {
+		go f.announce(up, g, scheme, at, first)
+	}
 	if err := cmd.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("running Envoy: %w", err)
 	}
 	return nil
 }
 
-// announce tells people where to send requests once somebody listens there.
-func (f *fleet) announce(ctx context.Context, g *policy.Gateway, first bool) {
-	addresses := f.addresses(g)
-	for _, at := range addresses {
-		if awaitListener(ctx, at) != nil {
-			return
-		}
+// announce tells people where to send requests once somebody listens there. At a port without its certificates nobody may.
+func (f *fleet) announce(ctx context.Context, g *policy.Gateway, scheme, at string, first bool) {
+	if awaitListener(ctx, at) == nil {
+		f.console.serving(g, scheme+"://"+at, f.Config, first)
 	}
-	f.console.serving(g, addresses, f.Config, first)
 }
 
 func awaitListener(ctx context.Context, at string) error {

@@ -30,10 +30,10 @@ func (c *console) printf(format string, args ...any) {
 }
 
 // loaded tells what the manifests say.
-func (c *console) loaded(path string, t *policy.Table, found *manifest.Result, verdicts []policy.Verdict) {
+func (c *console) loaded(path string, t *policy.Table, s *secrets, found *manifest.Result, verdicts []policy.Verdict) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	wrong := problems(t, found, verdicts)
+	wrong := problems(t, s, found, verdicts)
 	accepted := 0
 	for _, v := range verdicts {
 		if v.Accepted() {
@@ -84,21 +84,21 @@ func (c *console) toldAll(lines []string) bool {
 }
 
 // problems words what is wrong: with files and objects as such first, then with what objects say together.
-func problems(t *policy.Table, found *manifest.Result, verdicts []policy.Verdict) []string {
+func problems(t *policy.Table, s *secrets, found *manifest.Result, verdicts []policy.Verdict) []string {
 	var lines []string
 	for _, p := range found.Problems {
 		lines = append(lines, p.String())
 	}
 	for _, v := range verdicts {
 		for _, p := range v.Problems {
-			lines = append(lines, fmt.Sprintf("%s: %s: %s: %s: %s%s", found.Sources[v.Object], v.Object, p.Field, p.Reason, p.Message, goesOn(t, v.Object)))
+			lines = append(lines, fmt.Sprintf("%s: %s: %s: %s: %s%s", found.Sources[v.Object], v.Object, p.Field, p.Reason, p.Message, goesOn(t, s, v.Object, p.Field)))
 		}
 	}
 	return lines
 }
 
-// goesOn says that an object that is not accepted is in force all the same.
-func goesOn(t *policy.Table, o policy.Object) string {
+// goesOn says that an object that is not accepted is in force all the same, or how far, by the field that is wrong.
+func goesOn(t *policy.Table, s *secrets, o policy.Object, field string) string {
 	switch o.Kind {
 	case policy.KindQuota:
 		if c, found := t.Quota(o.Name); found && c.Holder != nil {
@@ -106,11 +106,27 @@ func goesOn(t *policy.Table, o policy.Object) string {
 		}
 		return " Its keys are refused until this is mended."
 	case policy.KindGateway:
-		if _, found := t.Gateway(o.Name.String()); found {
-			return " It goes on as it was."
+		if g, found := t.Gateway(o.Name.String()); found {
+			return goesWithout(g, s, field)
 		}
 	}
 	return ""
+}
+
+// goesWithout says what a gateway makes of a Secret that is not in order. What else is wrong keeps all of it as it was.
+func goesWithout(g *policy.Gateway, s *secrets, field string) string {
+	for _, use := range g.Secrets() {
+		switch {
+		case !strings.HasPrefix(field, use.Field+"."):
+		case s.value(use.SecretValue) != nil:
+			return " The last good one stays in use."
+		case use.Purpose == policy.ForCertificate:
+			return " The listener is not served, unless it has another certificate."
+		default:
+			return " Requests to the backend are answered 503."
+		}
+	}
+	return " It goes on as it was."
 }
 
 // notes are what is in order and yet hardly meant.
@@ -160,24 +176,21 @@ func (c *console) bootstrap(g *policy.Gateway, path string) {
 }
 
 // serving tells where to send requests, and how.
-func (c *console) serving(g *policy.Gateway, addresses []string, config *Config, first bool) {
+func (c *console) serving(g *policy.Gateway, url string, config *Config, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, at := range addresses {
-		url := "http://" + at
-		if !first {
-			c.printf("Gateway %s serves %s again.", g.Name, url)
-			continue
-		}
-		c.printf("Gateway %s serves %s. Try:", g.Name, url)
-		for _, line := range curlLines(g, url, config.ExampleKey) {
-			c.printf("\n  %s", line)
-		}
-		if config.ExampleKey == "" {
-			c.printf("\n  with KEY set to an API key of one of your ApiKeyQuotas.")
-		}
-		c.printf("\nEdit a file in %s and the next request obeys. Ctrl-C stops.", config.Manifests)
+	if !first {
+		c.printf("Gateway %s serves %s again.", g.Name, url)
+		return
 	}
+	c.printf("Gateway %s serves %s. Try:", g.Name, url)
+	for _, line := range curlLines(g, url, config.ExampleKey) {
+		c.printf("\n  %s", line)
+	}
+	if config.ExampleKey == "" {
+		c.printf("\n  with KEY set to an API key of one of your ApiKeyQuotas.")
+	}
+	c.printf("\nEdit a file in %s and the next request obeys. Ctrl-C stops.", config.Manifests)
 }
 
 // examples are what a smallest request of each protocol has behind the URL and the key.

@@ -118,7 +118,7 @@ func (f *fleet) supervise(ctx context.Context, g *policy.Gateway, bootstrap stri
 
 // checkPorts says that a port of the gateway is taken. No Envoy of ours runs while it looks.
 func (f *fleet) checkPorts(ctx context.Context, g *policy.Gateway) error {
-	for _, at := range f.addresses(g) {
+	for at := range f.ports(g) {
 		if err := checkFree(ctx, at); err != nil {
 			return err
 		}
@@ -126,14 +126,18 @@ func (f *fleet) checkPorts(ctx context.Context, g *policy.Gateway) error {
 	return nil
 }
 
-// addresses are where the gateway's listeners bind.
-func (f *fleet) addresses(g *policy.Gateway) []string {
-	var all []string
+// ports has the addresses where the gateway's listeners bind, each once, and what is spoken there.
+func (f *fleet) ports(g *policy.Gateway) map[string]string {
+	all := map[string]string{}
 	for _, l := range g.Listeners {
+		scheme := "http"
+		if len(l.Certificates) > 0 {
+			scheme = "https"
+		}
 		if f.Port != 0 {
 			l.Port = f.Port
 		}
-		all = append(all, net.JoinHostPort(f.Address, strconv.FormatUint(uint64(l.Port), 10)))
+		all[net.JoinHostPort(f.Address, strconv.FormatUint(uint64(l.Port), 10))] = scheme
 	}
 	return all
 }

@@ -18,8 +18,9 @@ type secrets struct {
 func (s *secrets) update(found *manifest.Result, gateways []*policy.Gateway) {
 	next := map[policy.SecretValue][]byte{}
 	for _, g := range gateways {
-		for _, v := range g.Secrets() {
-			if usable(found.Input.Secrets[v.Secret], v.Key) {
+		for _, use := range g.Secrets() {
+			v := use.SecretValue
+			if found.Input.Usable(v) {
 				next[v] = found.Secrets[v.Secret].Value(v.Key)
 			} else if before, had := s.good[v]; had {
 				next[v] = before
@@ -29,19 +30,8 @@ func (s *secrets) update(found *manifest.Result, gateways []*policy.Gateway) {
 	s.good = next
 }
 
-// usable says whether one value of a Secret is in order. A certificate and its private key are, or neither is.
-func usable(s policy.Secret, key string) bool {
-	k, there := s.Keys[key]
-	if key == policy.CertificateKey || key == policy.PrivateKey {
-		return there && s.Type == policy.CertificateType && s.PairProblem == ""
-	}
-	return there && !k.Empty && (!k.Invalid || k.Certificates > 0)
-}
-
 // value is a SecretSource of package xds/envoy.
-func (s *secrets) value(name policy.Name, key string) []byte {
-	return s.good[policy.SecretValue{Secret: name, Key: key}]
-}
+func (s *secrets) value(v policy.SecretValue) []byte { return s.good[v] }
 
 // rootFiles are where systems keep the certificates of the authorities that they trust.
 var rootFiles = []string{

@@ -81,11 +81,11 @@ var secretNames = []string{"here", "there", "nowhere"}
 
 const content = "content of a Secret"
 
-func secretSource(name policy.Name, key string) []byte {
-	if name.Name == "nowhere" {
+func secretSource(v policy.SecretValue) []byte {
+	if v.Secret.Name == "nowhere" {
 		return nil
 	}
-	return []byte(content + " " + name.Name + " " + key)
+	return []byte(content + " " + v.Secret.Name + " " + v.Key)
 }
 
 func isThere(name string) bool { return name != "nowhere" }

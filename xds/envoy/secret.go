@@ -11,8 +11,8 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// A SecretSource has the content of Secrets: the value under a key, or nil if there is none that may be used.
-type SecretSource func(secret policy.Name, key string) []byte
+// A SecretSource has the content of Secrets. It returns nil for a value that is not there, or not fit for its purpose.
+type SecretSource func(policy.SecretValue) []byte
 
 // A vault hands out references to secrets, and gathers what Envoy must be told so that they lead somewhere. What a reference
 // leads to can change without a change of what refers to it: streams go on, and whatever is new uses the new secret.
@@ -25,14 +25,17 @@ type vault struct {
 func newVault(s Settings) *vault {
 	v := &vault{source: s.Secrets, roots: s.SystemRoots, told: map[string]*tlsv3.Secret{}}
 	if v.source == nil {
-		v.source = func(policy.Name, string) []byte { return nil }
+		v.source = func(policy.SecretValue) []byte { return nil }
 	}
 	return v
 }
 
 // certificate is a certificate with its private key. All the certificate methods report false if there is no content.
 func (v *vault) certificate(name policy.Name) (*tlsv3.SdsSecretConfig, bool) {
-	chain, key := v.source(name, policy.CertificateKey), v.source(name, policy.PrivateKey)
+	half := func(key string) []byte {
+		return v.source(policy.SecretValue{Secret: name, Key: key, Purpose: policy.ForCertificate})
+	}
+	chain, key := half(policy.CertificateKey), half(policy.PrivateKey)
 	return v.keep("certificate/"+name.String(), len(chain) > 0 && len(key) > 0, &tlsv3.Secret{Type: &tlsv3.Secret_TlsCertificate{
 		TlsCertificate: &tlsv3.TlsCertificate{CertificateChain: inline(chain), PrivateKey: inline(key)},
 	}})
@@ -42,7 +45,7 @@ func (v *vault) certificate(name policy.Name) (*tlsv3.SdsSecretConfig, bool) {
 func (v *vault) authorities(t *policy.BackendTLS) (*tlsv3.SdsSecretConfig, bool) {
 	name, content := "authorities", v.roots
 	if b := t.CABundle; b != nil {
-		name, content = "authorities/"+b.Secret.String()+"/"+b.Key, v.source(b.Secret, b.Key)
+		name, content = "authorities/"+b.Secret.String()+"/"+b.Key, v.source(*b)
 	}
 	return v.keep(name, len(content) > 0, &tlsv3.Secret{Type: &tlsv3.Secret_ValidationContext{
 		ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(content)},
@@ -51,7 +54,7 @@ func (v *vault) authorities(t *policy.BackendTLS) (*tlsv3.SdsSecretConfig, bool)
 
 // credential is a key at a provider, without the white space around it.
 func (v *vault) credential(c *policy.BackendCredential) (*tlsv3.SdsSecretConfig, bool) {
-	content := bytes.TrimSpace(v.source(c.Secret.Secret, c.Secret.Key))
+	content := bytes.TrimSpace(v.source(c.Secret))
 	return v.keep("credential/"+c.Secret.Secret.String()+"/"+c.Secret.Key, len(content) > 0, &tlsv3.Secret{Type: &tlsv3.Secret_GenericSecret{
 		GenericSecret: &tlsv3.GenericSecret{Secret: inline(content)},
 	}})

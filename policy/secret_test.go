@@ -1,0 +1,80 @@
+package policy_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// selfSigned is a certificate and its private key, in PEM.
+func selfSigned(t *testing.T, key crypto.Signer) (chain, private string) {
+	t.Helper()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"site.example"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return armoured("CERTIFICATE", der), armoured("PRIVATE KEY", secret)
+}
+
+func armoured(kind string, der []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// Whatever Envoy refuses must be said here: Envoy would say it for itself only, and serve nothing.
+func TestACertificateIsOneThatEnvoyServes(t *testing.T) {
+	t.Parallel()
+	curve := func(c elliptic.Curve) crypto.Signer {
+		key, err := ecdsa.GenerateKey(c, rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	rsaKey := func(bits int) crypto.Signer {
+		key, err := rsa.GenerateKey(rand.Reader, bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	_, edwards, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		key   crypto.Signer
+		after string // what follows in the chain
+		want  string
+	}{
+		"RSA of 2048 bits": {key: rsaKey(2048)},
+		"RSA of 1024 bits": {key: rsaKey(1024), want: "holds an RSA key of less than 2048 bits"},
+		"P-256":            {key: curve(elliptic.P256())},
+		"P-384":            {key: curve(elliptic.P384())},
+		"P-521":            {key: curve(elliptic.P521())},
+		"P-224":            {key: curve(elliptic.P224()), want: "holds an ECDSA key on the curve P-224; P-256, P-384 and P-521 are served"},
+		"Ed25519":          {key: edwards},
+		"a comment":        {key: curve(elliptic.P256()), after: "the end\n"},
+		"a broken chain":   {curve(elliptic.P256()), armoured("CERTIFICATE", []byte("no")), "holds a certificate that cannot be read, number 2 under tls.crt: "},
+	} {
+		chain, private := selfSigned(t, tc.key)
+		s := policy.ReadSecret(policy.CertificateType, map[string][]byte{"tls.crt": []byte(chain + tc.after), "tls.key": []byte(private)})
+		if got := s.PairProblem; !strings.HasPrefix(got, tc.want) || (got == "") != (tc.want == "") {
+			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
