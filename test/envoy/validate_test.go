@@ -6,15 +6,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
 
+	"github.com/tierkeeper/tierkeeper/internal/testca"
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
@@ -50,20 +52,27 @@ func TestEnvoyAcceptsEveryGolden(t *testing.T) {
 func TestEnvoyRefusesWhatItCannotRun(t *testing.T) {
 	t.Parallel()
 	binary := envoyBinary(t)
+	const all, tls = "everything-that-a-gateway-says-reaches-envoy", "a-listener-identifies-itself-by-its-certificates"
 	tests := map[string]struct {
-		spoil func(*envoy.Resources)
-		want  string
+		golden string
+		spoil  func(*envoy.Resources)
+		want   string
 	}{
 		"a route to nowhere": {
-			func(r *envoy.Resources) { r.Clusters = nil }, "unknown cluster",
+			all, func(r *envoy.Resources) { r.Clusters = nil }, "unknown cluster",
 		},
 		"an extension that does not exist": {
-			func(r *envoy.Resources) {
-				r.Listeners[0].FilterChains[0].Filters[0].GetTypedConfig().TypeUrl += "X"
-			}, "HttpConnectionManagerX",
+			all, func(r *envoy.Resources) {
+				r.Listeners[0].FilterChains[0].Filters[0].GetTypedConfig().TypeUrl = "type.googleapis.com/google.protobuf.BytesValue"
+			}, "google.protobuf.BytesValue",
+		},
+		"a private key that is none": {
+			tls, func(r *envoy.Resources) {
+				r.Secrets[0].GetTlsCertificate().PrivateKey = r.Secrets[0].GetTlsCertificate().GetCertificateChain()
+			}, "private key",
 		},
 		"a header that may not be removed": {
-			func(r *envoy.Resources) {
+			all, func(r *envoy.Resources) {
 				r.Routes[0].VirtualHosts[0].Routes[0].RequestHeadersToRemove = []string{"host"}
 			}, "may not be removed",
 		},
@@ -71,8 +80,9 @@ func TestEnvoyRefusesWhatItCannotRun(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := gatewaysIn(t, "../../xds/envoy/testdata/everything-that-a-gateway-says-reaches-envoy")[0]
-			r := built(t, g, envoy.Settings{})
+			dir := filepath.Join("../../xds/envoy/testdata", tc.golden)
+			g := gatewaysIn(t, dir)[0]
+			r := built(t, g, settingsIn(t, dir))
 			tc.spoil(r)
 			if err := validate(t, binary, g.Name, r); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Envoy says %v, want a refusal with %q", err, tc.want)
@@ -90,11 +100,34 @@ func settingsIn(t *testing.T, dir string) envoy.Settings {
 	}
 	var options struct {
 		Settings envoy.Settings `json:"settings"`
+		Missing  []string       `json:"missing"`
 	}
 	if err := yaml.Unmarshal(content, &options); err != nil {
 		t.Fatal(err)
 	}
+	options.Settings.Secrets = secretsBut(t, options.Missing)
+	options.Settings.SystemRoots = options.Settings.Secrets(policy.SecretValue{Purpose: policy.ForAuthorities})
 	return options.Settings
+}
+
+// secretsBut has something fit for every purpose, but for the Secrets that are missing.
+func secretsBut(t *testing.T, missing []string) envoy.SecretSource {
+	t.Helper()
+	ca := testca.New(t, "anybody")
+	pair := ca.Issue(t, "site.example")
+	return func(v policy.SecretValue) []byte {
+		switch {
+		case slices.Contains(missing, v.Secret.Name):
+			return nil
+		case v.Purpose == policy.ForAuthorities:
+			return []byte(ca.PEM)
+		case v.Purpose == policy.ForCertificate && v.Key == policy.CertificateKey:
+			return []byte(pair.Cert)
+		case v.Purpose == policy.ForCertificate:
+			return []byte(pair.Key)
+		}
+		return []byte("sk-provider")
+	}
 }
 
 // gatewaysIn reads the gateways of a folder whose other files, if they are no manifests, are not looked at.
@@ -138,14 +171,17 @@ func validate(t *testing.T, binary string, name policy.Name, r *envoy.Resources)
 	for _, l := range r.Listeners {
 		inlineRoutes(t, l, r.Routes)
 	}
-	b.StaticResources.Listeners = r.Listeners
+	b.StaticResources.Listeners, b.StaticResources.Secrets = r.Listeners, r.Secrets
 	b.StaticResources.Clusters = append(b.StaticResources.Clusters, r.Clusters...)
-	content, err := proto.Marshal(b)
+	text, err := protojson.Marshal(b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "envoy.pb")
-	if err := os.WriteFile(file, content, 0o600); err != nil {
+	var tree any
+	decode(t, string(text), &tree)
+	inlineSecrets(tree)
+	file := filepath.Join(t.TempDir(), "envoy.json")
+	if err := os.WriteFile(file, []byte(jsonOf(tree)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-c", file, "-l", "error").CombinedOutput()
@@ -155,23 +191,40 @@ func validate(t *testing.T, binary string, name policy.Name, r *envoy.Resources)
 	return nil
 }
 
+// inlineSecrets lets references to secrets lead to those in the bootstrap.
+func inlineSecrets(tree any) {
+	switch v := tree.(type) {
+	case map[string]any:
+		delete(v, "sdsConfig")
+		for _, part := range v {
+			inlineSecrets(part)
+		}
+	case []any:
+		for _, part := range v {
+			inlineSecrets(part)
+		}
+	}
+}
+
 // inlineRoutes puts the routes into the listener, where Envoy checks them and the clusters that they name.
 func inlineRoutes(t *testing.T, l *listenerv3.Listener, all []*routev3.RouteConfiguration) {
 	t.Helper()
-	config := l.GetFilterChains()[0].GetFilters()[0].GetTypedConfig()
-	var manager hcmv3.HttpConnectionManager
-	if config.UnmarshalTo(&manager) != nil {
-		return // Envoy will say what is wrong with it.
-	}
-	for _, c := range all {
-		if c.GetName() == manager.GetRds().GetRouteConfigName() {
-			manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: c}
+	for _, chain := range l.GetFilterChains() {
+		config := chain.GetFilters()[0].GetTypedConfig()
+		var manager hcmv3.HttpConnectionManager
+		if config.UnmarshalTo(&manager) != nil {
+			return // Envoy will say what is wrong with it.
 		}
-	}
-	if manager.GetRds() != nil {
-		t.Fatalf("listener %s names routes that are not there", l.GetName())
-	}
-	if err := config.MarshalFrom(&manager); err != nil {
-		t.Fatal(err)
+		for _, c := range all {
+			if c.GetName() == manager.GetRds().GetRouteConfigName() {
+				manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: c}
+			}
+		}
+		if manager.GetRds() != nil {
+			t.Fatalf("listener %s names routes that are not there", l.GetName())
+		}
+		if err := config.MarshalFrom(&manager); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/internal/golden"
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -20,8 +21,10 @@ import (
 // options is an options.yaml: what an installation decides, and what of the outcome a case is about.
 type options struct {
 	Settings envoy.Settings `json:"settings"`
+	// Missing names Secrets that are not there. All others that the gateway names are, and hold REDACTED.
+	Missing []string `json:"missing,omitempty"`
 	// Show lists paths into the outcome. Each step is a field, or "*" for all elements of a list, or the name of one. Absent
-	// means everything.
+	// means everything but secrets.
 	Show []string `json:"show,omitempty"`
 }
 
@@ -34,6 +37,8 @@ func TestGolden(t *testing.T) {
 			dir := filepath.Join("testdata", name)
 			o := readOptions(t, dir)
 			g := readGateway(t, dir)
+			o.Settings.Secrets = o.redacted
+			o.Settings.SystemRoots = []byte("REDACTED")
 			r, err := envoy.Build(g, o.Settings)
 			if err != nil {
 				t.Fatal(err)
@@ -45,6 +50,9 @@ func TestGolden(t *testing.T) {
 				"routes":    trees(t, r.Routes),
 				"clusters":  trees(t, r.Clusters),
 			}
+			if r.Secrets != nil {
+				all["secrets"] = trees(t, r.Secrets)
+			}
 			content, err := yaml.Marshal(shown(t, all, o.Show))
 			if err != nil {
 				t.Fatal(err)
@@ -52,6 +60,13 @@ func TestGolden(t *testing.T) {
 			golden.Check(t, dir, map[string][]byte{"envoy.yaml": content}, "gateway.yaml", "options.yaml")
 		})
 	}
+}
+
+func (o options) redacted(v policy.SecretValue) []byte {
+	if slices.Contains(o.Missing, v.Secret.Name) {
+		return nil
+	}
+	return []byte("REDACTED")
 }
 
 func readOptions(t testing.TB, dir string) (o options) {
@@ -80,7 +95,9 @@ func readGateway(t testing.TB, dir string) *policy.Gateway {
 	table, verdicts := policy.Compile(found.Input)
 	for _, v := range verdicts {
 		for _, p := range v.Problems {
-			t.Errorf("%s: %s: %s", v.Object, p.Field, p.Message)
+			if p.Reason != v1alpha1.ReasonSecretNotFound { // see options.Missing
+				t.Errorf("%s: %s: %s", v.Object, p.Field, p.Message)
+			}
 		}
 	}
 	if t.Failed() || len(table.Gateways()) != 1 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -77,7 +78,11 @@ func (v *vault) secrets() []*tlsv3.Secret {
 	return all
 }
 
+// inline is text where it can be, for those who read it where nothing secret is in it.
 func inline(content []byte) *corev3.DataSource {
+	if utf8.Valid(content) {
+		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: string(content)}}
+	}
 	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: content}}
 }
 
