@@ -39,10 +39,18 @@ type secretObject struct {
 }
 
 // A SecretContent is the values of a Secret. However it is printed, it shows none of them.
-type SecretContent struct{ values map[string][]byte }
+type SecretContent struct {
+	// value is a function, because Format is not asked where the content stands in a field that is not exported.
+	value func(key string) []byte
+}
 
 // Value is the value under a key; nil if there is none.
-func (c SecretContent) Value(key string) []byte { return c.values[key] }
+func (c SecretContent) Value(key string) []byte {
+	if c.value == nil {
+		return nil
+	}
+	return c.value(key)
+}
 
 // Format keeps the values out of every log line and error, whatever the verb.
 func (c SecretContent) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "content of a Secret") }
@@ -75,7 +83,7 @@ func readSecret(k *kind, fields map[string]any, name policy.Name) (any, []proble
 			values[key] = content
 		}
 	}
-	return &secretObject{policy.ReadSecret(text(fields["type"]), values), SecretContent{values}}, problems
+	return &secretObject{policy.ReadSecret(text(fields["type"]), values), SecretContent{func(key string) []byte { return values[key] }}}, problems
 }
 
 // secretContent decodes one value. What is wrong with it is said without quoting it.

@@ -265,7 +265,10 @@ func (r *Result) add(id policy.Object, value any) {
 		if in.Secrets == nil {
 			in.Secrets, r.Secrets = map[policy.Name]policy.Secret{}, map[policy.Name]SecretContent{}
 		}
-		in.Secrets[id.Name], r.Secrets[id.Name] = v.known, v.content
+		in.Secrets[id.Name] = v.known
+		if v.known.Labelled {
+			r.Secrets[id.Name] = v.content
+		}
 	}
 }
 

@@ -1,8 +1,10 @@
 package standalone
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,8 +46,8 @@ func inDefault(name string) policy.Name { return policy.Name{Namespace: "default
 func secretOf(name, kind string, values ...string) string {
 	var b strings.Builder
 	b.WriteString("apiVersion: v1\nkind: Secret\ntype: " + kind + "\nmetadata: {name: " + name + ", labels: {tierkeeper.io/secret: \"true\"}}\nstringData:\n")
-	for i := 0; i < len(values); i += 2 {
-		b.WriteString("  " + values[i] + ": " + strconv.Quote(values[i+1]) + "\n")
+	for pair := range slices.Chunk(values, 2) {
+		b.WriteString("  " + pair[0] + ": " + strconv.Quote(pair[1]) + "\n")
 	}
 	return b.String()
 }
@@ -145,10 +147,7 @@ func TestASecretThatIsNotInOrderLeavesTheLastGoodInUse(t *testing.T) {
 				t.Errorf("said %q, want one problem, and that the last good one stays", said)
 			}
 
-			d, rest := &desk{dir: t.TempDir()}, map[policy.SecretValue]string{}
-			for v, content := range all {
-				rest[v] = content
-			}
+			d, rest := &desk{dir: t.TempDir()}, maps.Clone(all)
 			for _, v := range of[tc.secret] {
 				delete(rest, v)
 			}

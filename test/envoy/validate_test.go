@@ -80,7 +80,7 @@ func TestEnvoyRefusesWhatItCannotRun(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join("../../xds/envoy/testdata", tc.golden)
+			dir := "../../xds/envoy/testdata/" + tc.golden
 			g := gatewaysIn(t, dir)[0]
 			r := built(t, g, settingsIn(t, dir))
 			tc.spoil(r)
