@@ -13,6 +13,7 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
@@ -23,6 +24,7 @@ const (
 	listeners = resourcev3.ListenerType
 	routes    = resourcev3.RouteType
 	clusters  = resourcev3.ClusterType
+	secrets   = resourcev3.SecretType
 
 	enough = 30 * time.Second // for an answer on loopback, however busy the machine
 )
@@ -36,14 +38,24 @@ type control struct {
 
 func start(t *testing.T) *control {
 	t.Helper()
+	return startOn(t, listen(t, "tcp", "127.0.0.1:0"), insecure.NewCredentials(), insecure.NewCredentials())
+}
+
+func listen(t *testing.T, network, address string) net.Listener {
+	t.Helper()
 	var lc net.ListenConfig
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	l, err := lc.Listen(t.Context(), network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return l
+}
+
+func startOn(t *testing.T, l net.Listener, of, with credentials.TransportCredentials) *control {
+	t.Helper()
 	c := &control{reports: make(chan server.Report, 10_000)}
 	c.Server = server.New(func(r server.Report) { c.reports <- r })
-	g := grpc.NewServer()
+	g := grpc.NewServer(grpc.Creds(of))
 	c.Register(t.Context(), g)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(l) }()
@@ -53,11 +65,16 @@ func start(t *testing.T) *control {
 			t.Error(err)
 		}
 	})
-	c.conn, err = grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	target := l.Addr().String()
+	if l.Addr().Network() == "unix" {
+		target = "unix:" + target
+	}
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(with))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.conn.Close() })
+	c.conn = conn
+	t.Cleanup(func() { _ = conn.Close() })
 	return c
 }
 
