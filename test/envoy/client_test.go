@@ -118,17 +118,34 @@ func (r request) to(ctx context.Context, base string) (*http.Request, error) {
 
 // try sends a request and reads the whole answer.
 func (s *system) try(ctx context.Context, r request) (answer, error) {
-	return fetch(ctx, s.port.url(), r)
+	return s.visitor().fetch(ctx, r)
+}
+
+// A visitor is a client and the address that it knows.
+type visitor struct {
+	*http.Client
+	base string
+}
+
+func (s *system) visitor() visitor {
+	if s.guest.Client != nil {
+		return s.guest
+	}
+	return visitor{client, s.port.url()}
 }
 
 func fetch(ctx context.Context, base string, r request) (answer, error) {
+	return visitor{client, base}.fetch(ctx, r)
+}
+
+func (v visitor) fetch(ctx context.Context, r request) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerMost)
 	defer cancel()
-	req, err := r.to(ctx, base)
+	req, err := r.to(ctx, v.base)
 	if err != nil {
 		return answer{}, err
 	}
-	resp, err := client.Do(req)
+	resp, err := v.Do(req)
 	if err != nil {
 		return answer{}, err
 	}
@@ -212,7 +229,7 @@ func (s *system) openAll(t *testing.T, n int, r request) []*stream {
 	streams, errs := make([]*stream, n), make([]error, n)
 	var group sync.WaitGroup
 	for i := range n {
-		group.Go(func() { streams[i], errs[i] = s.dial(t.Context(), r) })
+		group.Go(func() { streams[i], errs[i] = s.visitor().dial(t.Context(), r) })
 	}
 	group.Wait()
 	t.Cleanup(func() {
@@ -231,14 +248,14 @@ func (s *system) openAll(t *testing.T, n int, r request) []*stream {
 	return streams
 }
 
-func (s *system) dial(ctx context.Context, r request) (*stream, error) {
+func (v visitor) dial(ctx context.Context, r request) (*stream, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	req, err := r.to(ctx, s.port.url())
+	req, err := r.to(ctx, v.base)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	resp, err := client.Do(req) //nolint:bodyclose // read closes it.
+	resp, err := v.Do(req) //nolint:bodyclose // read closes it.
 	if err != nil {
 		cancel()
 		return nil, err

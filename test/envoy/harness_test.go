@@ -85,6 +85,7 @@ type system struct {
 	manifests, dataDir string
 	port               *port
 	flags              []string // beside those of the harness
+	guest              visitor  // who sends its requests; zero: one who speaks HTTP to its port
 	*process
 }
 
@@ -140,7 +141,7 @@ func (s *system) start(t *testing.T) {
 		if strings.Contains(p.stdout.String(), "REJECTED by Envoy") {
 			t.Fatal("Envoy rejects its configuration")
 		}
-		return strings.Contains(p.stdout.String(), "serves "+s.port.url())
+		return strings.Contains(p.stdout.String(), "://127.0.0.1:"+s.port.String())
 	})
 	if at := regexp.MustCompile(`Demo upstream: http://(\S+) `).FindStringSubmatch(p.stdout.String()); at != nil {
 		p.demo = at[1]
