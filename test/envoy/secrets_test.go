@@ -43,11 +43,13 @@ func spellings(key string) []string {
 	return slices.Compact(all)
 }
 
-// leaks finds the places that hold a key, in any spelling.
-func leaks(places map[string]string) []string {
+func leaks(places map[string]string) []string { return leaksOf(secrets, places) }
+
+// leaksOf finds the places that hold a key, in any spelling.
+func leaksOf(keys []string, places map[string]string) []string {
 	var found []string
 	for place, content := range places {
-		for _, key := range secrets {
+		for _, key := range keys {
 			for _, spelling := range spellings(key) {
 				if strings.Contains(content, spelling) {
 					found = append(found, place+" holds "+spelling)
@@ -166,7 +168,7 @@ func (s *system) administration(t *testing.T, to map[string]string) {
 		at = regexp.MustCompile(`admin address: (\S+)`).FindStringSubmatch(s.stderr.String())
 		return at != nil
 	})
-	for _, path := range []string{"/stats", "/config_dump", "/clusters"} {
+	for _, path := range []string{"/stats", "/config_dump", "/clusters", "/certs", "/listeners?format=json"} {
 		a, err := fetch(t.Context(), "http://"+at[1], request{method: http.MethodGet, path: path})
 		if err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tierkeeper/tierkeeper/demo"
 	"github.com/tierkeeper/tierkeeper/internal/testca"
@@ -30,23 +31,39 @@ type provider struct {
 	port        string
 	certificate atomic.Pointer[tls.Certificate] // of new connections
 	hangsUp     atomic.Bool                     // after each answer
-	versions    chan int                        // of HTTP, by request
+	handshakes  atomic.Int64
+	goOn        chan struct{} // closed: tokens of streams with a delay come, which wait for it before
+	versions    chan int      // of HTTP, by request
 }
 
 func startProvider(t *testing.T, pair testca.Pair, protocols ...string) *provider {
 	t.Helper()
-	p := &provider{Provider: demo.New(demo.WithHistory(10_000)), versions: make(chan int, 10_000)}
+	p := &provider{versions: make(chan int, 10_000), goOn: make(chan struct{})}
+	p.Provider = demo.New(demo.WithHistory(10_000), demo.WithSleep(func(ctx context.Context, _ time.Duration) error {
+		select {
+		case <-p.goOn:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}))
 	p.identify(t, pair)
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p.versions <- r.ProtoMajor
 		if p.hangsUp.Load() {
 			w.Header().Set("Connection", "close")
 		}
+		_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		r.URL.Path = "/" + path // without the backend's name
 		p.ServeHTTP(w, r)
 	}))
 	s.TLS = &tls.Config{
-		NextProtos:     protocols,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return p.certificate.Load(), nil },
+		NextProtos:             protocols,
+		SessionTicketsDisabled: true, // who resumes a session is not asked for a certificate again
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			p.handshakes.Add(1)
+			return p.certificate.Load(), nil
+		},
 	}
 	s.Config.ErrorLog = silent
 	s.EnableHTTP2 = len(protocols) == 0
