@@ -2,6 +2,7 @@ package standalone
 
 import (
 	"os"
+	"slices"
 
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -11,7 +12,8 @@ import (
 // provider that is deleted, or broken, stays in use until it is replaced, no gateway names it, or the process ends. It is not
 // safe for concurrent use.
 type secrets struct {
-	good map[policy.SecretValue][]byte
+	good  map[policy.SecretValue][]byte
+	roots []byte
 }
 
 // update takes in what was read, but for what is not in order.
@@ -41,17 +43,22 @@ var rootFiles = []string{
 	"/etc/ssl/cert.pem",                                 // macOS, BSD
 }
 
+func trustsSystem(g *policy.Gateway) bool {
+	return slices.ContainsFunc(g.Backends, func(b policy.Backend) bool { return b.TLS != nil && b.TLS.CABundle == nil })
+}
+
 // systemRoots reads the certificates of the authorities that this machine trusts: the file that SSL_CERT_FILE names, as for
-// other programs, else the first of the known ones. It is empty if there is none.
-func systemRoots() []byte {
+// other programs, else the first of the known ones. If there is none it is what was there last.
+func (s *secrets) systemRoots() []byte {
 	files := rootFiles
 	if named := os.Getenv("SSL_CERT_FILE"); named != "" {
 		files = []string{named}
 	}
 	for _, file := range files {
 		if content, err := os.ReadFile(file); err == nil && len(content) > 0 { //nolint:gosec // The user names it.
-			return content
+			s.roots = content
+			break
 		}
 	}
-	return nil
+	return s.roots
 }

@@ -180,13 +180,16 @@ func TestASecretThatNoGatewayNamesIsForgotten(t *testing.T) {
 func TestSystemRootsAreThoseOfSSLCertFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "roots.pem")
 	t.Setenv("SSL_CERT_FILE", file)
-	if got := systemRoots(); got != nil {
+	var s secrets
+	if got := s.systemRoots(); got != nil {
 		t.Errorf("got %q from a file that is not there, want nothing", got)
 	}
-	if err := os.WriteFile(file, []byte("roots"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got := string(systemRoots()); got != "roots" {
-		t.Errorf("got %q, want what the file holds", got)
+	for _, tc := range []struct{ content, want string }{{"roots", "roots"}, {"others", "others"}, {"", "others"}} {
+		if err := os.WriteFile(file, []byte(tc.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(s.systemRoots()); got != tc.want {
+			t.Errorf("got %q from a file with %q, want %q", got, tc.content, tc.want)
+		}
 	}
 }

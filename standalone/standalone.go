@@ -301,8 +301,11 @@ func lostAtStart(problems []manifest.Problem) func(policy.Object) bool {
 
 // publish tells the Envoys of each gateway. A gateway that cannot be told costs only itself.
 func (r *runner) publish(ctx context.Context, t *policy.Table) error {
-	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream, Secrets: r.secrets.value, SystemRoots: systemRoots()}
+	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream, Secrets: r.secrets.value, SystemRoots: r.secrets.systemRoots()}
 	gateways, errs := onePortEach(t.Gateways(), r.Port)
+	if len(settings.SystemRoots) == 0 && r.upstream == nil && slices.ContainsFunc(gateways, trustsSystem) {
+		r.Log.WarnContext(ctx, "requests to backends with trust: System are answered 503: this machine has no certificates of authorities; name a file by SSL_CERT_FILE")
+	}
 	for _, g := range gateways {
 		resources, err := envoy.Build(g, settings)
 		if err == nil {

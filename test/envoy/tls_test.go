@@ -251,12 +251,21 @@ func TestTheSystemsAuthoritiesAreThoseOfSSLCertFile(t *testing.T) {
 	if err := os.WriteFile(files+"/roots.pem", []byte(ca.PEM), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("SSL_CERT_FILE", files+"/roots.pem")
 	good, bad := startProvider(t, ca.Issue(t, upstream)), startProvider(t, testca.New(t, "others").Issue(t, upstream))
-	s := prepare(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, overTLS("good", good, trustsSystem, sendsKey), overTLS("bad", bad, trustsSystem, sendsKey)),
-		aPlan(), secretOf("provider-key", "Opaque", "token", keyProvider)))
-	s.flags = []string{"--demo-upstream=false"}
-	s.start(t)
+	run := func(roots string) *system {
+		t.Setenv("SSL_CERT_FILE", files+"/"+roots)
+		s := prepare(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, overTLS("good", good, trustsSystem, sendsKey), overTLS("bad", bad, trustsSystem, sendsKey)),
+			aPlan(), secretOf("provider-key", "Opaque", "token", keyProvider)))
+		s.flags = []string{"--demo-upstream=false"}
+		s.start(t)
+		return s
+	}
+	s := run("roots.pem")
 	s.pass(t, chat(keyClient, prompt{}).at("good"))
 	s.unavailable(t, "bad")
+	s = run("nothing.pem")
+	s.unavailable(t, "good")
+	if !strings.Contains(s.stderr.String(), "name a file by SSL_CERT_FILE") {
+		t.Error("nobody is told that there are no certificates of authorities")
+	}
 }

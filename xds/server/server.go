@@ -168,6 +168,7 @@ func (s *Server) callbacks() xdsv3.Callbacks {
 }
 
 // checkPeer refuses who must not be told Secrets: whoever is neither on this machine nor proves by a certificate who it is.
+// Which gateway a client belongs to is what it says itself: who gets this far is trusted with all of them.
 func checkPeer(ctx context.Context) error {
 	p, known := peer.FromContext(ctx)
 	if !known {
