@@ -41,12 +41,17 @@ func ReadSecret(kind string, data map[string][]byte) Secret {
 	return s
 }
 
-// pairProblem finds what Envoy would refuse, too: it says so for itself only, and serves nothing then. It quotes nothing of the
-// content; the errors of crypto/tls and crypto/x509 do not either.
+// pairProblem finds what Envoy would refuse, too: one Secret that it refuses takes others with it that it is told at the same
+// time. It quotes nothing of the content; the errors of crypto/tls and crypto/x509 do not either.
 func pairProblem(data map[string][]byte) string {
 	for _, name := range []string{CertificateKey, PrivateKey} {
 		if len(bytes.TrimSpace(data[name])) == 0 {
 			return "has nothing under " + name
+		}
+		for block, rest := pem.Decode(data[name]); block != nil; block, rest = pem.Decode(rest) {
+			if len(block.Headers) > 0 {
+				return "holds PEM with headers under " + name + "; take them out"
+			}
 		}
 	}
 	pair, err := tls.X509KeyPair(data[CertificateKey], data[PrivateKey])
@@ -75,7 +80,7 @@ func pairProblem(data map[string][]byte) string {
 func certificatesIn(content []byte) (n int) {
 	for rest := bytes.TrimSpace(content); len(rest) > 0; n++ {
 		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" {
+		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" || len(block.Headers) > 0 {
 			return 0
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {

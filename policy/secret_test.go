@@ -57,9 +57,10 @@ func TestACertificateIsOneThatEnvoyServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
-		key   crypto.Signer
-		after string // what follows in the chain
-		want  string
+		key    crypto.Signer
+		header string // of the private key
+		after  string // what follows in the chain
+		want   string
 	}{
 		"RSA of 2048 bits": {key: rsaKey(2048)},
 		"RSA of 1024 bits": {key: rsaKey(1024), want: "holds an RSA key of less than 2048 bits"},
@@ -69,9 +70,13 @@ func TestACertificateIsOneThatEnvoyServes(t *testing.T) {
 		"P-224":            {key: curve(elliptic.P224()), want: "holds an ECDSA key on the curve P-224; P-256, P-384 and P-521 are served"},
 		"Ed25519":          {key: edwards},
 		"a comment":        {key: curve(elliptic.P256()), after: "the end\n"},
-		"a broken chain":   {curve(elliptic.P256()), armoured("CERTIFICATE", []byte("no")), "holds a certificate that cannot be read, number 2 under tls.crt: "},
+		"a header":         {key: curve(elliptic.P256()), header: "Comment: mine", want: "holds PEM with headers under tls.key; take them out"},
+		"a broken chain":   {key: curve(elliptic.P256()), after: armoured("CERTIFICATE", []byte("no")), want: "holds a certificate that cannot be read, number 2 under tls.crt: "},
 	} {
 		chain, private := selfSigned(t, tc.key)
+		if tc.header != "" {
+			private = strings.Replace(private, "\n", "\n"+tc.header+"\n\n", 1)
+		}
 		s := policy.ReadSecret(policy.CertificateType, map[string][]byte{"tls.crt": []byte(chain + tc.after), "tls.key": []byte(private)})
 		if got := s.PairProblem; !strings.HasPrefix(got, tc.want) || (got == "") != (tc.want == "") {
 			t.Errorf("%s: got %q, want %q", name, got, tc.want)

@@ -1,6 +1,8 @@
 package standalone
 
 import (
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"slices"
 
@@ -55,10 +57,22 @@ func (s *secrets) systemRoots() []byte {
 		files = []string{named}
 	}
 	for _, file := range files {
-		if content, err := os.ReadFile(file); err == nil && len(content) > 0 { //nolint:gosec // The user names it.
-			s.roots = content
+		if content, err := os.ReadFile(file); err == nil && len(certificatesIn(content)) > 0 { //nolint:gosec // The user names it.
+			s.roots = certificatesIn(content)
 			break
 		}
 	}
 	return s.roots
+}
+
+// certificatesIn leaves out what cannot be read, as other programs do: Envoy would refuse the whole, and with it other secrets
+// that it is told at the same time.
+func certificatesIn(content []byte) []byte {
+	var all []byte
+	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
+		if _, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			all = append(all, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+		}
+	}
+	return all
 }

@@ -184,7 +184,13 @@ func TestSystemRootsAreThoseOfSSLCertFile(t *testing.T) {
 	if got := s.systemRoots(); got != nil {
 		t.Errorf("got %q from a file that is not there, want nothing", got)
 	}
-	for _, tc := range []struct{ content, want string }{{"roots", "roots"}, {"others", "others"}, {"", "others"}} {
+	one, other := testca.New(t, "one").PEM, testca.New(t, "other").PEM
+	for _, tc := range []struct{ content, want string }{
+		{one, one},
+		{"# comment\n" + other + "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n" + one + "the end", other + one},
+		{"", other + one},
+		{"junk", other + one},
+	} {
 		if err := os.WriteFile(file, []byte(tc.content), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -44,6 +44,7 @@ func brokenSecrets(t *testing.T, ca *testca.CA) (certificates, bundles, credenti
 		"missing":    {"", "SecretNotFound", "name"},
 		"other-key":  {secretOf("bundle-other-key", "Opaque", "other", ca.PEM), "SecretNotFound", "key"},
 		"empty":      {secretOf("bundle-empty", "Opaque", "value", " \n"), "KeyEmpty", "key"},
+		"a-header":   {secretOf("bundle-a-header", "Opaque", "value", strings.Replace(ca.PEM, "\n", "\nComment: mine\n\n", 1)), "CertificateInvalid", "key"},
 		"a-word":     {secretOf("bundle-a-word", "Opaque", "value", "word"), "CertificateInvalid", "key"},
 		"unlabelled": {unlabelled(secretOf("bundle-unlabelled", "Opaque", "value", ca.PEM)), "SecretNotLabelled", "name"},
 	} {

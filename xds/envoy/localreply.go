@@ -46,7 +46,7 @@ var ownReplies = []struct {
 	},
 	{
 		when: `response.code_details.startsWith("upstream_reset_before_response_started") || response.code_details == "no_healthy_upstream" || ` +
-			`response.code_details == "direct_response" && response.code == 503`,
+			`response.code_details == "direct_response" && response.code == 503 || response.code_details == "failed_to_inject_credential"`,
 		kind: "service_unavailable", anthropicKind: "overloaded_error", status: http.StatusServiceUnavailable, code: "provider_unavailable",
 		message: "The provider cannot be reached. Please retry after 2 seconds.", retryAfter: 2,
 	},
