@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"strings"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 )
@@ -49,8 +50,8 @@ func pairProblem(data map[string][]byte) string {
 			return "has nothing under " + name
 		}
 		for block, rest := pem.Decode(data[name]); block != nil; block, rest = pem.Decode(rest) {
-			if len(block.Headers) > 0 {
-				return "holds PEM with headers under " + name + "; take them out"
+			if p := blockProblem(block); p != "" {
+				return p + " under " + name
 			}
 		}
 	}
@@ -72,6 +73,19 @@ func pairProblem(data map[string][]byte) string {
 		if key.Curve == elliptic.P224() {
 			return "holds an ECDSA key on the curve P-224; P-256, P-384 and P-521 are served"
 		}
+	}
+	return ""
+}
+
+// blockProblem finds forms of PEM that Go reads and Envoy does not.
+func blockProblem(b *pem.Block) string {
+	kind, isKey := strings.CutSuffix(b.Type, "PRIVATE KEY")
+	_, notPKCS8 := x509.ParsePKCS8PrivateKey(b.Bytes)
+	switch {
+	case len(b.Headers) > 0:
+		return "holds PEM with headers"
+	case isKey && kind != "RSA " && kind != "EC " && (kind != "" || notPKCS8 != nil):
+		return "holds a private key in another form than its PEM says"
 	}
 	return ""
 }

@@ -45,7 +45,7 @@ func TestACertificateIsOneThatEnvoyServes(t *testing.T) {
 		}
 		return key
 	}
-	rsaKey := func(bits int) crypto.Signer {
+	rsaKey := func(bits int) *rsa.PrivateKey {
 		key, err := rsa.GenerateKey(rand.Reader, bits)
 		if err != nil {
 			t.Fatal(err)
@@ -56,26 +56,39 @@ func TestACertificateIsOneThatEnvoyServes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const another = "holds a private key in another form than its PEM says under tls.key"
+	replace := func(before, after string) func(string) string {
+		return func(s string) string { return strings.ReplaceAll(s, before, after) }
+	}
+	pkcs1 := rsaKey(2048)
 	for name, tc := range map[string]struct {
-		key    crypto.Signer
-		header string // of the private key
-		after  string // what follows in the chain
-		want   string
+		key   crypto.Signer
+		spoil func(private string) string
+		after string // what follows in the chain
+		want  string
 	}{
-		"RSA of 2048 bits": {key: rsaKey(2048)},
-		"RSA of 1024 bits": {key: rsaKey(1024), want: "holds an RSA key of less than 2048 bits"},
-		"P-256":            {key: curve(elliptic.P256())},
-		"P-384":            {key: curve(elliptic.P384())},
-		"P-521":            {key: curve(elliptic.P521())},
-		"P-224":            {key: curve(elliptic.P224()), want: "holds an ECDSA key on the curve P-224; P-256, P-384 and P-521 are served"},
-		"Ed25519":          {key: edwards},
-		"a comment":        {key: curve(elliptic.P256()), after: "the end\n"},
-		"a header":         {key: curve(elliptic.P256()), header: "Comment: mine", want: "holds PEM with headers under tls.key; take them out"},
-		"a broken chain":   {key: curve(elliptic.P256()), after: armoured("CERTIFICATE", []byte("no")), want: "holds a certificate that cannot be read, number 2 under tls.crt: "},
+		"RSA of 2048 bits":        {key: rsaKey(2048)},
+		"RSA of 1024 bits":        {key: rsaKey(1024), want: "holds an RSA key of less than 2048 bits"},
+		"P-256":                   {key: curve(elliptic.P256())},
+		"P-384":                   {key: curve(elliptic.P384())},
+		"P-521":                   {key: curve(elliptic.P521())},
+		"P-224":                   {key: curve(elliptic.P224()), want: "holds an ECDSA key on the curve P-224; P-256, P-384 and P-521 are served"},
+		"Ed25519":                 {key: edwards},
+		"a comment":               {key: curve(elliptic.P256()), after: "the end\n"},
+		"a header":                {key: curve(elliptic.P256()), spoil: replace("BEGIN PRIVATE KEY-----", "BEGIN PRIVATE KEY-----\nComment: mine\n"), want: "holds PEM with headers under tls.key"},
+		"a key said to be of RSA": {key: rsaKey(2048), spoil: replace(" PRIVATE", " RSA PRIVATE")},
+		"a key said to be of FOO": {key: rsaKey(2048), spoil: replace(" PRIVATE", " FOO PRIVATE"), want: another},
+		"a key of PKCS #1": {key: pkcs1, spoil: func(string) string {
+			return armoured("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(pkcs1))
+		}},
+		"a key of PKCS #1 said to be of PKCS #8": {key: pkcs1, want: another, spoil: func(string) string {
+			return armoured("PRIVATE KEY", x509.MarshalPKCS1PrivateKey(pkcs1))
+		}},
+		"a broken chain": {key: curve(elliptic.P256()), after: armoured("CERTIFICATE", []byte("no")), want: "holds a certificate that cannot be read, number 2 under tls.crt: "},
 	} {
 		chain, private := selfSigned(t, tc.key)
-		if tc.header != "" {
-			private = strings.Replace(private, "\n", "\n"+tc.header+"\n\n", 1)
+		if tc.spoil != nil {
+			private = tc.spoil(private)
 		}
 		s := policy.ReadSecret(policy.CertificateType, map[string][]byte{"tls.crt": []byte(chain + tc.after), "tls.key": []byte(private)})
 		if got := s.PairProblem; !strings.HasPrefix(got, tc.want) || (got == "") != (tc.want == "") {
