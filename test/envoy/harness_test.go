@@ -141,11 +141,16 @@ func (s *system) start(t *testing.T) {
 		if strings.Contains(p.stdout.String(), "REJECTED by Envoy") {
 			t.Fatal("Envoy rejects its configuration")
 		}
-		return strings.Contains(p.stdout.String(), "://127.0.0.1:"+s.port.String())
+		return p.serves(s.port)
 	})
 	if at := regexp.MustCompile(`Demo upstream: http://(\S+) `).FindStringSubmatch(p.stdout.String()); at != nil {
 		p.demo = at[1]
 	}
+}
+
+// serves says whether the process told that it serves at a port.
+func (p *process) serves(at *port) bool {
+	return strings.Contains(p.stdout.String(), "://127.0.0.1:"+at.String()+". Try")
 }
 
 // relative writes a path as seen from the working directory.

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// metric reads one sample; false if there is none.
-func (s *system) metric(t *testing.T, sample string) (float64, bool) {
+// metrics is all that is measured, as it is told.
+func (s *system) metrics(t *testing.T) string {
 	t.Helper()
 	at := regexp.MustCompile(`Metrics: (\S+)`).FindStringSubmatch(s.stdout.String())
 	if at == nil {
@@ -20,7 +20,13 @@ func (s *system) metric(t *testing.T, sample string) (float64, bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(a.body) {
+	return a.body
+}
+
+// metric reads one sample; false if there is none.
+func (s *system) metric(t *testing.T, sample string) (float64, bool) {
+	t.Helper()
+	for line := range strings.Lines(s.metrics(t)) {
 		if value, found := strings.CutPrefix(strings.TrimSpace(line), sample+" "); found {
 			n, err := strconv.ParseFloat(value, 64)
 			if err != nil {

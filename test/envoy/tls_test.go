@@ -109,6 +109,7 @@ func TestEachHostNameAtAPortHasItsCertificate(t *testing.T) {
 		secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider-key", "Opaque", "token", keyProvider)))
 	s.port, s.flags = secure, []string{"--demo-upstream=false", "--port=0"}
 	s.start(t)
+	eventually(t, startMost, "the port without TLS is served", func() bool { return s.serves(open) })
 	for host, want := range map[string]testca.Pair{"one.example": one, "a.tenants.example": tenants} {
 		if !shows(t, secure, host, want) {
 			t.Errorf("%s is shown the certificate of another", host)

@@ -93,6 +93,7 @@ func TestABrokenSecretCostsWhatNeedsItAndIsNamed(t *testing.T) {
 	s.port, s.flags = mainPort, []string{"--demo-upstream=false", "--port=0"}
 	s.replace(t, all, func(b broken) string { return b.bad })
 	s.start(t)
+	eventually(t, startMost, "the other gateway serves", func() bool { return s.serves(otherPort) })
 	verdict := func(b broken, rest string) {
 		t.Helper()
 		eventually(t, soon, "the verdict on "+b.name+" says:"+rest, func() bool {

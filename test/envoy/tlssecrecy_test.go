@@ -70,7 +70,7 @@ func TestNoSecretOfAGatewayIsWrittenAnywhere(t *testing.T) {
 	for _, problem := range []string{"CertificateInvalid: Secret site", "KeyInvalid: Key token", "CertificateInvalid: Key ca.crt", "broken.yaml", "misspelt.yaml"} {
 		eventually(t, soon, problem+" is told", func() bool { return strings.Contains(s.stdout.String(), problem) })
 	}
-	places := map[string]string{}
+	places := map[string]string{"/metrics": s.metrics(t)}
 	s.administration(t, places)
 	for _, flags := range [][]string{{}, {"--envoy"}, {"--envoy", "-o", "yaml"}, {"--table"}} {
 		out, _ := exec.CommandContext(t.Context(), binary, slices.Concat([]string{"compile", "-f", s.manifests}, flags)...).CombinedOutput() // it ends with 1
