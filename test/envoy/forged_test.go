@@ -154,6 +154,7 @@ func TestForgedInternalHeadersReachNobodyAndDoNothing(t *testing.T) {
 		"Envoy's":         {[]string{"x-envoy-original-path: /v1/messages", "x-envoy-attempt-count: 9", "x-envoy-peer-metadata: x", "x-envoy-decorator-operation: x", "x-envoy-ratelimited: true", "x-envoy-force-trace: true"}, 200},
 		"to retry":        {append([]string{"x-answer: failure"}, retry...), 503},
 		"to give up soon": {[]string{"x-envoy-upstream-rq-timeout-ms: 0", "x-envoy-expected-rq-timeout-ms: 1", "x-envoy-upstream-rq-per-try-timeout-ms: 1"}, 200},
+		"of addresses":    {[]string{"x-forwarded-for: 127.0.0.1", "forwarded: for=127.0.0.1", "x-real-ip: 127.0.0.1"}, 200},
 		"of a request id": {[]string{"x-request-id: forged", "x-b3-traceid: 463ac35c9f6413ad48485a3953bb6124"}, 200},
 	} {
 		a := s.send(t, chat(keyGood, prompt{model: name}, append(tc.header, "x-case: "+name)...))
@@ -163,8 +164,8 @@ func TestForgedInternalHeadersReachNobodyAndDoNothing(t *testing.T) {
 			continue
 		}
 		for header, values := range got[0].Header {
-			// Envoy says by itself whom it took for the client.
-			if h := strings.ToLower(header); strings.HasPrefix(h, "x-tk-") || strings.HasPrefix(h, "x-envoy-") && h != "x-envoy-external-address" {
+			h := strings.ToLower(header)
+			if strings.HasPrefix(h, "x-tk-") || strings.HasPrefix(h, "x-envoy-") || strings.Contains(strings.Join(values, ","), "127.0.0.1") && h != "host" {
 				t.Errorf("%s: the provider got %s: %q", name, h, values)
 			}
 		}

@@ -144,7 +144,7 @@ func route(g *policy.Gateway, r policy.Route, method string) *routev3.Route {
 	return &routev3.Route{
 		Match:                  match,
 		Metadata:               routeMetadata(g, r),
-		RequestHeadersToRemove: keyHeaders(g),
+		RequestHeadersToRemove: privateHeaders(g),
 	}
 }
 
@@ -169,10 +169,10 @@ func routeMetadata(g *policy.Gateway, r policy.Route) *corev3.Metadata {
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{descriptor.MetadataRoute: {Fields: fields}}}
 }
 
-// keyHeaders are not forwarded: the provider must not see its customer's customers. Accept-Encoding goes with them, because
-// usage cannot be read from a compressed answer.
-func keyHeaders(g *policy.Gateway) []string {
-	names := []string{"accept-encoding"}
+// privateHeaders are not forwarded: the provider must not see its customer's customers, neither their keys nor where they are.
+// Accept-Encoding goes with them, because usage cannot be read from a compressed answer.
+func privateHeaders(g *policy.Gateway) []string {
+	names := []string{"accept-encoding", "forwarded", "x-forwarded-for", "x-real-ip", "x-envoy-external-address"}
 	for _, s := range g.Sources {
 		if s.Header != "" && !slices.Contains(names, s.Header) {
 			names = append(names, s.Header)
