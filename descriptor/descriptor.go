@@ -103,3 +103,9 @@ const (
 	ProtocolAnthropic            Protocol = "anthropic"
 	ProtocolGemini               Protocol = "gemini"
 )
+
+// Protocols are all of them.
+var Protocols = []Protocol{
+	ProtocolOpaque, ProtocolJSON, ProtocolOpenAIChat, ProtocolOpenAICompletions, ProtocolOpenAIResponses, ProtocolOpenAIEmbeddings,
+	ProtocolOpenAIImages, ProtocolOpenAITranscriptions, ProtocolAnthropic, ProtocolGemini,
+}

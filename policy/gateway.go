@@ -3,6 +3,8 @@ package policy
 import (
 	"strings"
 	"time"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 )
 
 // A Gateway is a QuotaGateway in force: what its Envoys serve, and how the service answers them. Secrets are named and not
@@ -107,13 +109,40 @@ const (
 	Gemini
 )
 
-var protocolNames = []string{
-	"OpaqueBody", "JSONBody", "OpenAIChatCompletions", "OpenAICompletions", "OpenAIResponses", "OpenAIEmbeddings", "OpenAIImages",
-	"OpenAITranscriptions", "AnthropicMessages", "GeminiGenerateContent",
+// protocolNames are what the API calls them.
+var protocolNames = [...]v1alpha1.RouteProtocol{
+	Opaque:               v1alpha1.ProtocolOpaqueBody,
+	JSONBody:             v1alpha1.ProtocolJSONBody,
+	OpenAIChat:           v1alpha1.ProtocolOpenAIChatCompletions,
+	OpenAICompletions:    v1alpha1.ProtocolOpenAICompletions,
+	OpenAIResponses:      v1alpha1.ProtocolOpenAIResponses,
+	OpenAIEmbeddings:     v1alpha1.ProtocolOpenAIEmbeddings,
+	OpenAIImages:         v1alpha1.ProtocolOpenAIImages,
+	OpenAITranscriptions: v1alpha1.ProtocolOpenAITranscriptions,
+	Anthropic:            v1alpha1.ProtocolAnthropicMessages,
+	Gemini:               v1alpha1.ProtocolGeminiGenerateContent,
+}
+
+// Protocols lists all of them.
+func Protocols() (all []Protocol) {
+	for p := range protocolNames {
+		all = append(all, Protocol(p))
+	}
+	return all
+}
+
+// protocolOf finds a protocol by the name that the API uses. The schema lets no other name through.
+func protocolOf(name v1alpha1.RouteProtocol) Protocol {
+	for p, known := range protocolNames {
+		if known == name {
+			return Protocol(p)
+		}
+	}
+	return Opaque
 }
 
 // String is the name that the API uses.
-func (p Protocol) String() string { return protocolNames[p] }
+func (p Protocol) String() string { return string(protocolNames[p]) }
 
 // MarshalText writes String.
 func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }

@@ -257,7 +257,7 @@ func newRoutes(spec *v1alpha1.QuotaGatewaySpec) []Route {
 				out = append(out, Route{
 					Name: r.Name, Path: below(prefix, plainPath(m.Path)), PathPrefix: prefix,
 					Prefix: m.Path.Type == v1alpha1.PathMatchPathPrefix, Method: string(m.Method),
-					Backend: r.BackendName, Protocol: protocols[r.Protocol], Resource: r.Resource, Model: r.Model,
+					Backend: r.BackendName, Protocol: protocolOf(r.Protocol), Resource: r.Resource, Model: r.Model,
 					Unmetered: r.Metering == v1alpha1.MeteringUnmetered,
 				})
 			}
@@ -285,19 +285,6 @@ func compareBool(a, b bool) int {
 		return -1
 	}
 	return 1
-}
-
-var protocols = map[v1alpha1.RouteProtocol]Protocol{
-	v1alpha1.ProtocolOpaqueBody:            Opaque,
-	v1alpha1.ProtocolJSONBody:              JSONBody,
-	v1alpha1.ProtocolOpenAIChatCompletions: OpenAIChat,
-	v1alpha1.ProtocolOpenAICompletions:     OpenAICompletions,
-	v1alpha1.ProtocolOpenAIResponses:       OpenAIResponses,
-	v1alpha1.ProtocolOpenAIEmbeddings:      OpenAIEmbeddings,
-	v1alpha1.ProtocolOpenAIImages:          OpenAIImages,
-	v1alpha1.ProtocolOpenAITranscriptions:  OpenAITranscriptions,
-	v1alpha1.ProtocolAnthropicMessages:     Anthropic,
-	v1alpha1.ProtocolGeminiGenerateContent: Gemini,
 }
 
 func (g *Gateway) setDialects(h *v1alpha1.ResponseHeaders) {

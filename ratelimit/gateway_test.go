@@ -25,7 +25,7 @@ gateway: {unknownModels: {action: Deny}}
 		claude = `{"type":"error","error":{"type":"not_found_error","message":"This gateway does not serve the model that the request names. Check its spelling."}}`
 		google = `{"error":{"code":404,"message":"This gateway does not serve the model that the request names. Check its spelling.","status":"NOT_FOUND"}}`
 	)
-	for _, p := range everyProtocol {
+	for _, p := range descriptor.Protocols {
 		want := openAI
 		if p == descriptor.ProtocolAnthropic {
 			want = claude
@@ -124,7 +124,7 @@ func TestAModelsNameHoldsNothingInvisible(t *testing.T) {
 	for _, model := range []string{
 		" gpt-5", "gpt-5 ", "gpt-5\n", "\tgpt-5", "gpt\x005", "gpt-5\x00", "\x7fgpt", "gpt\r\n5", "gpt\u00855", "gpt-5\u00a0", "\u2003gpt-5", "gpt-5\u2028", " ",
 	} {
-		for _, p := range everyProtocol {
+		for _, p := range descriptor.Protocols {
 			r := with(chat("sk-alice"), func(r *descriptor.Reserve) { r.Model, r.Protocol = model, p })
 			if got := s.refuse(t, r, http.StatusBadRequest); p != descriptor.ProtocolAnthropic && p != descriptor.ProtocolGemini && errorOf(t, got).Code != "invalid_model" {
 				t.Errorf("model %q, %s: %s", model, p, got.Body)

@@ -30,7 +30,7 @@ func drawLease(t *rapid.T) ratelimit.Lease {
 	amount := rapid.Int64Range(0, ratelimit.MaxReserved)
 	l := ratelimit.Lease{
 		Taken:    time.UnixMilli(rapid.Int64Range(0, 1<<42).Draw(t, "taken")),
-		Protocol: rapid.SampledFrom(everyProtocol).Draw(t, "protocol"),
+		Protocol: rapid.SampledFrom(descriptor.Protocols).Draw(t, "protocol"),
 		Stream:   rapid.Bool().Draw(t, "stream"),
 		Model:    rapid.Uint32().Draw(t, "model"), CachedPercent: rapid.Int64Range(0, 100).Draw(t, "cachedPercent"),
 		InputBytes: amount.Draw(t, "inputBytes"),

@@ -12,13 +12,6 @@ import (
 	"github.com/tierkeeper/tierkeeper/descriptor"
 )
 
-// everyProtocol is all that a route can speak.
-var everyProtocol = []descriptor.Protocol{
-	descriptor.ProtocolOpaque, descriptor.ProtocolJSON, descriptor.ProtocolOpenAIChat, descriptor.ProtocolOpenAICompletions,
-	descriptor.ProtocolOpenAIResponses, descriptor.ProtocolOpenAIEmbeddings, descriptor.ProtocolOpenAIImages,
-	descriptor.ProtocolOpenAITranscriptions, descriptor.ProtocolAnthropic, descriptor.ProtocolGemini,
-}
-
 // Where nobody reports, what a response cost is estimated by what it says it is, not by what was asked for. How many tokens
 // that are is measured elsewhere; here they tell by their size as what they were taken.
 func TestASilentProvidersAnswerIsTakenForWhatItSaysItIs(t *testing.T) {
@@ -50,7 +43,7 @@ func TestASilentProvidersAnswerIsTakenForWhatItSaysItIs(t *testing.T) {
 		{false, ""}:                                "JSON",
 		{true, ""}:                                 "events",
 	}
-	for _, p := range everyProtocol {
+	for _, p := range descriptor.Protocols {
 		want := maps.Clone(usual)
 		reserved := int64(25)
 		switch p { //nolint:exhaustive // The others are usual.
@@ -84,7 +77,7 @@ func TestASilentProvidersAnswerIsTakenForWhatItSaysItIs(t *testing.T) {
 // A report is the truth in every protocol, and an answer that failed costs nothing in any.
 func TestInEveryProtocolAReportIsChargedAndAFailureIsNot(t *testing.T) {
 	t.Parallel()
-	for _, p := range everyProtocol {
+	for _, p := range descriptor.Protocols {
 		s := serve(t, oneTier(allTokens))
 		request := with(outputOf(200), func(r *descriptor.Reserve) { r.Protocol, r.InputBytes = p, 100 })
 		s.end(t, s.pass(t, request), descriptor.Settle{
@@ -100,7 +93,7 @@ func TestInEveryProtocolAReportIsChargedAndAFailureIsNot(t *testing.T) {
 // What a cut stream had reported holds. Only of Anthropic's can more have come than it says.
 func TestAPartialReportIsChargedOfAStreamThatIsCut(t *testing.T) {
 	t.Parallel()
-	for _, p := range everyProtocol {
+	for _, p := range descriptor.Protocols {
 		s := serve(t, oneTier(allTokens))
 		request := with(outputOf(200), func(r *descriptor.Reserve) { r.Protocol, r.InputBytes, r.Stream = p, 100, true })
 		s.end(t, s.pass(t, request), descriptor.Settle{
@@ -157,7 +150,7 @@ func TestNoReportMakesAChargeNegative(t *testing.T) {
 		percent := rapid.Int64Range(0, 100).Draw(rt, "percent")
 		s := serve(t, oneTier(allTokens)+fmt.Sprintf("\nmodels: {gpt: {models: [gpt-5], tokens: {cachedInputPercent: %d}}}", percent))
 		request := with(outputOf(200), func(r *descriptor.Reserve) {
-			r.Protocol, r.Stream = rapid.SampledFrom(everyProtocol).Draw(rt, "protocol"), rapid.Bool().Draw(rt, "stream")
+			r.Protocol, r.Stream = rapid.SampledFrom(descriptor.Protocols).Draw(rt, "protocol"), rapid.Bool().Draw(rt, "stream")
 		})
 		tokens := rapid.Int64Range(0, 1<<53-1)
 		usage := func(name string) descriptor.Usage {

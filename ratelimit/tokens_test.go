@@ -42,6 +42,16 @@ func TestARequestReservesItsInputAndTheMostItMayBringOut(t *testing.T) {
 				r.Protocol, r.InputBytes, r.MaxOutput = descriptor.ProtocolOpenAIEmbeddings, 400, 0
 			}, 100, 0,
 		},
+		"images bring out none": {
+			func(r *descriptor.Reserve) {
+				r.Protocol, r.InputBytes, r.MaxOutput = descriptor.ProtocolOpenAIImages, 400, 0
+			}, 100, 0,
+		},
+		"images, of a model with default": {
+			func(r *descriptor.Reserve) {
+				r.Protocol, r.Model, r.MaxOutput = descriptor.ProtocolOpenAIImages, "tiny-1", 0
+			}, 0, 64,
+		},
 		"an opaque request reserves none": {
 			func(r *descriptor.Reserve) {
 				r.Protocol, r.InputBytes, r.MaxOutput = descriptor.ProtocolOpaque, 400, 50

@@ -1,6 +1,7 @@
 package standalone
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,6 +96,17 @@ func TestWhatIsLostAtTheStart(t *testing.T) {
 		lost := lostAtStart(tc.problems)
 		if lost(named) != tc.named || lost(other) != tc.other {
 			t.Errorf("%s: lost are %t and %t, want %t and %t", name, lost(named), lost(other), tc.named, tc.other)
+		}
+	}
+}
+
+func TestACallOfEachProtocolIsShown(t *testing.T) {
+	t.Parallel()
+	g := &policy.Gateway{Sources: []policy.KeySource{{Header: "x-api-key"}}}
+	for _, p := range policy.Protocols() {
+		g.Routes = []policy.Route{{Path: "/models", Method: http.MethodPost, Protocol: p}}
+		if lines := curlLines(g, "http://127.0.0.1:8080", ""); len(lines) != 1 || !strings.Contains(lines[0], " -d ") && !strings.Contains(lines[0], " -F ") {
+			t.Errorf("of %s these calls are shown: %q, want one with a body", p, lines)
 		}
 	}
 }

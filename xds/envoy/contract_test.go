@@ -16,11 +16,13 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	content_jsonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/content_parsers/json/v3"
+	aiv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ai_protocol_manager/v3"
 	header_to_metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_to_metadata/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	sse_to_metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/sse_to_metadata/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	exprv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rate_limit_descriptors/expr/v3"
+	ai_typev3 "github.com/envoyproxy/go-control-plane/envoy/type/ai/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
@@ -273,6 +275,30 @@ func TestMetadataIsReadWhereItIsWritten(t *testing.T) {
 	lease := renewed(manager.GetAccessLog()).GetMatcher()
 	if lease.GetFilter() != descriptor.MetadataService || lease.GetPath()[0].GetKey() != descriptor.KeyLease {
 		t.Errorf("signs of life are sent for requests with %v, not for those with a lease", lease)
+	}
+}
+
+// A protocol that nobody calls by a name of its own would be counted as another, and one whose usage nobody reads as none.
+func TestEveryProtocolIsNamedToTheServiceAndItsUsageIsRead(t *testing.T) {
+	t.Parallel()
+	var named []descriptor.Protocol
+	for _, p := range policy.Protocols() {
+		g := full()
+		g.Routes = []policy.Route{{Name: "route", Path: "/models", Prefix: true, Backend: "b", Protocol: p, Resource: "chat"}}
+		for _, r := range build(t, g).Routes[0].GetVirtualHosts()[0].GetRoutes() {
+			if r.GetName() != "route" {
+				continue
+			}
+			fields := r.GetMetadata().GetFilterMetadata()[descriptor.MetadataRoute].GetFields()
+			named = append(named, descriptor.Protocol(fields[descriptor.KeyProtocol].GetStringValue()))
+			usage := unpack[*aiv3.AiProtocolManagerPerRoute](t, r.GetTypedPerFilterConfig()["envoy.filters.http.ai_protocol_manager"])
+			if usage.GetResponse().GetLlmProtocol() == ai_typev3.LLMProtocol_LLM_PROTOCOL_UNSPECIFIED {
+				t.Errorf("nobody reads the usage of %s", p)
+			}
+		}
+	}
+	if diff := cmp.Diff(slices.Sorted(slices.Values(descriptor.Protocols)), slices.Sorted(slices.Values(named))); diff != "" {
+		t.Errorf("protocols (-that the service knows +that Envoy names):\n%s", diff)
 	}
 }
 

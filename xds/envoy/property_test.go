@@ -143,14 +143,9 @@ func routes(name string, backends int) *rapid.Generator[v1alpha1.Route] {
 			Name: name, Type: v1alpha1.RouteTypeBackend,
 			Matches:     rapid.SliceOfN(match, 1, 3).Draw(t, "matches"),
 			BackendName: fmt.Sprintf("b%d", rapid.IntRange(0, backends-1).Draw(t, "backend")),
-			Protocol: rapid.SampledFrom([]v1alpha1.RouteProtocol{
-				v1alpha1.ProtocolOpenAIChatCompletions, v1alpha1.ProtocolOpenAIEmbeddings, v1alpha1.ProtocolOpenAICompletions,
-				v1alpha1.ProtocolOpenAIResponses, v1alpha1.ProtocolOpenAIImages, v1alpha1.ProtocolOpenAITranscriptions,
-				v1alpha1.ProtocolAnthropicMessages, v1alpha1.ProtocolJSONBody, v1alpha1.ProtocolOpaqueBody,
-				v1alpha1.ProtocolGeminiGenerateContent, v1alpha1.ProtocolGeminiGenerateContent,
-			}).Draw(t, "protocol"),
-			Resource: rapid.SampledFrom([]string{"chat", "images"}).Draw(t, "resource"),
-			Metering: rapid.SampledFrom([]v1alpha1.Metering{"", v1alpha1.MeteringMetered, v1alpha1.MeteringUnmetered}).Draw(t, "metering"),
+			Protocol:    v1alpha1.RouteProtocol(rapid.SampledFrom(append(policy.Protocols(), policy.Gemini)).Draw(t, "protocol").String()),
+			Resource:    rapid.SampledFrom([]string{"chat", "images"}).Draw(t, "resource"),
+			Metering:    rapid.SampledFrom([]v1alpha1.Metering{"", v1alpha1.MeteringMetered, v1alpha1.MeteringUnmetered}).Draw(t, "metering"),
 		}
 		if r.Metering == v1alpha1.MeteringUnmetered && rapid.Bool().Draw(t, "no resource") {
 			r.Resource = ""
