@@ -32,10 +32,10 @@ func (d Digest) String() string { return DigestPrefix + hex.EncodeToString(d[:])
 
 // A Key is what may be known of a value of a Secret, such as an API key.
 type Key struct {
-	Digest       Digest
-	Empty        bool // nothing but white space
-	Invalid      bool // no client could send it: see ReadKey
-	Certificates int  // how many it holds in PEM, if it holds nothing else
+	Digest  Digest
+	Empty   bool // nothing but white space
+	Invalid bool // no client could send it: see ReadKey
+	Bundle  bool // certificates in PEM, and nothing else
 }
 
 // ReadKey looks at the content of a Secret that holds an API key. White space around it is dropped, because a line end
@@ -48,7 +48,7 @@ func ReadKey(content []byte) Key {
 	}
 	for _, c := range key {
 		if c <= ' ' || c == ',' || c >= 0x7f {
-			return Key{Invalid: true, Certificates: certificatesIn(key)}
+			return Key{Invalid: true, Bundle: isBundle(key)}
 		}
 	}
 	return Key{Digest: HashKey(key)}

@@ -108,22 +108,27 @@ func (c *compiler) catalogsFor(namespace string) []*catalog {
 func (c *compiler) judgeModels() {
 	gateways := c.table.Gateways()
 	for _, m := range c.models {
-		problems := []Problem(nil)
-		if len(gateways) == 0 {
-			problems = c.catalogOf(nil).problems[m.Name]
-		}
-		for _, g := range gateways {
-			for _, p := range g.models.problems[m.Name] {
-				if g.models != c.catalogOf(nil) {
-					p.Message += fmt.Sprintf(" (So it is at QuotaGateway %s, by its spec.modelLimitSelector.)", g.Name)
-				}
-				if len(problems) == 0 {
-					problems = append(problems, p)
-				}
+		c.judge(KindModel, &m.ObjectMeta, c.modelProblems(m.Name, gateways)...)
+	}
+}
+
+// modelProblems are those at the first gateway that has any; without gateways, those among all ModelLimits.
+func (c *compiler) modelProblems(name string, gateways []*Gateway) []Problem {
+	if len(gateways) == 0 {
+		return c.table.models.problems[name]
+	}
+	for _, g := range gateways {
+		problems := slices.Clone(g.models.problems[name])
+		if g.models != c.table.models {
+			for i := range problems {
+				problems[i].Message += fmt.Sprintf(" (So it is at QuotaGateway %s, by its spec.modelLimitSelector.)", g.Name)
 			}
 		}
-		c.judge(KindModel, &m.ObjectMeta, problems...)
+		if len(problems) > 0 {
+			return problems
+		}
 	}
+	return nil
 }
 
 func conflict(m *v1alpha1.ModelLimit, owners map[string]string) *Problem {

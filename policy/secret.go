@@ -79,30 +79,34 @@ func pairProblem(data map[string][]byte) string {
 
 // blockProblem finds forms of PEM that Go reads and Envoy does not.
 func blockProblem(b *pem.Block) string {
-	kind, isKey := strings.CutSuffix(b.Type, "PRIVATE KEY")
-	_, notPKCS8 := x509.ParsePKCS8PrivateKey(b.Bytes)
-	switch {
-	case len(b.Headers) > 0:
+	if len(b.Headers) > 0 {
 		return "holds PEM with headers"
-	case isKey && kind != "RSA " && kind != "EC " && (kind != "" || notPKCS8 != nil):
-		return "holds a private key in another form than its PEM says"
 	}
-	return ""
+	switch kind, isKey := strings.CutSuffix(b.Type, "PRIVATE KEY"); {
+	case !isKey, kind == "RSA ", kind == "EC ":
+		return ""
+	case kind == "":
+		if _, err := x509.ParsePKCS8PrivateKey(b.Bytes); err == nil {
+			return ""
+		}
+	}
+	return "holds a private key in another form than its PEM says"
 }
 
-// certificatesIn counts the certificates that content holds in PEM; 0 if it holds anything else.
-func certificatesIn(content []byte) (n int) {
-	for rest := bytes.TrimSpace(content); len(rest) > 0; n++ {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil || block.Type != "CERTIFICATE" || len(block.Headers) > 0 {
-			return 0
+// isBundle reports whether content is certificates in PEM, at least one, and nothing else.
+func isBundle(content []byte) bool {
+	for {
+		block, rest := pem.Decode(content)
+		if block == nil || block.Type != "CERTIFICATE" || len(block.Headers) > 0 {
+			return false
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return 0
+			return false
 		}
-		rest = bytes.TrimSpace(rest)
+		if content = bytes.TrimSpace(rest); len(content) == 0 {
+			return true
+		}
 	}
-	return n
 }
 
 // A SecretValue names one value of a Secret, and what it is for.
@@ -250,7 +254,7 @@ func (in *Input) checkPair(name Name) *Problem {
 
 func (in *Input) checkBundle(v SecretValue) *Problem {
 	key, p := in.readSecret(v)
-	if p == nil && key.Certificates == 0 {
+	if p == nil && !key.Bundle {
 		p = &Problem{
 			v1alpha1.ReasonCertificateInvalid, "key",
 			fmt.Sprintf("Key %s of Secret %s holds something else than certificates in PEM.", v.Key, v.Secret.Name),

@@ -57,8 +57,9 @@ func (s *secrets) systemRoots() []byte {
 		files = []string{named}
 	}
 	for _, file := range files {
-		if content, err := os.ReadFile(file); err == nil && len(certificatesIn(content)) > 0 { //nolint:gosec // The user names it.
-			s.roots = certificatesIn(content)
+		content, _ := os.ReadFile(file) //nolint:gosec // The user names it. One that cannot be read holds none.
+		if found := certificatesIn(content); len(found) > 0 {
+			s.roots = found
 			break
 		}
 	}
