@@ -95,14 +95,14 @@ func write(d Decision, answer *rlsv3.RateLimitResponse) {
 		answer.ResponseHeadersToAdd = append(answer.ResponseHeadersToAdd, &corev3.HeaderValue{Key: h.Name, Value: h.Value})
 	}
 	key, value := descriptor.KeyLease, d.Lease
-	if d.Status == 0 && d.Lease == "" {
-		return // Nothing is counted, so nothing is to be settled.
-	}
-	if d.Status != 0 {
+	switch {
+	case d.Status != 0:
 		answer.OverallCode = rlsv3.RateLimitResponse_OVER_LIMIT
 		answer.RawBody = []byte(d.Body)
 		answer.ResponseHeadersToAdd = append(answer.ResponseHeadersToAdd, &corev3.HeaderValue{Key: "content-type", Value: "application/json"})
 		key, value = descriptor.MetadataDenyStatus, strconv.Itoa(d.Status)
+	case d.Lease == "":
+		return // Nothing is counted, so nothing is to be settled.
 	}
 	answer.DynamicMetadata = &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -118,7 +120,7 @@ func (f *fleet) supervise(ctx context.Context, g *policy.Gateway, bootstrap stri
 
 // checkPorts says that a port of the gateway is taken. No Envoy of ours runs while it looks.
 func (f *fleet) checkPorts(ctx context.Context, g *policy.Gateway) error {
-	for at := range f.ports(g) {
+	for _, at := range slices.Sorted(maps.Keys(f.ports(g))) {
 		if err := checkFree(ctx, at); err != nil {
 			return err
 		}

@@ -49,8 +49,9 @@ type Settings struct {
 }
 
 // Build says what the Envoys of a gateway are told. A listener whose certificates are not there is left out, and routes to a
-// backend whose credential or authorities are not there answer 503: what a Secret is missing for costs nothing else. An error names what Envoy would refuse; it is a mistake of this package
-// or of Settings, because the API and policy.Compile keep such gateways out.
+// backend whose credential or authorities are not there answer 503: a Secret that is missing costs nothing else. An error
+// names what Envoy would refuse; it is a mistake of this package or of Settings, because the API and policy.Compile keep such
+// gateways out.
 func Build(g *policy.Gateway, s Settings) (r *Resources, err error) {
 	// An extension that does not validate panics where it is packed. It must cost its gateway and nothing else.
 	defer func() {

@@ -31,7 +31,7 @@ func newVault(s Settings) *vault {
 	return v
 }
 
-// certificate is a certificate with its private key. All the certificate methods report false if there is no content.
+// certificate is a certificate with its private key; false, as of the other references, if there is no content.
 func (v *vault) certificate(name policy.Name) (*tlsv3.SdsSecretConfig, bool) {
 	half := func(key string) []byte {
 		return v.source(policy.SecretValue{Secret: name, Key: key, Purpose: policy.ForCertificate})
