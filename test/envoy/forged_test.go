@@ -71,7 +71,7 @@ kind: QuotaGateway
 metadata: {name: main}
 spec:
   listeners: [{name: http, port: 8080, protocol: HTTP}]
-  backends: [{name: witness, endpoints: [{address: 127.0.0.1, port: %s}]}]
+  backends: [{name: witness, endpoints: [{address: 127.0.0.1, port: %d}]}]
   routes:
   - {name: chat, matches: [{path: {type: Exact, value: /v1/chat/completions}, method: POST}], type: Backend, backendName: witness, protocol: OpenAIChatCompletions, resource: chat}
   - {name: responses, matches: [{path: {type: Exact, value: /v1/responses}, method: POST}], type: Backend, backendName: witness, protocol: OpenAIResponses, resource: chat}
@@ -84,10 +84,8 @@ spec:
 %s
 %s
   headers: {dialects: [{type: PerMetric, perMetric: {requestsReset: UnixSeconds, tokensReset: UnixSeconds}}, {type: PerResource}]}
-`, w.URL[strings.LastIndex(w.URL, ":")+1:], identity, more)
-	s := prepare(t, manifests(append([]string{gateway, tier("plan", "{metric: Requests, per: Day, max: 1000}"), holder("good", "plan", keyGood)}, docs...)...))
-	s.flags = []string{"--demo-upstream=false"}
-	s.start(t)
+`, portOf(w.Listener), identity, more)
+	s := startWithoutDemo(t, manifests(append([]string{gateway, tier("plan", "{metric: Requests, per: Day, max: 1000}"), holder("good", "plan", keyGood)}, docs...)...))
 	clearOf(t, 24*time.Hour)
 	return s, w
 }

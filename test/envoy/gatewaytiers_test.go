@@ -259,9 +259,5 @@ func checkGatewayHeaders(t *testing.T, name string, a answer) {
 	t.Helper()
 	checkSecondsLeft(t, name, a, "x-ratelimit-reset-requests")
 	checkSecondsLeft(t, name, a, "x-ratelimit-reset-tokens")
-	for _, metric := range []string{"requests", "tokens"} {
-		if left, most := a.number(t, "x-ratelimit-remaining-"+metric), a.number(t, "x-ratelimit-limit-"+metric); left < 0 || left >= most {
-			t.Errorf("%s: %d of %d %s are left", name, left, most, metric)
-		}
-	}
+	checkSomeIsUsed(t, name, a)
 }

@@ -122,6 +122,18 @@ func start(t *testing.T, files map[string]string) *system {
 	return s
 }
 
+// withoutDemo is for providers of the test's own.
+const withoutDemo = "--demo-upstream=false"
+
+// startWithoutDemo is start for a test that has providers of its own.
+func startWithoutDemo(t *testing.T, files map[string]string) *system {
+	t.Helper()
+	s := prepare(t, files)
+	s.flags = []string{withoutDemo}
+	s.start(t)
+	return s
+}
+
 func (s *system) write(t *testing.T, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(s.manifests, name), []byte(content), 0o600); err != nil {

@@ -88,13 +88,13 @@ func TestInputAndOutputTokensAreLimitedApart(t *testing.T) {
 		prompt prompt
 		status int
 	}{
-		{"key-reader", prompt{content: paragraph, maxTokens: 20_000}, http.StatusPaymentRequired}, // 1,020 tokens of input each
-		{"key-writer", prompt{content: paragraph, maxTokens: 64}, http.StatusForbidden},           // 64 tokens of output each
+		{"key-reader", prompt{model: "read", content: paragraph, maxTokens: 20_000}, http.StatusPaymentRequired}, // 1,020 tokens of input each
+		{"key-writer", prompt{model: "written", content: paragraph, maxTokens: 64}, http.StatusForbidden},        // 64 tokens of output each
 	} {
 		s.pass(t, chat(tc.key, tc.prompt, "x-demo-tokens: 64"))
-		eventually(t, soon, "the request is settled", func() bool {
-			return len(s.entries(func(e entry) bool { return e["msg"] == "settled" && e["outputTokens"] == "64" })) >= 1
-		})
+		if _, settled := s.settlement(t, tc.prompt.model); settled["outputTokens"] != "64" {
+			t.Errorf("%s: settled %v, want 64 tokens of output", tc.key, settled)
+		}
 		if a := s.send(t, chat(tc.key, tc.prompt)); a.status != tc.status {
 			t.Errorf("%s: status %d, want %d: %s", tc.key, a.status, tc.status, a.body)
 		}

@@ -83,23 +83,21 @@ func replay(t *testing.T, all []fixture) *system {
 		fmt.Fprintf(&routes, "  - {name: route-%d, type: Backend, backendName: provider, protocol: %s, resource: chat, matches: [{path: %s}]%s}\n",
 			i, f.Protocol, match, model)
 	}
-	s := prepare(t, manifests(fmt.Sprintf(`
+	s := startWithoutDemo(t, manifests(fmt.Sprintf(`
 apiVersion: tierkeeper.io/v1alpha1
 kind: QuotaGateway
 metadata: {name: main}
 spec:
   listeners: [{name: http, port: 8080, protocol: HTTP}]
-  backends: [{name: provider, endpoints: [{address: 127.0.0.1, port: %s}]}]
+  backends: [{name: provider, endpoints: [{address: 127.0.0.1, port: %d}]}]
   routes:
 %s  identity: {sources: [{header: Authorization, prefix: "Bearer "}]}
-`, provider.URL[strings.LastIndex(provider.URL, ":")+1:], routes.String()),
+`, portOf(provider.Listener), routes.String()),
 		tier("large", "{metric: Tokens, per: Day, max: 1000000}"), holder("streams", "large", keyStreams)))
-	s.flags = []string{"--demo-upstream=false"}
-	s.start(t)
 	return s
 }
 
-// pathFor is where a fixture is asked for. Gemini's model and method stand in the path.
+// path is where a fixture is asked for. Gemini's model and method stand in the path.
 func (f *fixture) path() string {
 	if f.Protocol != "GeminiGenerateContent" {
 		return "/" + f.File

@@ -201,3 +201,21 @@ func divided(t *testing.T, files map[string]string, factor int64, limits ...stri
 	}
 	return out
 }
+
+// checkSecondsLeft demands that a header tells seconds that are left of a minute.
+func checkSecondsLeft(t *testing.T, name string, a answer, header string) {
+	t.Helper()
+	if left := a.number(t, header); left < 1 || left > 60 {
+		t.Errorf("%s: %s is %d, want seconds of a minute", name, header, left)
+	}
+}
+
+// checkSomeIsUsed demands that an answer tells of both metrics a limit, and less that is left of it.
+func checkSomeIsUsed(t *testing.T, name string, a answer) {
+	t.Helper()
+	for _, metric := range []string{"requests", "tokens"} {
+		if left, most := a.number(t, "x-ratelimit-remaining-"+metric), a.number(t, "x-ratelimit-limit-"+metric); left < 0 || left >= most {
+			t.Errorf("%s: %d of %d %s are left", name, left, most, metric)
+		}
+	}
+}

@@ -37,7 +37,7 @@ func startSecured(t *testing.T) *secured {
 		"bundle.yaml":  secretOf("bundle", "Opaque", "ca.crt", s.providers.PEM),
 		"key.yaml":     secretOf("provider-key", "Opaque", "token", keyProvider+"\n"),
 	})
-	s.port, s.flags = at, []string{"--demo-upstream=false", "--port=0"}
+	s.port, s.flags = at, []string{withoutDemo, "--port=0"}
 	s.start(t)
 	s.guest = guest(s.sites, at, site)
 	return s
@@ -83,10 +83,8 @@ func TestAProviderThatSpeaksOnlyHTTP1IsServed(t *testing.T) {
 	t.Parallel()
 	ca := testca.New(t, "anybody")
 	p := startProvider(t, ca.Issue(t, upstream), "http/1.1")
-	s := prepare(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, overTLS("main", p, trustsBundle, sendsKey)), aPlan(),
+	s := startWithoutDemo(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, overTLS("main", p, trustsBundle, sendsKey)), aPlan(),
 		secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider-key", "Opaque", "token", keyProvider)))
-	s.flags = []string{"--demo-upstream=false"}
-	s.start(t)
 	s.pass(t, chat(keyClient, prompt{stream: true}).at("main"))
 	if got := <-p.versions; got != 1 {
 		t.Errorf("spoken to by HTTP/%d", got)
@@ -107,7 +105,7 @@ func TestEachHostNameAtAPortHasItsCertificate(t *testing.T) {
 		}, overTLS("main", p, trustsBundle, sendsKey)),
 		aPlan(), certificateOf("one", one), certificateOf("tenants", tenants),
 		secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider-key", "Opaque", "token", keyProvider)))
-	s.port, s.flags = secure, []string{"--demo-upstream=false", "--port=0"}
+	s.port, s.flags = secure, []string{withoutDemo, "--port=0"}
 	s.start(t)
 	eventually(t, startMost, "the port without TLS is served", func() bool { return s.serves(open) })
 	for host, want := range map[string]testca.Pair{"one.example": one, "a.tenants.example": tenants} {
@@ -163,10 +161,8 @@ func TestAProviderThatDoesNotProveItsNameIsSentNothing(t *testing.T) {
 	for name, p := range impostors {
 		backends = append(backends, overTLS(name, p, trustsBundle, sendsKey))
 	}
-	s := prepare(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, backends...), aPlan(),
+	s := startWithoutDemo(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, backends...), aPlan(),
 		secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider-key", "Opaque", "token", keyProvider)))
-	s.flags = []string{"--demo-upstream=false"}
-	s.start(t)
 	s.pass(t, chat(keyClient, prompt{}).at("good"))
 	for name, p := range impostors {
 		s.unavailable(t, name)
@@ -204,10 +200,8 @@ func TestTheProviderGetsTheGatewaysKeyAndNoClients(t *testing.T) {
 	for header, credential := range credentials {
 		backends = append(backends, overTLS(header, p, trustsBundle, credential))
 	}
-	s := prepare(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, backends...), aPlan(),
+	s := startWithoutDemo(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, backends...), aPlan(),
 		secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider-key", "Opaque", "token", " "+keyProvider+"\n")))
-	s.flags = []string{"--demo-upstream=false"}
-	s.start(t)
 	inQuery := chatPath + "?key=" + url.QueryEscape(keyClient)
 	everywhere := []string{"x-api-key: " + keyClient, "x-goog-api-key: " + keyClient}
 	for name, r := range map[string]request{
@@ -255,10 +249,8 @@ func TestTheSystemsAuthoritiesAreThoseOfSSLCertFile(t *testing.T) {
 	good, bad := startProvider(t, ca.Issue(t, upstream)), startProvider(t, testca.New(t, "others").Issue(t, upstream))
 	run := func(roots string) *system {
 		t.Setenv("SSL_CERT_FILE", files+"/"+roots)
-		s := prepare(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, overTLS("good", good, trustsSystem, sendsKey), overTLS("bad", bad, trustsSystem, sendsKey)),
+		s := startWithoutDemo(t, manifests(tlsGateway("main", []string{"name: http, port: 8080, protocol: HTTP"}, overTLS("good", good, trustsSystem, sendsKey), overTLS("bad", bad, trustsSystem, sendsKey)),
 			aPlan(), secretOf("provider-key", "Opaque", "token", keyProvider)))
-		s.flags = []string{"--demo-upstream=false"}
-		s.start(t)
 		return s
 	}
 	s := run("roots.pem")

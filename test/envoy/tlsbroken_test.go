@@ -90,7 +90,7 @@ func TestABrokenSecretCostsWhatNeedsItAndIsNamed(t *testing.T) {
 	s := prepare(t, manifests(tlsGateway("main", listeners, backends...),
 		tlsGateway("other", []string{"name: http, port: " + otherPort.String() + ", protocol: HTTP"}, fine),
 		aPlan(), secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider-key", "Opaque", "token", keyProvider)))
-	s.port, s.flags = mainPort, []string{"--demo-upstream=false", "--port=0"}
+	s.port, s.flags = mainPort, []string{withoutDemo, "--port=0"}
 	s.replace(t, all, func(b broken) string { return b.bad })
 	s.start(t)
 	eventually(t, startMost, "the other gateway serves", func() bool { return s.serves(otherPort) })

@@ -28,7 +28,7 @@ const (
 // A provider is a demo upstream in this process that speaks TLS, and remembers what came as it came.
 type provider struct {
 	*demo.Provider
-	port        string
+	port        int
 	certificate atomic.Pointer[tls.Certificate] // of new connections
 	hangsUp     atomic.Bool                     // after each answer
 	handshakes  atomic.Int64
@@ -69,11 +69,7 @@ func startProvider(t *testing.T, pair testca.Pair, protocols ...string) *provide
 	s.EnableHTTP2 = len(protocols) == 0
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.port = port
+	p.port = portOf(s.Listener)
 	return p
 }
 
@@ -141,7 +137,7 @@ func tlsGateway(name string, listeners []string, backends ...string) string {
 
 // overTLS is a backend that must prove that it is the upstream.
 func overTLS(name string, p *provider, rest ...string) string {
-	return fmt.Sprintf("name: %s, endpoints: [{address: 127.0.0.1, port: %s}], %s", name, p.port, strings.Join(rest, ", "))
+	return fmt.Sprintf("name: %s, endpoints: [{address: 127.0.0.1, port: %d}], %s", name, p.port, strings.Join(rest, ", "))
 }
 
 const (

@@ -17,7 +17,7 @@ const (
 	liveNext = "sk-live-next/+Rm29x7Fc4g8LpJs"
 )
 
-// lines are those of a private key that nothing else has.
+// keyLines are those of a private key that nothing else has.
 func keyLines(pairs ...testca.Pair) []string {
 	var all []string
 	for _, p := range pairs {

@@ -160,7 +160,7 @@ func TestPreflightCostsNothing(t *testing.T) {
 func TestAProviderThatDoesNotSpeakIsToldAsWell(t *testing.T) {
 	t.Parallel()
 	silent, nonsense := listens(t, ""), listens(t, "Hello. This is not HTTP.\r\n\r\n")
-	s := prepare(t, manifests(fmt.Sprintf(`
+	s := startWithoutDemo(t, manifests(fmt.Sprintf(`
 apiVersion: tierkeeper.io/v1alpha1
 kind: QuotaGateway
 metadata: {name: main}
@@ -176,8 +176,6 @@ spec:
   - {name: nonsense, matches: [{path: {type: Exact, value: /nonsense}}], type: Backend, backendName: nonsense, protocol: OpenAIChatCompletions, resource: chat}
   identity: {sources: [{header: Authorization, prefix: "Bearer "}]}
 `, portOf(silent), portOf(nonsense)), tier("free"), holder("free", "free", keyStreams)))
-	s.flags = []string{"--demo-upstream=false"}
-	s.start(t)
 	const late = "The provider did not answer in time. Ask for a stream if answers take long."
 	for path, want := range map[string]answer{
 		"/silent/chat":                     {status: 504, body: `{"error":{"code":"provider_timeout","message":"` + late + `","type":"timeout_error"}}`},
