@@ -92,8 +92,8 @@ type QuotaGatewaySpec struct {
 	// +optional
 	ModelLimitSelector *metav1.LabelSelector `json:"modelLimitSelector,omitempty"`
 
-	// unknownModels says what becomes of a request for a model that none of these ModelLimits names. Absent means
-	// CountTogether.
+	// unknownModels says what becomes of a request for a model that no ModelLimit that counts at this gateway names. Absent
+	// means CountTogether.
 	//
 	// +optional
 	UnknownModels *UnknownModels `json:"unknownModels,omitempty"`
