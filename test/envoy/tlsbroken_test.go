@@ -63,104 +63,131 @@ func brokenSecrets(t *testing.T, ca *testca.CA) (certificates, bundles, credenti
 	return certificates, bundles, credentials
 }
 
-func TestABrokenSecretCostsWhatNeedsItAndIsNamed(t *testing.T) {
-	t.Parallel()
+// A needy system has a listener or a backend for each broken Secret, and a gateway beside it that needs none of them.
+type needy struct {
+	*system
+	provider                           *provider
+	certificates, bundles, credentials []broken
+	other                              *port             // of the other gateway
+	ports                              map[string]*port  // of listeners, by what is broken for them
+	field                              map[string]string // that a verdict must name, by what is broken
+}
+
+func startNeedy(t *testing.T) *needy {
+	t.Helper()
 	ca := testca.New(t, "anybody")
-	p := startProvider(t, ca.Issue(t, upstream))
-	certificates, bundles, credentials := brokenSecrets(t, ca)
-	all := slices.Concat(certificates, bundles, credentials)
-
-	mainPort, otherPort := reservePort(t), reservePort(t)
-	fine := overTLS("fine", p, trustsBundle, sendsKey)
-	ports, field := map[string]*port{}, map[string]string{}
-	listeners, backends := []string{"name: http, port: " + mainPort.String() + ", protocol: HTTP"}, []string{fine}
-	for _, b := range certificates {
-		ports[b.name] = reservePort(t)
-		listeners = append(listeners, https(b.name, ports[b.name], "", b.name))
-		field[b.name] = fmt.Sprintf("spec.listeners[name=%s].tls.certificateRefs[name=%[1]s].%s", b.name, b.field)
+	s := &needy{provider: startProvider(t, ca.Issue(t, upstream)), other: reservePort(t), ports: map[string]*port{}, field: map[string]string{}}
+	s.certificates, s.bundles, s.credentials = brokenSecrets(t, ca)
+	at := reservePort(t)
+	fine := overTLS("fine", s.provider, trustsBundle, sendsKey)
+	listeners, backends := []string{"name: http, port: " + at.String() + ", protocol: HTTP"}, []string{fine}
+	for _, b := range s.certificates {
+		s.ports[b.name] = reservePort(t)
+		listeners = append(listeners, https(b.name, s.ports[b.name], "", b.name))
+		s.field[b.name] = fmt.Sprintf("spec.listeners[name=%s].tls.certificateRefs[name=%[1]s].%s", b.name, b.field)
 	}
-	for _, b := range bundles {
-		backends = append(backends, overTLS(b.name, p, strings.Replace(trustsBundle, "bundle, key: ca.crt", b.name+", key: value", 1), sendsKey))
-		field[b.name] = fmt.Sprintf("spec.backends[name=%s].tls.caBundleRef.%s", b.name, b.field)
+	for _, b := range s.bundles {
+		backends = append(backends, overTLS(b.name, s.provider, strings.Replace(trustsBundle, "bundle, key: ca.crt", b.name+", key: value", 1), sendsKey))
+		s.field[b.name] = fmt.Sprintf("spec.backends[name=%s].tls.caBundleRef.%s", b.name, b.field)
 	}
-	for _, b := range credentials {
-		backends = append(backends, overTLS(b.name, p, trustsBundle, strings.Replace(sendsKey, "provider-key, key: token", b.name+", key: value", 1)))
-		field[b.name] = fmt.Sprintf("spec.backends[name=%s].credential.secretKeyRef.%s", b.name, b.field)
+	for _, b := range s.credentials {
+		backends = append(backends, overTLS(b.name, s.provider, trustsBundle, strings.Replace(sendsKey, "provider-key, key: token", b.name+", key: value", 1)))
+		s.field[b.name] = fmt.Sprintf("spec.backends[name=%s].credential.secretKeyRef.%s", b.name, b.field)
 	}
-	s := prepare(t, manifests(tlsGateway("main", listeners, backends...),
-		tlsGateway("other", []string{"name: http, port: " + otherPort.String() + ", protocol: HTTP"}, fine),
+	s.system = prepare(t, manifests(tlsGateway("main", listeners, backends...),
+		tlsGateway("other", []string{"name: http, port: " + s.other.String() + ", protocol: HTTP"}, fine),
 		aPlan(), secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider-key", "Opaque", "token", keyProvider)))
-	s.port, s.flags = mainPort, []string{withoutDemo, "--port=0"}
-	s.replace(t, all, func(b broken) string { return b.bad })
+	s.port, s.flags = at, []string{withoutDemo, "--port=0"}
+	s.replace(t, s.all(), func(b broken) string { return b.bad })
 	s.start(t)
-	eventually(t, startMost, "the other gateway serves", func() bool { return s.serves(otherPort) })
-	verdict := func(b broken, rest string) {
-		t.Helper()
-		eventually(t, soon, "the verdict on "+b.name+" says:"+rest, func() bool {
-			for line := range strings.Lines(s.stdout.String()) {
-				if strings.Contains(line, "REJECTED") && strings.Contains(line, "QuotaGateway default/main: "+field[b.name]+": "+b.reason+": ") && strings.HasSuffix(line, rest+"\n") {
-					return true
-				}
-			}
-			return false
-		})
-	}
-	serves := func(work bool) {
-		t.Helper()
-		s.pass(t, chat(keyClient, prompt{}).at("fine"))
-		if a, err := fetch(t.Context(), otherPort.url(), chat(keyClient, prompt{}).at("fine")); err != nil || a.status != http.StatusOK {
-			t.Errorf("the other gateway: got %d and %v", a.status, err)
-		}
-		for _, b := range certificates {
-			if _, err := shake(t, ports[b.name], site); (err == nil) != work {
-				t.Errorf("listener %s: got %v, want a connection: %t", b.name, err, work)
-			}
-		}
-		for _, b := range slices.Concat(bundles, credentials) {
-			if work {
-				s.pass(t, chat(keyClient, prompt{}).at(b.name))
-				continue
-			}
-			s.unavailable(t, b.name)
-		}
-	}
+	eventually(t, startMost, "the other gateway serves", func() bool { return s.serves(s.other) })
+	return s
+}
 
-	// They were never good.
-	for _, b := range certificates {
-		verdict(b, " The listener is not served, unless it has another certificate.")
+func (s *needy) all() []broken { return slices.Concat(s.certificates, s.ofBackends()) }
+
+func (s *needy) ofBackends() []broken { return slices.Concat(s.bundles, s.credentials) }
+
+// awaitVerdict waits until it is said what is broken, and what becomes of it.
+func (s *needy) awaitVerdict(t *testing.T, b broken, rest string) {
+	t.Helper()
+	eventually(t, soon, "the verdict on "+b.name+" says:"+rest, func() bool {
+		for line := range strings.Lines(s.stdout.String()) {
+			if strings.Contains(line, "REJECTED") && strings.Contains(line, "QuotaGateway default/main: "+s.field[b.name]+": "+b.reason+": ") && strings.HasSuffix(line, rest+"\n") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// checkServes demands that what needs none of the Secrets works, and what needs one works or does not.
+func (s *needy) checkServes(t *testing.T, work bool) {
+	t.Helper()
+	s.pass(t, chat(keyClient, prompt{}).at("fine"))
+	if a, err := fetch(t.Context(), s.other.url(), chat(keyClient, prompt{}).at("fine")); err != nil || a.status != http.StatusOK {
+		t.Errorf("the other gateway: got %d and %v", a.status, err)
 	}
-	for _, b := range slices.Concat(bundles, credentials) {
-		verdict(b, " Requests to the backend are answered 503.")
+	for _, b := range s.certificates {
+		if _, err := shake(t, s.ports[b.name], site); (err == nil) != work {
+			t.Errorf("listener %s: got %v, want a connection: %t", b.name, err, work)
+		}
 	}
-	serves(false)
+	for _, b := range s.ofBackends() {
+		if work {
+			s.pass(t, chat(keyClient, prompt{}).at(b.name))
+			continue
+		}
+		s.unavailable(t, b.name)
+	}
+}
+
+// checkCompile demands that compile names all that is broken.
+func (s *needy) checkCompile(t *testing.T) {
+	t.Helper()
 	out, err := exec.CommandContext(t.Context(), binary, "compile", "-f", s.manifests).CombinedOutput()
 	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("compile ends with %v, want exit code 1", err)
 	}
-	for _, b := range all {
-		if want := b.reason + ": " + field[b.name] + ": "; !strings.Contains(string(out), want) {
+	for _, b := range s.all() {
+		if want := b.reason + ": " + s.field[b.name] + ": "; !strings.Contains(string(out), want) {
 			t.Errorf("compile does not say %q:\n%s", want, out)
 		}
 	}
+}
+
+func TestABrokenSecretCostsWhatNeedsItAndIsNamed(t *testing.T) {
+	t.Parallel()
+	s := startNeedy(t)
+
+	// They were never good.
+	for _, b := range s.certificates {
+		s.awaitVerdict(t, b, " The listener is not served, unless it has another certificate.")
+	}
+	for _, b := range s.ofBackends() {
+		s.awaitVerdict(t, b, " Requests to the backend are answered 503.")
+	}
+	s.checkServes(t, false)
+	s.checkCompile(t)
 
 	// Once they are good all is served.
-	s.replace(t, all, func(b broken) string { return b.good })
-	for _, b := range certificates {
-		eventually(t, soon, "listener "+b.name+" is served", func() bool { _, err := shake(t, ports[b.name], site); return err == nil })
+	s.replace(t, s.all(), func(b broken) string { return b.good })
+	for _, b := range s.certificates {
+		eventually(t, soon, "listener "+b.name+" is served", func() bool { _, err := shake(t, s.ports[b.name], site); return err == nil })
 	}
-	for _, b := range slices.Concat(bundles, credentials) {
+	for _, b := range s.ofBackends() {
 		eventually(t, soon, "backend "+b.name+" is served", func() bool {
 			return s.send(t, chat(keyClient, prompt{}).at(b.name)).status == http.StatusOK
 		})
 	}
 
 	// And they stay so when they break again.
-	s.replace(t, all, func(b broken) string { return b.bad })
-	for _, b := range all {
-		verdict(b, " The last good one stays in use.")
+	s.replace(t, s.all(), func(b broken) string { return b.bad })
+	for _, b := range s.all() {
+		s.awaitVerdict(t, b, " The last good one stays in use.")
 	}
-	serves(true)
-	for _, sent := range p.Requests() {
+	s.checkServes(t, true)
+	for _, sent := range s.provider.Requests() {
 		if got := sent.Header.Get("Authorization"); got != "Bearer "+keyProvider || sent.Header.Get("x-injected") != "" {
 			t.Fatalf("the provider got %v", sent.Header)
 		}
