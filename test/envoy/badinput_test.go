@@ -150,12 +150,7 @@ func TestAChunkedBodyIsBoundedToo(t *testing.T) {
 // sendChunks sends a body in chunks of 1,000 bytes and reads the answer, which may come before all are sent.
 func (s *system) sendChunks(t *testing.T, path string, n int) (status int, header http.Header, body string) {
 	t.Helper()
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(t.Context(), "tcp", "127.0.0.1:"+s.port.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	conn := s.connect(t)
 	go func() {
 		_, _ = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n", path, keyGood)
 		_, _ = fmt.Fprintf(conn, "%x\r\n%s\r\n", 25, `{"model":"m","messages":"`)
@@ -167,6 +162,18 @@ func (s *system) sendChunks(t *testing.T, path string, n int) (status int, heade
 		_, _ = fmt.Fprintf(conn, "2\r\n\"}\r\n0\r\n\r\n")
 	}()
 	return readAnswer(t, conn)
+}
+
+// connect is for what no HTTP client would send.
+func (s *system) connect(t *testing.T) net.Conn {
+	t.Helper()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(t.Context(), "tcp", "127.0.0.1:"+s.port.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 func readAnswer(t *testing.T, conn net.Conn) (status int, header http.Header, body string) {

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -75,12 +74,7 @@ func TestNoSpellingOfAPathEscapesItsModel(t *testing.T) {
 // sendAsWritten sends a request with the path as it is.
 func (s *system) sendAsWritten(t *testing.T, name, path, body string, header ...string) (status int, got http.Header, answer string) {
 	t.Helper()
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(t.Context(), "tcp", "127.0.0.1:"+s.port.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	conn := s.connect(t)
 	header = append([]string{"Host: h", "Authorization: Bearer " + keyGood, "x-case: " + name}, header...)
 	if _, err := fmt.Fprintf(conn, "POST %s HTTP/1.1\r\n%s\r\nContent-Length: %d\r\n\r\n%s", path, strings.Join(header, "\r\n"), len(body), body); err != nil {
 		t.Fatal(err)

@@ -188,12 +188,7 @@ spec:
 			t.Errorf("%s got %d: %s, want %d: %s", path, a.status, a.body, want.status, want.body)
 		}
 	}
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(t.Context(), "tcp", "127.0.0.1:"+s.port.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
+	conn := s.connect(t)
 	_, _ = fmt.Fprintf(conn, "POST /silent/chat HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 	if status, _, body := readAnswer(t, conn); status != http.StatusRequestTimeout || !strings.Contains(body, `"code":"request_timeout"`) {
 		t.Errorf("half a request got %d: %s, want 408 request_timeout", status, body)
