@@ -30,13 +30,6 @@ var served = map[string]map[string]func(tokens int64) sdkAnswer{
 	},
 }
 
-// moreAPIs are routes for what the other tests need none for. A form is not looked into.
-const moreAPIs = `  - {name: completions, matches: [{path: {type: Exact, value: /v1/completions}}], type: Backend, backendName: demo, protocol: OpenAICompletions, resource: chat}
-  - {name: responses, matches: [{path: {type: Exact, value: /v1/responses}}], type: Backend, backendName: demo, protocol: OpenAIResponses, resource: chat}
-  - {name: generations, matches: [{path: {type: Exact, value: /v1/images/generations}}], type: Backend, backendName: demo, protocol: OpenAIImages, resource: images}
-  - {name: transcriptions, matches: [{path: {type: Exact, value: /v1/audio/transcriptions}}], type: Backend, backendName: demo, protocol: OpenAITranscriptions, resource: audio}
-`
-
 func whole(tokens int64) sdkAnswer { return sdkAnswer{Text: words(tokens)} }
 
 func streamed(tokens int64) sdkAnswer { return sdkAnswer{Text: words(tokens), Pieces: tokens} }
@@ -46,8 +39,7 @@ func words(n int64) string { return strconv.FormatInt(n, 10) + " words" }
 
 func TestSDKsReadEveryAnswer(t *testing.T) {
 	t.Parallel()
-	serving := strings.Replace(gateway, "  identity:", moreAPIs+"  identity:", 1)
-	s := startForSDKs(t, manifests(serving, tier("free"), holder("free", "free", "key-free")))
+	s := startForSDKs(t, manifests(everyProtocol, tier("free"), holder("free", "free", "key-free")))
 	eachSDK(t, func(t *testing.T, k sdk) {
 		var calls []sdkCall
 		for api := range served[k.library] {
