@@ -63,7 +63,7 @@ func sharedBy(group string, requests, tokens int64) []limit {
 	return limits
 }
 
-func TestNumbersOfGatewayPlans(t *testing.T) {
+func TestGatewayTiersHoldTheNumbersOfEachPlan(t *testing.T) {
 	t.Parallel()
 	for key, limits := range gatewayPlans {
 		checkModel(t, gatewayTiers, key, "", "", limits)
@@ -72,7 +72,7 @@ func TestNumbersOfGatewayPlans(t *testing.T) {
 }
 
 // Whatever the plan, the limits of the model hold besides, and GPT-4 counts in its family too.
-func TestNumbersOfGatewayModels(t *testing.T) {
+func TestGatewayTiersHoldTheNumbersOfEachModel(t *testing.T) {
 	t.Parallel()
 	for _, row := range gatewayModels {
 		shared := sharedBy(row.group, row.requests, row.tokens)
@@ -87,7 +87,7 @@ func TestNumbersOfGatewayModels(t *testing.T) {
 	}
 }
 
-func TestNumbersOfOneKeyAndModel(t *testing.T) {
+func TestAKeysLimitOfOneModelHoldsForNoOther(t *testing.T) {
 	t.Parallel()
 	own := scoped("KeyModel", ownRate("ApiKeyQuota", "few-opus", "spec.models[model=claude-3-opus-*].limits", "Requests", "Minute", 20))
 	checkModel(t, gatewayTiers, "default/few-opus", "claude-3-opus-20240229", "chat",
@@ -96,7 +96,7 @@ func TestNumbersOfOneKeyAndModel(t *testing.T) {
 		slices.Concat(gatewayPlans["default/pro"], sharedBy("gpt-3.5-turbo", 3_500, 350_000)))
 }
 
-func TestNumbersOfOneUser(t *testing.T) {
+func TestAUsersLimitsHoldForEachOfItsKeys(t *testing.T) {
 	t.Parallel()
 	of := func(metric, per string, most int64) limit {
 		return scoped("User", ownRate("UserQuota", "alice", "spec.limits", metric, per, most))
@@ -107,13 +107,13 @@ func TestNumbersOfOneUser(t *testing.T) {
 	}
 }
 
-func TestHeadersOfGatewayTiers(t *testing.T) {
+func TestGatewayTiersTellResetsInSecondsLeft(t *testing.T) {
 	t.Parallel()
 	checkGateway(t, gatewayTiers, policy.ResetDeltaSeconds, policy.ResetDeltaSeconds)
 }
 
 // The listener that stands there as a comment lacks nothing but its certificate.
-func TestHTTPSOfGatewayTiers(t *testing.T) {
+func TestTheHTTPSListenerOfGatewayTiersLacksOnlyItsCertificate(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile(filepath.Join(gatewayTiers, "gateway.yaml"))
 	if err != nil {

@@ -52,7 +52,7 @@ func ofResource(tier, resource string, requests int64) []limit {
 	return []limit{scoped("KeyResource", rate("RateLimitTier", tier, "spec.resources[resource="+resource+"].limits", "Requests", "Minute", requests))}
 }
 
-func TestNumbersOfModelSizes(t *testing.T) {
+func TestModelSizeTiersHoldTheNumbersOfEachSize(t *testing.T) {
 	t.Parallel()
 	for _, size := range sizes {
 		for _, model := range size.models {
@@ -62,7 +62,7 @@ func TestNumbersOfModelSizes(t *testing.T) {
 	}
 }
 
-func TestNumbersOfWhatIsNotText(t *testing.T) {
+func TestModelSizeTiersHoldTheNumbersOfWhatIsNotText(t *testing.T) {
 	t.Parallel()
 	for _, kind := range types {
 		for tier, most := range map[string]int64{"standard": kind.requests, "partner": kind.partner} {
@@ -72,8 +72,7 @@ func TestNumbersOfWhatIsNotText(t *testing.T) {
 	}
 }
 
-// A partner's agreement changes what it names, and leaves the rest as it is.
-func TestNumbersOfAPartnersAgreement(t *testing.T) {
+func TestAPartnersAgreementChangesWhatItNamesAndNoMore(t *testing.T) {
 	t.Parallel()
 	const key = "default/partner-acme"
 	own := func(scope, path, metric string, most int64) limit {
@@ -90,7 +89,7 @@ func TestNumbersOfAPartnersAgreement(t *testing.T) {
 	checkEffective(t, effective{Key: key, Resource: "audio", Limits: ofResource("partner", "audio", 120)}, "-f", modelSizeTiers, "--key", key, "--resource", "audio")
 }
 
-func TestHeadersOfModelSizeTiers(t *testing.T) {
+func TestModelSizeTiersTellResetsInTwoForms(t *testing.T) {
 	t.Parallel()
 	checkGateway(t, modelSizeTiers, policy.ResetUnixSeconds, policy.ResetDeltaSeconds)
 }

@@ -14,7 +14,7 @@ const (
 	transcriptionsPath = "/v1/audio/transcriptions"
 )
 
-func TestSpeech(t *testing.T) {
+func TestSpeechComesInTheFormatThatIsAskedFor(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		format, contentType, begins string

@@ -108,7 +108,7 @@ func TestTextsOfFormsAreBounded(t *testing.T) {
 	}
 }
 
-func TestBadForms(t *testing.T) {
+func TestAFormThatLacksSomethingIsToldWhat(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		path, file string

@@ -80,8 +80,8 @@ func TestGeminiAlsoBelowV1(t *testing.T) {
 	}
 }
 
-// A list is whole JSON only at its end, but each chunk of it counts up to there.
-func TestGeminiCandidates(t *testing.T) {
+// The list is whole JSON only at its end.
+func TestEachChunkOfGeminisListCountsUpToThere(t *testing.T) {
 	t.Parallel()
 	f := start(t)
 	a := f.post(t, geminiListPath, `{"generationConfig":{"candidateCount":2},`+geminiBody[1:], "x-demo-tokens: 3")
@@ -110,7 +110,7 @@ func TestGeminiCandidates(t *testing.T) {
 	}
 }
 
-func TestGeminiInput(t *testing.T) {
+func TestGeminiCountsAllTextThatIsSent(t *testing.T) {
 	t.Parallel()
 	cases := map[string]struct {
 		body   string

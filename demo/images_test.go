@@ -16,7 +16,7 @@ const (
 	editsPath  = "/v1/images/edits"
 )
 
-func TestImages(t *testing.T) {
+func TestImagesComeAsManyAsAskedForAndAtTheirCost(t *testing.T) {
 	t.Parallel()
 	usage := func(text, images, output float64) map[string]any {
 		return map[string]any{

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestModels(t *testing.T) {
+func TestTheListOfModelsNamesSome(t *testing.T) {
 	t.Parallel()
 	f := start(t)
 	a := parse(t, f.do(t, "GET", "/v1/models", "").body)
@@ -23,7 +23,7 @@ func TestModels(t *testing.T) {
 	}
 }
 
-func TestVideo(t *testing.T) {
+func TestAVideoIsQueuedAndNeverDone(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct{ method, path, body, want string }{
 		"queued": {

@@ -66,8 +66,7 @@ func (tc usageCase) check(t *testing.T) {
 	}
 }
 
-// TestCachedAndReasoning holds each protocol to its own way of adding up.
-func TestCachedAndReasoning(t *testing.T) {
+func TestEachProtocolAddsUpCachedAndReasoningInItsOwnWay(t *testing.T) {
 	t.Parallel()
 	both := []string{"x-demo-cached: 4", "x-demo-reasoning: 30"}
 	cached := func(n float64) map[string]any { return map[string]any{"cached_tokens": n, "audio_tokens": 0.0} }
