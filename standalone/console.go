@@ -212,7 +212,7 @@ func asJSON(body string) string { return `-H "content-type: application/json" -d
 // curlLines is one line for the first route of each protocol that counts something.
 func curlLines(g *policy.Gateway, url, key string) []string {
 	var lines []string
-	seen := map[policy.Protocol]bool{}
+	seen := make(map[policy.Protocol]bool)
 	for _, r := range g.Routes {
 		if seen[r.Protocol] || r.Unmetered {
 			continue
