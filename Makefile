@@ -83,7 +83,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) verify lint test-unit test-envoy test-sdk ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk verify lint test-unit test-envoy test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
