@@ -83,7 +83,7 @@ func (o *effectiveOptions) run(stdout, stderr io.Writer, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if o.model != "" && gateway != nil && gateway.DenyUnknownModels && !gateway.Knows(o.model) {
+	if gateway != nil && !gateway.Serves(o.model) {
 		fmt.Fprintf(stderr, "Note: QuotaGateway %s answers requests for %s with 404: no ModelLimit that counts there names it, and its unknownModels is Deny.\n",
 			gateway.Name, o.model)
 	}

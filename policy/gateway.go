@@ -31,8 +31,12 @@ type Gateway struct {
 // Admits reports whether keys of the namespace may use the gateway.
 func (g *Gateway) Admits(namespace string) bool { return g.admits(namespace) }
 
-// Knows reports whether a ModelLimit that counts at the gateway names the model.
-func (g *Gateway) Knows(model string) bool {
+// Serves reports whether requests for the model are served: one that no ModelLimit that counts at the gateway names need
+// not be. Those that name no model are.
+func (g *Gateway) Serves(model string) bool {
+	if !g.DenyUnknownModels || model == "" {
+		return true
+	}
 	_, _, known := g.models.groups.find(model)
 	return known
 }

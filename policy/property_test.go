@@ -353,7 +353,7 @@ func answers(table *policy.Table, in policy.Input) map[string]any {
 			out[g.Name+" admits "+q.Namespace] = found && gateway.Admits(q.Namespace)
 		}
 		for _, model := range asked {
-			out[g.Name+" serves "+model] = found && (!gateway.DenyUnknownModels || gateway.Knows(model))
+			out[g.Name+" serves "+model] = found && gateway.Serves(model)
 		}
 	}
 	for i := range 8 {

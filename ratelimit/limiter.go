@@ -108,7 +108,7 @@ func checkModel(g *policy.Gateway, r *descriptor.Reserve) *denial {
 	// What a provider makes of these nobody knows: it may take the name for another.
 	case strings.TrimSpace(r.Model) != r.Model || strings.ContainsFunc(r.Model, unicode.IsControl):
 		return &badModel
-	case g.DenyUnknownModels && r.Model != "" && !g.Knows(r.Model):
+	case !g.Serves(r.Model):
 		return &unknownModel
 	}
 	return nil

@@ -25,7 +25,7 @@ const (
 var _ = [1]struct{}{}[counter.MaxLimits-policy.MaxLimits]
 
 // An epoch is a table and what was worked out from it. Resolving limits and finding their counters is done once for each
-// holder, model and resource that the table tells apart.
+// gateway, holder, model and resource that the table tells apart.
 type epoch struct {
 	table     *policy.Table
 	store     counter.Store

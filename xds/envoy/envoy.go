@@ -1,7 +1,9 @@
-// Package envoy decides what a fleet of Envoys is told, so that the Table holds there: its listeners, routes and clusters.
+// Package envoy decides what a fleet of Envoys is told, so that the Table holds there: its listeners, routes, clusters and
+// secrets.
 //
-// It is a pure function of a policy.Gateway and a few addresses. There is one file for each concept of Envoy. The reasons
-// for what looks odd stand beside it; most are behaviours of Envoy 1.40 that its documentation does not tell.
+// It is a pure function of a policy.Gateway, of what the Secrets that it names hold, and of a few addresses. There is
+// one file for each concept of Envoy. The reasons for what looks odd stand beside it; most are behaviours of Envoy 1.40 that
+// its documentation does not tell.
 package envoy
 
 import (
