@@ -47,7 +47,8 @@ func routes(g *policy.Gateway, name string, domains []string, ready map[string]*
 			host.Routes = append(host.Routes, preflight(g, r, backend))
 		}
 		host.Routes = append(host.Routes, forwarding(g, r, backend))
-		if last := i == len(g.Routes)-1 || g.Routes[i+1].Path != r.Path || g.Routes[i+1].Protocol != policy.Gemini; last && r.Protocol == policy.Gemini {
+		isCall := func(other policy.Route) bool { return other.Protocol == policy.Gemini && other.Path == r.Path }
+		if isCall(r) && (i+1 == len(g.Routes) || !isCall(g.Routes[i+1])) {
 			host.Routes = append(host.Routes, misspelt(g, r))
 		}
 	}
