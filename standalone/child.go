@@ -67,8 +67,8 @@ func (f *fleet) runEnvoy(ctx context.Context, g *policy.Gateway, bootstrap strin
 	}
 	up, giveUp := context.WithCancel(ctx)
 	defer giveUp()
-	for at, scheme := range f.ports(g) {
-		go f.announce(up, g, scheme, at, first)
+	for _, d := range f.doors(g) {
+		go f.announce(up, g, d, first)
 	}
 	if err := cmd.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("running Envoy: %w", err)
@@ -77,9 +77,9 @@ func (f *fleet) runEnvoy(ctx context.Context, g *policy.Gateway, bootstrap strin
 }
 
 // announce tells people where to send requests once somebody listens there. At a port without its certificates nobody may.
-func (f *fleet) announce(ctx context.Context, g *policy.Gateway, scheme, at string, first bool) {
-	if awaitListener(ctx, at) == nil {
-		f.console.serving(g, scheme+"://"+at, f.Config, first)
+func (f *fleet) announce(ctx context.Context, g *policy.Gateway, d door, first bool) {
+	if awaitListener(ctx, d.address) == nil {
+		f.console.serving(g, d, f.Config, first)
 	}
 }
 

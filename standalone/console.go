@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -176,15 +177,15 @@ func (c *console) bootstrap(g *policy.Gateway, path string) {
 }
 
 // serving tells where to send requests, and how.
-func (c *console) serving(g *policy.Gateway, url string, config *Config, first bool) {
+func (c *console) serving(g *policy.Gateway, d door, config *Config, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !first {
-		c.printf("Gateway %s serves %s again.", g.Name, url)
+		c.printf("Gateway %s serves %s again.", g.Name, d.url())
 		return
 	}
-	c.printf("Gateway %s serves %s. Try:", g.Name, url)
-	for _, line := range curlLines(g, url, config.ExampleKey) {
+	c.printf("Gateway %s serves %s. Try:", g.Name, d.url())
+	for _, line := range curlLines(g, d, orKey(config.ExampleKey)) {
 		c.printf("\n  %s", line)
 	}
 	if config.ExampleKey == "" {
@@ -193,42 +194,64 @@ func (c *console) serving(g *policy.Gateway, url string, config *Config, first b
 	c.printf("\nEdit a file in %s and the next request obeys. Ctrl-C stops.", config.Manifests)
 }
 
+// A door is where requests come in.
+type door struct {
+	scheme   string
+	address  string // host:port
+	hostname string // that requests must ask for; empty: any
+}
+
+func (d door) url() string { return d.scheme + "://" + d.address }
+
+// curl is a request to a path as far as the URL, of which the path is still open. curl must know a host name that need not be
+// in any DNS.
+func (d door) curl() (command, url string) {
+	if d.hostname == "" {
+		return "curl -i", d.url()
+	}
+	name := strings.Replace(d.hostname, "*.", "any.", 1)
+	host, port, _ := net.SplitHostPort(d.address)
+	return "curl -i --resolve " + name + ":" + port + ":" + host, d.scheme + "://" + name + ":" + port
+}
+
 // examples are what a smallest request of each protocol has behind the URL and the key.
-var examples = map[policy.Protocol]string{
-	policy.OpenAIChat:           asJSON(`{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}`),
-	policy.OpenAICompletions:    asJSON(`{"model":"gpt-3.5-turbo-instruct","prompt":"Hello"}`),
-	policy.OpenAIResponses:      asJSON(`{"model":"gpt-4o","input":"Hello"}`),
-	policy.OpenAIEmbeddings:     asJSON(`{"model":"text-embedding-3-small","input":"Hello"}`),
-	policy.OpenAIImages:         asJSON(`{"model":"dall-e-3","prompt":"A fox"}`),
-	policy.OpenAITranscriptions: "-F file=@speech.mp3 -F model=whisper-1",
-	policy.Anthropic:            asJSON(`{"model":"claude-3-5-sonnet-20241022","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}`),
-	policy.Gemini:               asJSON(`{"contents":[{"parts":[{"text":"Hello"}]}]}`),
-	policy.JSONBody:             asJSON(`{"model":"tts-1","voice":"alloy","input":"Hello"}`),
-	policy.Opaque:               asJSON("{}"),
+var examples = []struct {
+	protocol policy.Protocol
+	rest     string
+}{
+	{policy.OpenAIChat, asJSON(`{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}`)},
+	{policy.OpenAICompletions, asJSON(`{"model":"gpt-3.5-turbo-instruct","prompt":"Hello"}`)},
+	{policy.OpenAIResponses, asJSON(`{"model":"gpt-4o","input":"Hello"}`)},
+	{policy.Anthropic, asJSON(`{"model":"claude-3-5-sonnet-20241022","max_tokens":64,"messages":[{"role":"user","content":"Hello"}]}`)},
+	{policy.Gemini, asJSON(`{"contents":[{"parts":[{"text":"Hello"}]}]}`)},
+	{policy.OpenAIEmbeddings, asJSON(`{"model":"text-embedding-3-small","input":"Hello"}`)},
+	{policy.OpenAIImages, asJSON(`{"model":"gpt-image-1","prompt":"A fox"}`)},
+	{policy.OpenAITranscriptions, "-F file=@speech.mp3 -F model=whisper-1"},
+	{policy.JSONBody, asJSON(`{"model":"tts-1","voice":"alloy","input":"Hello"}`)},
+	{policy.Opaque, asJSON("{}")},
 }
 
 func asJSON(body string) string { return `-H "content-type: application/json" -d '` + body + "'" }
 
 // curlLines is one line for the first route of each protocol that counts something.
-func curlLines(g *policy.Gateway, url, key string) []string {
+func curlLines(g *policy.Gateway, d door, key string) []string {
 	var lines []string
-	seen := make(map[policy.Protocol]bool)
-	for _, r := range g.Routes {
-		if seen[r.Protocol] || r.Unmetered {
-			continue
+	for _, e := range examples {
+		fits := func(r policy.Route) bool { return r.Protocol == e.protocol && !r.Unmetered && r.PathPrefix == "" }
+		if i := slices.IndexFunc(g.Routes, fits); i >= 0 {
+			lines = append(lines, curlLine(g.Sources[0], g.Routes[i], d, key, e.rest))
 		}
-		seen[r.Protocol] = true
-		lines = append(lines, curlLine(g.Sources[0], r, url, orKey(key)))
 	}
 	return lines
 }
 
-func curlLine(s policy.KeySource, r policy.Route, url, key string) string {
-	parts := []string{"curl -i"}
+func curlLine(s policy.KeySource, r policy.Route, d door, key, rest string) string {
+	command, target := d.curl()
+	parts := []string{command}
 	if r.Method != "" && r.Method != http.MethodPost {
 		parts = append(parts, "-X "+r.Method)
 	}
-	target := url + r.Path
+	target += r.Path
 	if r.Protocol == policy.Gemini {
 		target += "/gemini-1.5-pro:generateContent"
 	}
@@ -240,7 +263,7 @@ func curlLine(s policy.KeySource, r policy.Route, url, key string) string {
 		parts = append(parts, fmt.Sprintf(`-H "%s: %s%s"`, s.Header, s.Prefix, key))
 	}
 	if r.Method == "" || r.Method == http.MethodPost {
-		parts = append(parts, examples[r.Protocol])
+		parts = append(parts, rest)
 	}
 	return strings.Join(parts, " ")
 }

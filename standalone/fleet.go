@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -120,26 +119,29 @@ func (f *fleet) supervise(ctx context.Context, g *policy.Gateway, bootstrap stri
 
 // checkPorts says that a port of the gateway is taken. No Envoy of ours runs while it looks.
 func (f *fleet) checkPorts(ctx context.Context, g *policy.Gateway) error {
-	for _, at := range slices.Sorted(maps.Keys(f.ports(g))) {
-		if err := checkFree(ctx, at); err != nil {
+	for _, d := range f.doors(g) {
+		if err := checkFree(ctx, d.address); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ports has the addresses where the gateway's listeners bind, each once, and what is spoken there.
-func (f *fleet) ports(g *policy.Gateway) map[string]string {
-	all := map[string]string{}
+// doors has the addresses where the gateway's listeners bind, each once, with the host name of the first listener there.
+func (f *fleet) doors(g *policy.Gateway) []door {
+	var all []door
 	for _, l := range g.Listeners {
-		scheme := "http"
+		d := door{scheme: "http", hostname: l.Hostname}
 		if len(l.Certificates) > 0 {
-			scheme = "https"
+			d.scheme = "https"
 		}
 		if f.Port != 0 {
 			l.Port = f.Port
 		}
-		all[net.JoinHostPort(f.Address, strconv.FormatUint(uint64(l.Port), 10))] = scheme
+		d.address = net.JoinHostPort(f.Address, strconv.FormatUint(uint64(l.Port), 10))
+		if !slices.ContainsFunc(all, func(other door) bool { return other.address == d.address }) {
+			all = append(all, d)
+		}
 	}
 	return all
 }

@@ -105,7 +105,7 @@ func TestACallOfEachProtocolIsShown(t *testing.T) {
 	g := &policy.Gateway{Sources: []policy.KeySource{{Header: "x-api-key"}}}
 	for _, p := range policy.Protocols() {
 		g.Routes = []policy.Route{{Path: "/models", Method: http.MethodPost, Protocol: p}}
-		if lines := curlLines(g, "http://127.0.0.1:8080", ""); len(lines) != 1 || !strings.Contains(lines[0], " -d ") && !strings.Contains(lines[0], " -F ") {
+		if lines := curlLines(g, door{scheme: "http", address: "127.0.0.1:8080"}, "$KEY"); len(lines) != 1 || !strings.Contains(lines[0], " -d ") && !strings.Contains(lines[0], " -F ") {
 			t.Errorf("of %s these calls are shown: %q, want one with a body", p, lines)
 		}
 	}
