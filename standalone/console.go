@@ -41,7 +41,7 @@ func (c *console) loaded(path string, t *policy.Table, s *secrets, found *manife
 			accepted++
 		}
 	}
-	if t.Version() != c.version || !c.toldAll(wrong) {
+	if t.Version() != c.version || !c.toldAll(wrong) || len(s.renewed) > 0 {
 		verb := "Loaded"
 		if c.version != "" {
 			verb = "Reloaded"
@@ -54,6 +54,9 @@ func (c *console) loaded(path string, t *policy.Table, s *secrets, found *manife
 				c.printf("  accepted  %s  %s", found.Sources[v.Object], v.Object)
 			}
 		}
+	}
+	for _, name := range s.renewed {
+		c.printf("  renewed   Secret %s", name)
 	}
 	told := map[string]bool{}
 	for _, line := range wrong {

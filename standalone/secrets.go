@@ -1,8 +1,10 @@
 package standalone
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"maps"
 	"os"
 	"slices"
 
@@ -14,24 +16,31 @@ import (
 // provider that is deleted, or broken, stays in use until it is replaced, no gateway names it, or the process ends. It is not
 // safe for concurrent use.
 type secrets struct {
-	good  map[policy.SecretValue][]byte
-	roots []byte
+	good    map[policy.SecretValue][]byte
+	renewed []string // names of Secrets of which the last update replaced a value
+	roots   []byte
 }
 
 // update takes in what was read, but for what is not in order.
 func (s *secrets) update(found *manifest.Result, gateways []*policy.Gateway) {
-	next := map[policy.SecretValue][]byte{}
+	next, renewed := map[policy.SecretValue][]byte{}, map[string]bool{}
 	for _, g := range gateways {
 		for _, use := range g.Secrets() {
 			v := use.SecretValue
-			if found.Input.Usable(v) {
+			before, had := s.good[v]
+			switch {
+			case found.Input.Usable(v):
 				next[v] = found.Secrets[v.Secret].Value(v.Key)
-			} else if before, had := s.good[v]; had {
+				if had && !bytes.Equal(before, next[v]) {
+					renewed[v.Secret.String()] = true
+				}
+			case had:
 				next[v] = before
 			}
 		}
 	}
 	s.good = next
+	s.renewed = slices.Sorted(maps.Keys(renewed))
 }
 
 // value is a SecretSource of package xds/envoy.

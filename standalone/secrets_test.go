@@ -98,6 +98,29 @@ func TestASecretInOrderIsInUseAtOnce(t *testing.T) {
 	}
 }
 
+func TestARenewedSecretIsTold(t *testing.T) {
+	t.Parallel()
+	d, ca := &desk{dir: t.TempDir()}, testca.New(t, "ca")
+	pair, another := ca.Issue(t, "site.example"), ca.Issue(t, "site.example")
+	for _, step := range []struct {
+		pair testca.Pair
+		key  string
+		want []string
+	}{
+		{pair, "sk-1", nil},
+		{pair, "sk-2", []string{"default/provider"}},
+		{another, "sk-2", []string{"default/site"}},
+		{another, "sk-2", nil},
+		{another, "not a key", nil},
+	} {
+		d.load(t, secured, secretOf("site", "kubernetes.io/tls", "tls.crt", step.pair.Cert, "tls.key", step.pair.Key),
+			secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider", "Opaque", "token", step.key))
+		if diff := cmp.Diff(step.want, d.renewed); diff != "" {
+			t.Errorf("with key %s (-want +got):\n%s", step.key, diff)
+		}
+	}
+}
+
 // Each of these takes the place of Secrets that were in order, and of none.
 func TestASecretThatIsNotInOrderLeavesTheLastGoodInUse(t *testing.T) {
 	t.Parallel()
