@@ -104,18 +104,34 @@ func (o *effectiveOptions) findGateway(table *policy.Table, namespace string) (*
 	if o.gateway == "" {
 		gateway, same := table.GatewayFor(namespace)
 		if !same && o.model != "" {
-			return nil, fmt.Errorf("several QuotaGateways admit keys of namespace %s, and different ModelLimits count there; name one with --gateway", namespace)
+			return nil, fmt.Errorf("several QuotaGateways admit keys of namespace %s, and different ModelLimits count there; name one with --gateway: %s",
+				namespace, strings.Join(gatewaysFor(table, namespace), " or "))
 		}
 		return gateway, nil
 	}
 	gateway, found := table.Gateway(parseName(o.gateway).String())
 	switch {
 	case !found:
-		return nil, fmt.Errorf("there is no accepted QuotaGateway %s in %s", parseName(o.gateway), o.directory)
+		err := fmt.Sprintf("there is no accepted QuotaGateway %s in %s", parseName(o.gateway), o.directory)
+		if others := gatewaysFor(table, namespace); len(others) > 0 {
+			err += "; keys of namespace " + namespace + " are admitted by " + strings.Join(others, " and ")
+		}
+		return nil, errors.New(err)
 	case !gateway.Admits(namespace):
 		return nil, fmt.Errorf("QuotaGateway %s admits no keys of namespace %s; see its spec.allowedKeys", gateway.Name, namespace)
 	}
 	return gateway, nil
+}
+
+// gatewaysFor names the gateways that admit keys of a namespace.
+func gatewaysFor(table *policy.Table, namespace string) []string {
+	var names []string
+	for _, g := range table.Gateways() {
+		if g.Admits(namespace) {
+			names = append(names, g.Name.String())
+		}
+	}
+	return names
 }
 
 func parseName(s string) policy.Name {

@@ -51,9 +51,9 @@ func TestEffectiveAsksTheGatewayWhereModelLimitsDiffer(t *testing.T) {
 	}{
 		"one account":        {[]string{"--gateway", "default/main", "--model", "gpt-4"}, 0, `"max": 500`, ""},
 		"the other":          {[]string{"--gateway", "spare", "--model", "gpt-4"}, 0, `"max": 50,`, ""},
-		"neither":            {[]string{"--model", "gpt-4"}, 1, "", "different ModelLimits count there; name one with --gateway"},
+		"neither":            {[]string{"--model", "gpt-4"}, 1, "", "different ModelLimits count there; name one with --gateway: default/main or default/spare"},
 		"no model":           {nil, 0, `"limits": []`, ""},
-		"no such gateway":    {[]string{"--gateway", "default/none"}, 1, "", "there is no accepted QuotaGateway default/none"},
+		"no such gateway":    {[]string{"--gateway", "default/none"}, 1, "", "keys of namespace default are admitted by default/main and default/spare"},
 		"a model it refuses": {[]string{"--gateway", "main", "--model", "gpt-5"}, 0, `"limits": []`, "QuotaGateway default/main answers requests for gpt-5 with 404"},
 	} {
 		t.Run(name, func(t *testing.T) {
