@@ -331,7 +331,12 @@ func onePortEach(all []*policy.Gateway, override uint32) (gateways []*policy.Gat
 				ports = append(ports, l.Port)
 			}
 		}
-		if i := slices.IndexFunc(ports, func(p uint32) bool { return taken[p] != policy.Name{} }); i >= 0 {
+		i := slices.IndexFunc(ports, func(p uint32) bool { return taken[p] != policy.Name{} })
+		switch {
+		case override != 0 && (i >= 0 || len(g.Listeners) > 1):
+			errs = append(errs, fmt.Errorf("QuotaGateway %s is not served: --port is for one gateway with one listener; leave it out, and each listener has its own", g.Name))
+			continue
+		case i >= 0:
 			errs = append(errs, fmt.Errorf("QuotaGateway %s is not served: %s has port %d already", g.Name, taken[ports[i]], ports[i]))
 			continue
 		}

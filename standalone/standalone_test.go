@@ -29,7 +29,7 @@ func TestNoTwoGatewaysShareAPort(t *testing.T) {
 		says     string
 	}{
 		"by their own ports": {0, []string{"a", "b"}, "QuotaGateway team/c is not served: team/a has port 8081 already"},
-		"by the port given":  {9000, []string{"a"}, "QuotaGateway team/b is not served: team/a has port 9000 already"},
+		"by the port given":  {9000, []string{"b"}, "QuotaGateway team/a is not served: --port is for one gateway with one listener; leave it out, and each listener has its own"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
