@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -21,6 +22,7 @@ type console struct {
 	mu      sync.Mutex
 	out     io.Writer
 	told    map[string]bool // lines about what is wrong
+	noted   map[string]bool // lines about what is hardly meant
 	version string          // of the table told last
 }
 
@@ -31,7 +33,7 @@ func (c *console) printf(format string, args ...any) {
 }
 
 // loaded tells what the manifests say.
-func (c *console) loaded(path string, t *policy.Table, s *secrets, found *manifest.Result, verdicts []policy.Verdict) {
+func (c *console) loaded(path string, t *policy.Table, s *secrets, found *manifest.Result, verdicts []policy.Verdict, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wrong := problems(t, s, found, verdicts)
@@ -70,12 +72,14 @@ func (c *console) loaded(path string, t *policy.Table, s *secrets, found *manife
 			c.printf("  resolved  %s", line)
 		}
 	}
-	if t.Version() != c.version {
-		for _, line := range notes(t, verdicts) {
+	noted := map[string]bool{}
+	for _, line := range notes(t, s, verdicts, now) {
+		noted[line] = true
+		if !c.noted[line] {
 			c.printf("  NOTE      %s", line)
 		}
 	}
-	c.told, c.version = told, t.Version()
+	c.told, c.noted, c.version = told, noted, t.Version()
 }
 
 func (c *console) toldAll(lines []string) bool {
@@ -131,22 +135,6 @@ func goesWithout(g *policy.Gateway, s *secrets, field string) string {
 		}
 	}
 	return " It goes on as it was."
-}
-
-// notes are what is in order and yet hardly meant.
-func notes(t *policy.Table, verdicts []policy.Verdict) []string {
-	gateways := t.Gateways()
-	if len(gateways) == 0 {
-		return []string{"no QuotaGateway is accepted, so nothing is served"}
-	}
-	var lines []string
-	for _, v := range verdicts {
-		admitted := func(g *policy.Gateway) bool { return g.Admits(v.Object.Namespace) }
-		if v.Object.Kind == policy.KindQuota && !slices.ContainsFunc(gateways, admitted) {
-			lines = append(lines, fmt.Sprintf("%s: no QuotaGateway admits keys of namespace %s; see its spec.allowedKeys", v.Object, v.Object.Namespace))
-		}
-	}
-	return lines
 }
 
 func (c *console) rejected(r server.Report) {

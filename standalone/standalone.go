@@ -270,7 +270,7 @@ func (r *runner) load(ctx context.Context) error {
 	r.limiter.SetTable(table)
 	r.secrets.update(&found, table.Gateways())
 	err := r.publish(ctx, table)
-	r.console.loaded(r.Manifests, table, &r.secrets, &found, verdicts)
+	r.console.loaded(r.Manifests, table, &r.secrets, &found, verdicts, time.Now())
 	if err := r.state.keep(table.Accepted()); err != nil {
 		r.Log.ErrorContext(ctx, "could not keep what was accepted", "error", err)
 	}
