@@ -30,12 +30,14 @@ func (k *kind) unknownField(path string, known []string) problem {
 }
 
 // explainAll puts the API server's errors into words for people. Of a field that has the wrong type, that is all that
-// needs to be said.
+// needs to be said; where there is a choice of values, the choice says it better.
 func (k *kind) explainAll(errs field.ErrorList) []problem {
 	errs = first(errs)
-	wrongType := map[string]bool{}
+	telling := map[string]field.ErrorType{}
 	for _, e := range errs {
-		wrongType[e.Field] = wrongType[e.Field] || e.Type == field.ErrorTypeTypeInvalid
+		if e.Type == field.ErrorTypeNotSupported || e.Type == field.ErrorTypeTypeInvalid && telling[e.Field] == "" {
+			telling[e.Field] = e.Type
+		}
 	}
 	var problems []problem
 	for _, e := range errs {
@@ -43,7 +45,7 @@ func (k *kind) explainAll(errs field.ErrorList) []problem {
 			continue // One sentence says all that the schema has against it.
 		}
 		// What has no field repeats what another error says.
-		if e.Field != "<nil>" && (!wrongType[e.Field] || e.Type == field.ErrorTypeTypeInvalid) {
+		if e.Field != "<nil>" && (telling[e.Field] == "" || e.Type == telling[e.Field]) {
 			problems = append(problems, k.explain(e))
 		}
 	}
