@@ -64,7 +64,7 @@ func TestExitCodes(t *testing.T) {
 		"no key":                  {[]string{"effective", "-f", quickstart}, 2, "Error: flag --key is missing; it names an ApiKeyQuota as NAMESPACE/NAME\nRun \"tierkeeper effective --help\" to see what it takes.\n"},
 		"unknown format":          {[]string{"compile", "-f", quickstart, "-o", "xml"}, 2, "Error: invalid argument \"xml\" for \"-o, --output\" flag: must be one of text, json, yaml\nRun \"tierkeeper compile --help\" to see what it takes.\n"},
 		"unknown flag":            {[]string{"keygen", "--size", "5"}, 2, "Error: unknown flag: --size\nRun \"tierkeeper keygen --help\" to see what it takes.\n"},
-		"argument where none can": {[]string{"compile", quickstart}, 2, "Error: unknown command \"" + quickstart + "\" for \"tierkeeper compile\"\nRun \"tierkeeper compile --help\" to see what it takes.\n"},
+		"argument where none can": {[]string{"compile", quickstart}, 2, "Error: \"" + quickstart + "\" has no flag before it; the form is: tierkeeper compile -f DIR [flags]\nRun \"tierkeeper compile --help\" to see what it takes.\n"},
 		"unknown command":         {[]string{"compil"}, 2, "Error: unknown command \"compil\" for \"tierkeeper\"\n\nDid you mean this?\n\tcompile\n\nRun \"tierkeeper --help\" to see what it takes.\n"},
 		"directory that is gone":  {[]string{"compile", "-f", filepath.Join(empty, "x")}, 1, "Error: 1 file or document cannot be read\n"},
 		"directory without files": {[]string{"compile", "-f", empty}, 1, "Error: 1 file or document cannot be read\n"},

@@ -41,7 +41,7 @@ No API key is printed: those in Secrets appear nowhere, or as their digests.`,
 
   # What the Envoys of each gateway are told.
   {{name}} compile -f manifests --envoy -o yaml`,
-		Args:    cobra.NoArgs,
+		Args:    flagsOnly,
 		PreRunE: func(*cobra.Command, []string) error { return checkDirectory(o.directory) },
 		RunE:    work(func(cmd *cobra.Command, _ []string) error { return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr()) }),
 	}

@@ -43,7 +43,7 @@ resource of the route counts; --resource says which that is. Where gateways diff
 
   # What holds on the routes of one resource, for scripts.
   {{name}} effective -f manifests --key team-a/ci --resource images -o json | jq '.limits[].max'`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		PreRunE: func(*cobra.Command, []string) error {
 			if o.key == "" {
 				return errors.New("flag --key is missing; it names an ApiKeyQuota as NAMESPACE/NAME")

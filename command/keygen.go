@@ -27,7 +27,7 @@ has only the digest cannot get it back.`,
 
   # Key and digest for scripts.
   {{name}} keygen -o json`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		RunE: work(func(cmd *cobra.Command, _ []string) error { return printKey(cmd.OutOrStdout(), output) }),
 	}
 	output.addFlag(cmd)

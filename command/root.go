@@ -87,6 +87,14 @@ func displayName(program string) string {
 	return "tierkeeper"
 }
 
+// flagsOnly is for Args. It answers a directory that stands without its flag with the form that the command has.
+func flagsOnly(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%q has no flag before it; the form is: %s", args[0], cmd.UseLine())
+	}
+	return nil
+}
+
 // A workError says that the command line made sense and the work failed. Every other error is one of usage.
 type workError struct{ error }
 

@@ -51,7 +51,7 @@ again if it dies. Counters of a minute and more are kept in the data directory a
 
   # Start Envoy yourself: the command to do so is printed.
   {{name}} standalone --manifests /etc/tierkeeper --envoy none`,
-		Args: cobra.NoArgs,
+		Args: flagsOnly,
 		PreRunE: func(*cobra.Command, []string) error {
 			if _, ok := logLevels[logLevel]; !ok {
 				return fmt.Errorf("--log-level %q is not one of debug, info, warn, error", logLevel)

@@ -12,7 +12,7 @@ func newVersion() *cobra.Command {
 		Use:   "version",
 		Short: "Print the version of this program",
 		Long:  "Version prints the version of this program, the commit it was built from, and the version of Go that built it.",
-		Args:  cobra.NoArgs,
+		Args:  flagsOnly,
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version())
 			return err
