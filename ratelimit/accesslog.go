@@ -1,10 +1,13 @@
 package ratelimit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
+	"time"
 
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 
@@ -12,16 +15,30 @@ import (
 )
 
 // AccessLog takes Envoy's log entries as signs of life: Envoy sends one for each running request every 10 seconds. It
-// settles nothing, so nothing is counted twice.
+// settles nothing, so nothing is counted twice. Envoy sends one, too, for each request whose backend it could not reach, by
+// which the operator learns why.
 type AccessLog struct {
 	alsv3.UnimplementedAccessLogServiceServer
 
 	limiter *Limiter
 	log     *slog.Logger
+
+	mu   sync.Mutex
+	told map[failure]time.Time
 }
 
+// A failure is a reason why a backend could not be reached.
+type failure struct{ cluster, reason string }
+
+const (
+	tellEvery = time.Minute // how often the same failure is told
+	maxTold   = 1000        // failures that are told apart
+)
+
 // NewAccessLog puts the limiter behind the access log protocol.
-func NewAccessLog(l *Limiter, log *slog.Logger) *AccessLog { return &AccessLog{limiter: l, log: log} }
+func NewAccessLog(l *Limiter, log *slog.Logger) *AccessLog {
+	return &AccessLog{limiter: l, log: log, told: map[failure]time.Time{}}
+}
 
 // StreamAccessLogs reads entries until Envoy ends the stream.
 func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
@@ -34,7 +51,12 @@ func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 			return fmt.Errorf("reading access log entries: %w", err)
 		}
 		for _, entry := range message.GetHttpLogs().GetLogEntry() {
-			metadata := entry.GetCommonProperties().GetMetadata().GetFilterMetadata()[descriptor.MetadataService]
+			common := entry.GetCommonProperties()
+			if common.GetResponseFlags().GetUpstreamConnectionFailure() {
+				a.unreachable(stream.Context(), failure{common.GetUpstreamCluster(), common.GetUpstreamTransportFailureReason()})
+				continue
+			}
+			metadata := common.GetMetadata().GetFilterMetadata()[descriptor.MetadataService]
 			lease := metadata.GetFields()[descriptor.KeyLease].GetStringValue()
 			if lease == "" {
 				continue
@@ -43,5 +65,23 @@ func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 				a.log.WarnContext(stream.Context(), "dropped a sign of life", "error", err)
 			}
 		}
+	}
+}
+
+// unreachable tells of a backend what Envoy says of it: nothing else of the entry, whose path may hold a key.
+func (a *AccessLog) unreachable(ctx context.Context, f failure) {
+	now := a.limiter.clock()
+	a.mu.Lock()
+	last, known := a.told[f]
+	soon := known && now.Before(last.Add(tellEvery))
+	if !soon {
+		if len(a.told) >= maxTold {
+			clear(a.told)
+		}
+		a.told[f] = now
+	}
+	a.mu.Unlock()
+	if !soon {
+		a.log.WarnContext(ctx, "a backend cannot be reached", "backend", f.cluster, "reason", f.reason)
 	}
 }

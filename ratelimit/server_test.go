@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -323,6 +325,59 @@ func TestTheAccessLogKeepsSlots(t *testing.T) {
 	}
 	if got := bytes.Count([]byte(log.String()), []byte("dropped a sign of life")); got != 1 {
 		t.Errorf("the log tells of %d dropped signs of life, want 1:\n%s", got, log.String())
+	}
+}
+
+// The operator learns why a backend cannot be reached: once a minute for each reason, and nothing that a client wrote.
+func TestABackendThatCannotBeReachedIsTold(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := serve(t, oneTier("{}"))
+	conn := listen(t, s.Limiter, everything(&log))
+	failed := func(cluster, reason string) *accesslogv3.HTTPAccessLogEntry {
+		return &accesslogv3.HTTPAccessLogEntry{
+			CommonProperties: &accesslogv3.AccessLogCommon{
+				ResponseFlags: &accesslogv3.ResponseFlags{UpstreamConnectionFailure: true}, UpstreamCluster: cluster, UpstreamTransportFailureReason: reason,
+			},
+			Request: &accesslogv3.HTTPRequestProperties{Path: "/v1/chat/completions?key=sk-secret"},
+		}
+	}
+	stream, err := alsv3.NewAccessLogServiceClient(conn).StreamAccessLogs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		entry *accesslogv3.HTTPAccessLogEntry
+		told  int
+	}{
+		{failed("edge/main/openai", "CERTIFICATE_VERIFY_FAILED"), 1},
+		{failed("edge/main/openai", "CERTIFICATE_VERIFY_FAILED"), 1},
+		{failed("edge/main/openai", ""), 2},
+		{failed("edge/main/other", "CERTIFICATE_VERIFY_FAILED"), 3},
+		{nil, 3}, // a minute passes
+		{failed("edge/main/openai", "CERTIFICATE_VERIFY_FAILED"), 4},
+	} {
+		if tc.entry == nil {
+			s.clock.advance(time.Minute)
+			continue
+		}
+		// A sign of life that is none is told behind it, so the entry before it has been read.
+		mark := signOfLife(t, descriptor.MetadataService, "AAAA")
+		before := bytes.Count([]byte(log.String()), []byte("dropped a sign of life"))
+		if err := stream.Send(&alsv3.StreamAccessLogsMessage{LogEntries: &alsv3.StreamAccessLogsMessage_HttpLogs{
+			HttpLogs: &alsv3.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: []*accesslogv3.HTTPAccessLogEntry{tc.entry, mark}},
+		}}); err != nil {
+			t.Fatal(err)
+		}
+		for bytes.Count([]byte(log.String()), []byte("dropped a sign of life")) == before {
+			runtime.Gosched()
+		}
+		if got := bytes.Count([]byte(log.String()), []byte("a backend cannot be reached")); got != tc.told {
+			t.Errorf("told %d times, want %d:\n%s", got, tc.told, log.String())
+		}
+	}
+	if got := log.String(); strings.Contains(got, "sk-secret") || !strings.Contains(got, "edge/main/openai") || !strings.Contains(got, "CERTIFICATE_VERIFY_FAILED") {
+		t.Errorf("the log says %s", got)
 	}
 }
 

@@ -169,6 +169,11 @@ func TestAProviderThatDoesNotProveItsNameIsSentNothing(t *testing.T) {
 		if got := p.Requests(); len(got) > 0 {
 			t.Errorf("%s was sent %d requests", name, len(got))
 		}
+		eventually(t, soon, "the operator is told why "+name+" cannot be reached", func() bool {
+			return len(s.entries(func(e entry) bool {
+				return e["msg"] == "a backend cannot be reached" && e["backend"] == "default/main/"+name && strings.Contains(e["reason"], "CERTIFICATE_VERIFY_FAILED")
+			})) > 0
+		})
 	}
 }
 

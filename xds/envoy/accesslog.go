@@ -19,8 +19,9 @@ const (
 	logBuffer = 16 << 10    // bytes
 )
 
-// signsOfLife sends the service an entry for each running request that has a lease, every heartbeat.
-func signsOfLife() []*accesslogv3.AccessLog {
+// accessLogs sends the service an entry for each running request that has a lease, every heartbeat, and one for each request
+// whose backend could not be reached.
+func accessLogs() []*accesslogv3.AccessLog {
 	running := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{AndFilter: &accesslogv3.AndFilter{
 		Filters: []*accesslogv3.AccessLogFilter{
 			{FilterSpecifier: &accesslogv3.AccessLogFilter_LogTypeFilter{LogTypeFilter: &accesslogv3.LogTypeFilter{
@@ -29,9 +30,14 @@ func signsOfLife() []*accesslogv3.AccessLog {
 			metadataFilter(descriptor.KeyLease, &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_PresentMatch{PresentMatch: true}}),
 		},
 	}}}
+	unreachable := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"UF"}},
+	}}
 	return []*accesslogv3.AccessLog{{
-		Name:   "envoy.access_loggers.http_grpc",
-		Filter: running,
+		Name: "envoy.access_loggers.http_grpc",
+		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: &accesslogv3.OrFilter{
+			Filters: []*accesslogv3.AccessLogFilter{running, unreachable},
+		}}},
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: packed(&grpc_logv3.HttpGrpcAccessLogConfig{
 			CommonConfig: &grpc_logv3.CommonGrpcAccessLogConfig{
 				LogName:             "tierkeeper",

@@ -335,9 +335,11 @@ func placeOf(k *metadatav3.MetadataKey) string {
 }
 
 func renewed(logs []*accesslogv3.AccessLog) *accesslogv3.MetadataFilter {
-	for _, f := range logs[0].GetFilter().GetAndFilter().GetFilters() {
-		if m := f.GetMetadataFilter(); m != nil {
-			return m
+	for _, either := range logs[0].GetFilter().GetOrFilter().GetFilters() {
+		for _, f := range either.GetAndFilter().GetFilters() {
+			if m := f.GetMetadataFilter(); m != nil {
+				return m
+			}
 		}
 	}
 	return nil

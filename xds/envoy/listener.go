@@ -139,7 +139,7 @@ func connectionManager(g *policy.Gateway, routes string) *hcmv3.HttpConnectionMa
 			}),
 		},
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(descriptor.Heartbeat)},
-		AccessLog:        signsOfLife(),
+		AccessLog:        accessLogs(),
 		LocalReplyConfig: localReplies(),
 		HttpFilters:      filters(g),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
