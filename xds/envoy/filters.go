@@ -30,7 +30,7 @@ const (
 
 const (
 	maxUsageJSON   = 10 << 20 // bytes; the largest that Envoy allows. Usage of a longer answer is estimated.
-	maxUsageEvent  = 1 << 20  // bytes
+	maxUsageEvent  = 10 << 20 // bytes; the largest that Envoy allows. An image comes in one event with its usage.
 	maxUsageEvents = 1 << 20  // in one stream. OpenAI sends one for each token, and usage with the last.
 	hiddenType     = internalPrefix + "content-type"
 )
