@@ -54,6 +54,7 @@ type Settle struct {
 	// ResponseType is the content type of the response; empty if there was none.
 	ResponseType string
 	Reported     Usage // what the provider reported at the end
+	Thoughts     int64 // how much of its output was reasoning, hidden or not
 	Partial      Usage // what it had reported when the stream was cut
 }
 
@@ -130,6 +131,8 @@ func DecodeSettle(entries []*commonv3.RateLimitDescriptor_Entry) Settle {
 			add(&s.Reported.Output, e.Value)
 		case KeyCachedTokens:
 			add(&s.Reported.Cached, e.Value)
+		case KeyThoughts:
+			add(&s.Thoughts, e.Value)
 		case KeyPartialInput, KeyPartialCacheWrite, KeyPartialToolUse:
 			add(&s.Partial.Input, e.Value)
 		case KeyPartialCacheRead:
@@ -144,7 +147,15 @@ func DecodeSettle(entries []*commonv3.RateLimitDescriptor_Entry) Settle {
 	return s
 }
 
-func add(to *int64, written string) { *to = min(*to+count(written), maxCount) }
+// maxReported is more than any request can take. A provider that reports more reports nonsense, and it is as good as no
+// report: charged as it is, one such number would use up what everybody shares until the window ends.
+const maxReported = 1 << 30
+
+func add(to *int64, written string) {
+	if n := count(written); n <= maxReported {
+		*to += n
+	}
+}
 
 // maxCount keeps sums of several counts within 64 bits, and is what the API allows as a limit.
 const maxCount = 1<<53 - 1

@@ -98,11 +98,11 @@ func TestASettleSaysHowAStreamEnded(t *testing.T) {
 	}{
 		"everything": {
 			pairs("phase", "settle", "lease", "AbC-_", "code", "200", "flags", "16384", "output_bytes", "900", "usage_status", "ok",
-				"response_type", "application/json", "input_tokens", "80", "cached_tokens", "30", "output_tokens", "50",
+				"response_type", "application/json", "input_tokens", "80", "cached_tokens", "30", "output_tokens", "50", "thoughts", "15",
 				"partial_input", "90", "partial_cached", "20", "partial_output", "1"),
 			descriptor.Settle{
 				Lease: "AbC-_", Code: 200, OutputBytes: 900, ResponseType: "application/json",
-				Reported: descriptor.Usage{Input: 80, Cached: 30, Output: 50}, Partial: descriptor.Usage{Input: 90, Cached: 20, Output: 1},
+				Reported: descriptor.Usage{Input: 80, Cached: 30, Output: 50}, Thoughts: 15, Partial: descriptor.Usage{Input: 90, Cached: 20, Output: 1},
 			},
 		},
 		"nothing": {nil, descriptor.Settle{}},
@@ -117,9 +117,13 @@ func TestASettleSaysHowAStreamEnded(t *testing.T) {
 			pairs("partial_input", "90", "partial_tool_use", "10", "partial_cached", "40", "partial_output", "20", "partial_thoughts", "5"),
 			descriptor.Settle{Partial: descriptor.Usage{Input: 100, Cached: 40, Output: 25}},
 		},
-		"sums stay within what a limit can be": {
-			pairs("partial_cache_read", "9007199254740991", "partial_cache_write", "9007199254740991", "partial_input", "9007199254740991"),
-			descriptor.Settle{Partial: descriptor.Usage{Input: 1<<53 - 1, Cached: 1<<53 - 1}},
+		"the most that is believed": {
+			pairs("input_tokens", "1073741824", "output_tokens", "1073741825", "partial_cache_read", "1073741824", "partial_input", "1073741824"),
+			descriptor.Settle{Reported: descriptor.Usage{Input: 1 << 30}, Partial: descriptor.Usage{Input: 1 << 31, Cached: 1 << 30}},
+		},
+		"what is absurd is as good as nothing": {
+			pairs("input_tokens", "1e300", "output_tokens", "-7", "partial_input", "9007199254740991", "partial_output", "99999999999999999999"),
+			descriptor.Settle{},
 		},
 		"no status": {pairs("code", ""), descriptor.Settle{}},
 	} {

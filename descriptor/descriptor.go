@@ -48,6 +48,7 @@ const (
 	KeyInputTokens  = "input_tokens"
 	KeyOutputTokens = "output_tokens"
 	KeyCachedTokens = "cached_tokens" //nolint:gosec // Of the input; it is no credential.
+	KeyThoughts     = "thoughts"      // tokens of the output that are reasoning
 
 	KeyPartial           = "partial_"
 	KeyPartialInput      = KeyPartial + "input"

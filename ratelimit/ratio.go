@@ -142,7 +142,9 @@ func (rs *ratios) learn(r *ratio, s *descriptor.Settle, l *lease, cost *Spent) {
 		r.reported.Add(cost.Input)
 		r.input.learn(inputFirst, float64(cost.Input)/float64(l.inputBytes), inputFloor, inputCeiling)
 	}
-	if f.perToken > 0 && l.streamed(s) && s.Reported.Output >= outputTokens {
+	// Of reasoning nobody knows how much of it is in the stream: whoever lets a model think much and say little would make
+	// the streams of others cost many times as much.
+	if f.perToken > 0 && l.streamed(s) && s.Reported.Output >= outputTokens && s.Thoughts == 0 {
 		bytes := max(1, float64(s.OutputBytes)-f.envelope)
 		r.output[codeOf(l.protocol)].learn(1/f.perToken, float64(s.Reported.Output)/bytes, outputFloor/f.perToken, outputCeiling)
 	}

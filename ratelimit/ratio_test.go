@@ -241,6 +241,21 @@ func TestAFewStreamsDoNotSetTheEstimateForAll(t *testing.T) {
 	}
 }
 
+// Of a stream with reasoning nobody knows how much of its output is in its bytes.
+func TestWhoeverLetsAModelThinkDoesNotMakeOthersPay(t *testing.T) {
+	t.Parallel()
+	s := serve(t, named)
+	stream := with(sent("gpt-5", 100), func(r *descriptor.Reserve) { r.Stream = true })
+	s.teach(t, 1000, stream, descriptor.Settle{
+		Code: 200, ResponseType: "text/event-stream", OutputBytes: 3000, Reported: descriptor.Usage{Input: 25, Output: 5000}, Thoughts: 4990,
+	})
+	before := s.used(t, stream)["Key OutputTokens per Hour"]
+	s.teach(t, 1, stream, descriptor.Settle{Code: 200, ResponseType: "text/event-stream", OutputBytes: 300 + 272*100})
+	if charged := s.used(t, stream)["Key OutputTokens per Hour"] - before; charged != 100 {
+		t.Errorf("%d tokens are charged for a stream of 100", charged)
+	}
+}
+
 // What a stream brings is estimated by what streams of its model brought, where the provider says nothing.
 func TestStreamsAreEstimatedByWhatTheModelsStreamsHad(t *testing.T) {
 	t.Parallel()

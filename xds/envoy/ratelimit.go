@@ -97,7 +97,8 @@ func settle() *routev3.RateLimit {
 	actions = append(actions,
 		expression(descriptor.KeyInputTokens, usage+"input_tokens"),
 		expression(descriptor.KeyOutputTokens, usage+"output_tokens"),
-		expression(descriptor.KeyCachedTokens, usage+"input_token_details.cached_tokens"))
+		expression(descriptor.KeyCachedTokens, usage+"input_token_details.cached_tokens"),
+		expression(descriptor.KeyThoughts, usage+"output_token_details.reasoning_tokens"))
 	for _, key := range []string{
 		descriptor.KeyResponseType,
 		descriptor.KeyPartialInput, descriptor.KeyPartialOutput, descriptor.KeyPartialCached, descriptor.KeyPartialCacheRead,
