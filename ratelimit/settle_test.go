@@ -61,6 +61,9 @@ func TestWhatARequestCosts(t *testing.T) {
 		"an estimate of a stream that was cut": {
 			request: stream, told: descriptor.Settle{Code: 200, OutputBytes: 300 + 272*10}, input: reservedInput, output: 10, guessed: true, guessed2: true,
 		},
+		"an estimate of a stream with hardly any content": {
+			request: stream, told: descriptor.Settle{Code: 200, OutputBytes: 200}, input: reservedInput, output: 1, guessed: true, guessed2: true,
+		},
 		"an estimate where the client left before the answer": {
 			request: stream, told: descriptor.Settle{Code: 0}, input: reservedInput, guessed: true, guessed2: true,
 		},

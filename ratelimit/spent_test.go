@@ -39,7 +39,7 @@ func TestASilentProvidersAnswerIsTakenForWhatItSaysItIs(t *testing.T) {
 		{false, "Text/Event-Stream; x=1"}:          "events",
 		{true, "text/event-stream"}:                "events",
 		{false, "text/plain"}:                      "text",
-		{false, "audio/mpeg"}:                      "no text",
+		{false, "audio/mpeg"}:                      "text", // Text was asked for, and comes as something.
 		{false, ""}:                                "JSON",
 		{true, ""}:                                 "events",
 	}
@@ -51,6 +51,8 @@ func TestASilentProvidersAnswerIsTakenForWhatItSaysItIs(t *testing.T) {
 			for c := range want {
 				want[c] = "no text"
 			}
+		case descriptor.ProtocolJSON: // such as speech
+			want[came{false, "audio/mpeg"}] = "no text"
 		case descriptor.ProtocolGemini: // whose stream may be one JSON array
 			want[came{true, "application/json"}] = "events"
 		}

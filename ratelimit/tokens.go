@@ -120,18 +120,20 @@ func spent(s *descriptor.Settle, l *lease, r *ratio) Spent {
 	return cost
 }
 
-// outputOf estimates the tokens of a response by its bytes and its content type. Text is at least one.
+// outputOf estimates the tokens of a response by its bytes and its content type. Text is at least one. A client may have a
+// say in the type, as Google's $alt=proto: where text was asked for, no type makes it anything else.
 func outputOf(s *descriptor.Settle, l *lease, r *ratio) int64 {
 	around := forms[l.protocol].around
 	switch kind := strings.ToLower(s.ResponseType); {
 	case s.OutputBytes == 0:
 		return 0
 	case l.streamed(s):
-		return r.outputTokens(l.protocol, s.OutputBytes)
-	case strings.HasPrefix(kind, "text/"):
-		around = 0
-	case kind != "" && !strings.Contains(kind, "json"):
+		return max(1, r.outputTokens(l.protocol, s.OutputBytes))
+	case kind == "" || strings.Contains(kind, "json"):
+	case l.protocol == descriptor.ProtocolJSON && !strings.HasPrefix(kind, "text/"):
 		return 0 // sound, or a picture
+	default:
+		around = 0
 	}
 	return max(1, int64(math.Ceil((float64(s.OutputBytes)-around)/bytesPerToken)))
 }
