@@ -71,6 +71,9 @@ func forwarding(g *policy.Gateway, r policy.Route, b *policy.Backend) *routev3.R
 	if !r.Unmetered {
 		out.TypedPerFilterConfig = bodyFormat(r.Protocol)
 	}
+	if isGemini(r) {
+		out.RequestHeadersToRemove = append(out.RequestHeadersToRemove, maskHeader)
+	}
 	return out
 }
 
