@@ -27,8 +27,9 @@ const manyRequests = 100_000
 
 const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// providerLimits are the beginnings of the headers in which providers tell their own limits. Those are not the client's.
-var providerLimits = []string{"x-ratelimit-", "anthropic-ratelimit-", "ratelimit"}
+// providerLimits are the beginnings of the headers in which providers tell their own limits, or ours would stand beside
+// theirs. Those are not the client's.
+var providerLimits = []string{"x-ratelimit-", "anthropic-ratelimit-", "ratelimit", "x-request-priority"}
 
 func clusterName(g *policy.Gateway, backend string) string { return g.Name.String() + "/" + backend }
 

@@ -22,6 +22,9 @@ const (
 	headersTimeout = 10 * time.Second
 	// requestTimeout bounds the time in which a body must arrive, because Envoy holds it until then.
 	requestTimeout = 300 * time.Second
+	// maxStreams bounds the requests under way on one connection of HTTP/2, and so the bodies that a stranger can make Envoy
+	// hold by it; Envoy's default is over a thousand.
+	maxStreams = 100
 	// internalPrefix begins the names of headers that exist between our own filters only, envoyPrefix those by which Envoy can
 	// be told to retry, to hurry or to rename.
 	internalPrefix = "x-tk-"
@@ -128,9 +131,12 @@ func connectionManager(g *policy.Gateway, routes string) *hcmv3.HttpConnectionMa
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
-		RequestHeadersTimeout:        durationpb.New(headersTimeout),
-		RequestTimeout:               durationpb.New(requestTimeout),
-		StreamIdleTimeout:            durationpb.New(longestIdle(g)),
+		Http2ProtocolOptions:         &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(maxStreams)},
+		// Many servers take x_api_key for x-api-key: it would stand there beside the gateway's own.
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_DROP_HEADER},
+		RequestHeadersTimeout:     durationpb.New(headersTimeout),
+		RequestTimeout:            durationpb.New(requestTimeout),
+		StreamIdleTimeout:         durationpb.New(longestIdle(g)),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
 			// Before route selection and before every filter: a mutation of the route would come too late. Envoy by itself drops
 			// some of its own headers, and none where it takes the client for one of the house.
