@@ -31,6 +31,11 @@ var testimonies = map[string]struct {
 	"without usage":    {200, "application/json", `{"object":"chat.completion","choices":[{"message":{"content":"` + strings.Repeat("word", 200) + `"}}]}`},
 	"events, no usage": {200, "text/event-stream", strings.Repeat(`data: {"object":"chat.completion.chunk","choices":[{"delta":{"content":"word"}}]}`+"\n\n", 50)},
 	"failure":          {503, "application/json", `{}`},
+	"an image in an event": {200, "text/event-stream", `data: {"type":"image_generation.completed","b64_json":"` + strings.Repeat("A", 3<<20) +
+		`","usage":{"input_tokens":5,"output_tokens":7,"total_tokens":12}}` + "\n\n"},
+	"bytes":             {200, "application/x-protobuf", strings.Repeat("word", 250)},
+	"absurd":            {200, "text/event-stream", strings.Repeat(`data: {"x":1}`+"\n\n", 700) + `data: {"response":{"usage":{"input_tokens":-7,"output_tokens":1e300}}}` + "\n\n"},
+	"hardly any events": {200, "text/event-stream", "data: {}\n\n"},
 }
 
 func newWitness(t *testing.T) *witness {
@@ -50,6 +55,7 @@ func (w *witness) ServeHTTP(to http.ResponseWriter, r *http.Request) {
 	w.mu.Unlock()
 	says := testimonies[r.Header.Get("x-answer")]
 	to.Header().Set("Content-Type", says.contentType)
+	to.Header().Set("X-Request-Priority", "9")
 	to.WriteHeader(says.status)
 	_, _ = io.WriteString(to, says.body)
 }
