@@ -1,14 +1,16 @@
 package envoy_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -163,15 +165,24 @@ func revealing(t *testing.T, key string) []request {
 // administration adds what Envoy tells of itself.
 func (s *system) administration(t *testing.T, to map[string]string) {
 	t.Helper()
-	var at []string
-	eventually(t, soon, "Envoy logs its admin address", func() bool {
-		at = regexp.MustCompile(`admin address: (\S+)`).FindStringSubmatch(s.stderr.String())
-		return at != nil
-	})
+	running := s.envoys(t)
+	if len(running) != 1 {
+		t.Fatalf("Envoys %v are running, want one", running)
+	}
+	socket := fmt.Sprintf("/proc/%d/cwd/admin.sock", running[0])
+	if about, err := os.Stat(socket); err != nil || about.Mode().Perm() != 0o600 {
+		t.Errorf("others than its owner may ask Envoy: %v, %v", about, err)
+	}
+	var dialer net.Dialer
+	admin := visitor{&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
+	}}, "http://envoy"}
 	for _, path := range []string{"/stats", "/config_dump", "/clusters", "/certs", "/listeners?format=json"} {
-		a, err := fetch(t.Context(), "http://"+at[1], request{method: http.MethodGet, path: path})
-		if err != nil {
-			t.Fatal(err)
+		a, err := admin.fetch(t.Context(), request{method: http.MethodGet, path: path})
+		if err != nil || a.status != http.StatusOK {
+			t.Fatalf("%s: %d, %v", path, a.status, err)
 		}
 		to[path] = a.body
 	}

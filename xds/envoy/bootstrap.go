@@ -11,13 +11,14 @@ import (
 const xdsCluster = "tierkeeper-xds"
 
 // Bootstrap is the file that an Envoy of the gateway's fleet starts from: who it is, and where it is told the rest. Xds and
-// service are this project's servers. The admin interface binds to a port of the kernel's choice on loopback.
+// service are this project's servers. The admin interface is a socket in Envoy's working directory, for its owner alone: at a
+// port of loopback, whoever can name a backend could reach it.
 //
 // Envoys speak delta xDS: by the state of the world, one rejected resource makes client and server loop.
 func Bootstrap(gateway policy.Name, node string, xds, service policy.Endpoint) *bootstrapv3.Bootstrap {
 	return &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: node, Cluster: gateway.String()},
-		Admin: &bootstrapv3.Admin{Address: address("127.0.0.1", 0)},
+		Admin: &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: "admin.sock", Mode: 0o600}}}},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
 			LdsConfig: overADS(),
 			CdsConfig: overADS(),
