@@ -302,7 +302,8 @@ func lostAtStart(problems []manifest.Problem) func(policy.Object) bool {
 // publish tells the Envoys of each gateway. A gateway that cannot be told costs only itself.
 func (r *runner) publish(ctx context.Context, t *policy.Table) error {
 	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream, Secrets: r.secrets.value, SystemRoots: r.secrets.systemRoots()}
-	gateways, errs := onePortEach(t.Gateways(), r.Port)
+	gateways, errs := onePortEach(t.Gateways(), r.Port, r.state.ports)
+	r.state.ports = holders(gateways, r.Port)
 	if len(settings.SystemRoots) == 0 && r.upstream == nil && slices.ContainsFunc(gateways, trustsSystem) {
 		r.Log.WarnContext(ctx, "requests to backends with trust: System are answered 503: this machine has no certificates of authorities; name a file by SSL_CERT_FILE")
 	}
@@ -320,18 +321,20 @@ func (r *runner) publish(ctx context.Context, t *policy.Table) error {
 }
 
 // onePortEach leaves out gateways whose port another one has: here all Envoys run on one machine, and two of them would
-// share the port without a word.
-func onePortEach(all []*policy.Gateway, override uint32) (gateways []*policy.Gateway, errs []error) {
+// share the port without a word. Who held a port before keeps it, also over a restart: nobody takes it, and the keys that
+// clients send there, by a name that sorts first.
+func onePortEach(all []*policy.Gateway, override uint32, held map[uint32]policy.Name) (gateways []*policy.Gateway, errs []error) {
 	taken := map[uint32]policy.Name{}
 	for _, g := range all {
-		ports := []uint32{override}
-		if override == 0 {
-			ports = ports[:0]
-			for _, l := range g.Listeners {
-				ports = append(ports, l.Port)
+		for _, p := range portsOf(g, override) {
+			if held[p] == g.Name {
+				taken[p] = g.Name
 			}
 		}
-		i := slices.IndexFunc(ports, func(p uint32) bool { return taken[p] != policy.Name{} })
+	}
+	for _, g := range all {
+		ports := portsOf(g, override)
+		i := slices.IndexFunc(ports, func(p uint32) bool { return taken[p] != policy.Name{} && taken[p] != g.Name })
 		switch {
 		case override != 0 && (i >= 0 || len(g.Listeners) > 1):
 			errs = append(errs, fmt.Errorf("QuotaGateway %s is not served: --port is for one gateway with one listener; leave it out, and each listener has its own", g.Name))
@@ -346,6 +349,28 @@ func onePortEach(all []*policy.Gateway, override uint32) (gateways []*policy.Gat
 		gateways = append(gateways, g)
 	}
 	return gateways, errs
+}
+
+// holders says which of the gateways that are served has which port.
+func holders(gateways []*policy.Gateway, override uint32) map[uint32]policy.Name {
+	all := map[uint32]policy.Name{}
+	for _, g := range gateways {
+		for _, p := range portsOf(g, override) {
+			all[p] = g.Name
+		}
+	}
+	return all
+}
+
+func portsOf(g *policy.Gateway, override uint32) []uint32 {
+	if override != 0 {
+		return []uint32{override}
+	}
+	var ports []uint32
+	for _, l := range g.Listeners {
+		ports = append(ports, l.Port)
+	}
+	return ports
 }
 
 // report takes what an Envoy made of its configuration.

@@ -22,18 +22,27 @@ func TestNoTwoGatewaysShareAPort(t *testing.T) {
 		}
 		return g
 	}
-	all := []*policy.Gateway{gateway("a", 8080, 8081), gateway("b", 8082), gateway("c", 8083, 8081)}
+	all := []*policy.Gateway{gateway("a", 8080, 8081), gateway("b", 8082), gateway("c", 8083, 8081), gateway("d", 8084)}
 	for name, tc := range map[string]struct {
 		override uint32
+		held     map[uint32]string
 		want     []string
 		says     string
 	}{
-		"by their own ports": {0, []string{"a", "b"}, "QuotaGateway team/c is not served: team/a has port 8081 already"},
-		"by the port given":  {9000, []string{"b"}, "QuotaGateway team/a is not served: --port is for one gateway with one listener; leave it out, and each listener has its own"},
+		"by their own ports":    {0, nil, []string{"a", "b", "d"}, "QuotaGateway team/c is not served: team/a has port 8081 already"},
+		"by the port given":     {9000, nil, []string{"b"}, "QuotaGateway team/a is not served: --port is for one gateway with one listener; leave it out, and each listener has its own"},
+		"who had it keeps it":   {0, map[uint32]string{8081: "c"}, []string{"b", "c", "d"}, "QuotaGateway team/a is not served: team/c has port 8081 already"},
+		"who is gone does not":  {0, map[uint32]string{8081: "z"}, []string{"a", "b", "d"}, "QuotaGateway team/c is not served: team/a has port 8081 already"},
+		"who left it does not":  {0, map[uint32]string{8081: "b"}, []string{"a", "b", "d"}, "QuotaGateway team/c is not served: team/a has port 8081 already"},
+		"of the port given too": {9000, map[uint32]string{9000: "d"}, []string{"d"}, "QuotaGateway team/a is not served: --port is for one gateway with one listener; leave it out, and each listener has its own"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			gateways, errs := onePortEach(all, tc.override)
+			held := map[uint32]policy.Name{}
+			for port, name := range tc.held {
+				held[port] = gateway(name).Name
+			}
+			gateways, errs := onePortEach(all, tc.override, held)
 			var got []string
 			for _, g := range gateways {
 				got = append(got, g.Name.Name)
@@ -56,6 +65,7 @@ func TestStateOutlivesARestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := policy.Accepted{Quotas: map[string]policy.AcceptedQuota{"team/app": {User: "ann", Tier: "free@1", Keys: []string{"sha256:00"}}}}
+	s.ports = map[uint32]policy.Name{8080: {Namespace: "team", Name: "main"}}
 	if err := s.keep(want); err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +75,9 @@ func TestStateOutlivesARestart(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, again.accepted); diff != "" {
 		t.Errorf("after a restart (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(s.ports, again.ports); diff != "" {
+		t.Errorf("ports after a restart (-want +got):\n%s", diff)
 	}
 }
 

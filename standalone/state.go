@@ -13,12 +13,19 @@ import (
 
 const stateFile = "accepted.json"
 
-// state is what was last accepted, kept in the data directory, so that a restart over broken manifests goes on as before.
-// It holds digests of keys, and no key.
+// state is what was last accepted, and which gateway had which port, kept in the data directory, so that a restart over
+// broken manifests goes on as before. It holds digests of keys, and no key.
 type state struct {
 	path     string
 	accepted policy.Accepted
+	ports    map[uint32]policy.Name
 	written  string
+}
+
+// stateContent is what the file holds.
+type stateContent struct {
+	policy.Accepted
+	Ports map[uint32]policy.Name `json:"ports,omitempty"`
 }
 
 func loadState(dir string) (*state, error) {
@@ -30,17 +37,18 @@ func loadState(dir string) (*state, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading what was last accepted: %w", err)
 	}
-	if err := json.Unmarshal(content, &s.accepted); err != nil {
+	var held stateContent
+	if err := json.Unmarshal(content, &held); err != nil {
 		return nil, fmt.Errorf("reading what was last accepted from %s (delete the file to start without it): %w", s.path, err)
 	}
-	s.written = string(content)
+	s.accepted, s.ports, s.written = held.Accepted, held.Ports, string(content)
 	return s, nil
 }
 
-// keep writes a if it is new.
+// keep takes in a, and writes the state if it is new.
 func (s *state) keep(a policy.Accepted) error {
 	s.accepted = a
-	content, err := json.Marshal(a)
+	content, err := json.Marshal(stateContent{a, s.ports})
 	if err != nil {
 		return fmt.Errorf("writing what was accepted: %w", err)
 	}
