@@ -4,11 +4,15 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
 const xdsCluster = "tierkeeper-xds"
+
+// maxProgram is more than the longest path and path prefix that the API allows, as regular expressions.
+const maxProgram = 10_000
 
 // Bootstrap is the file that an Envoy of the gateway's fleet starts from: who it is, and where it is told the rest. Xds and
 // service are this project's servers. The admin interface is a socket in Envoy's working directory, for its owner alone: at a
@@ -29,6 +33,13 @@ func Bootstrap(gateway policy.Name, node string, xds, service policy.Endpoint) *
 				GrpcServices:              []*corev3.GrpcService{grpcService(xdsCluster)},
 			},
 		},
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "tierkeeper",
+			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+				// Envoy's default of 100 refuses a path of 60 characters, and with it all routes of its gateway.
+				"re2.max_program_size.error_level": structpb.NewNumberValue(maxProgram),
+			}}},
+		}}},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
 			Clusters: []*clusterv3.Cluster{serviceCluster(xdsCluster, xds), serviceCluster(ServiceCluster, service)},
 		},
