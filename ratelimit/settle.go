@@ -23,13 +23,16 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 	settlement := counter.Settlement{Lease: held.id, Taken: held.taken, Charges: make([]counter.Charge, len(held.charges))}
 	for i, c := range held.charges {
 		settlement.Charges[i] = counter.Charge{Key: c.key, Window: c.window, Charged: c.charged, Used: used.of(c.metric)}
+		if cost.Kept {
+			settlement.Charges[i].Used = max(c.charged, used.of(c.metric))
+		}
 	}
 	if err := l.store.Settle(ctx, l.clock(), settlement); err != nil {
 		return fmt.Errorf("settling lease %s: %w", held.id, err)
 	}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "settled", "lease", held.id.String(), "status", s.Code, "inputTokens", cost.Input, "outputTokens", cost.Output,
-			"cachedTokens", cost.Cached, "inputEstimated", cost.InputEstimated, "outputEstimated", cost.OutputEstimated, "outputBytes", s.OutputBytes)
+			"cachedTokens", cost.Cached, "inputEstimated", cost.InputEstimated, "outputEstimated", cost.OutputEstimated, "reservationKept", cost.Kept, "outputBytes", s.OutputBytes)
 	}
 	return nil
 }

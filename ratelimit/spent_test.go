@@ -203,3 +203,23 @@ func TestInputAndOutputAreLimitedApart(t *testing.T) {
 		})
 	}
 }
+
+// A Response that is ordered in the background is answered at once, without a report. What it brings out nobody sees here, so
+// what was reserved for it is not given back: neither is more than that taken, however large a maximum the client names.
+func TestAnOrderInTheBackgroundKeepsWhatItReserved(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		maximum, bytes, output int64
+	}{
+		"a short answer":            {200, 900, 200},
+		"an answer with more in it": {200, 690 + 4*300, 300},
+		"a maximum beyond limits":   {1 << 40, 900, 1_000_000},
+	} {
+		s := serve(t, oneTier(allTokens))
+		request := with(outputOf(tc.maximum), func(r *descriptor.Reserve) { r.Protocol = descriptor.ProtocolOpenAIResponses })
+		s.end(t, s.pass(t, request), descriptor.Settle{Code: http.StatusOK, ResponseType: "application/json", OutputBytes: tc.bytes})
+		if got := s.used(t, request)["Key OutputTokens per Hour"]; got != tc.output {
+			t.Errorf("%s: %d tokens of output are charged, want %d", name, got, tc.output)
+		}
+	}
+}

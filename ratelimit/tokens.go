@@ -21,6 +21,8 @@ type form struct {
 	envelope, perToken float64
 	// begins: the first report of a stream says that there is output before there is any.
 	begins bool
+	// later: a JSON answer without a report is one to an order, of which nobody here sees what it brings.
+	later bool
 }
 
 // A product is what a response consists of.
@@ -38,7 +40,7 @@ var forms = map[descriptor.Protocol]form{
 	descriptor.ProtocolJSON:                 {makes: text, around: 200, envelope: 300, perToken: 272},
 	descriptor.ProtocolOpenAIChat:           {makes: text, around: 310, envelope: 300, perToken: 272},
 	descriptor.ProtocolOpenAICompletions:    {makes: text, around: 190, envelope: 0, perToken: 202},
-	descriptor.ProtocolOpenAIResponses:      {makes: text, around: 690, envelope: 1800, perToken: 215},
+	descriptor.ProtocolOpenAIResponses:      {makes: text, around: 690, envelope: 1800, perToken: 215, later: true},
 	descriptor.ProtocolOpenAIEmbeddings:     {},
 	descriptor.ProtocolOpenAIImages:         {makes: images},
 	descriptor.ProtocolOpenAITranscriptions: {unread: true, makes: text, around: 10, envelope: 0, perToken: 59},
@@ -94,11 +96,13 @@ type Spent struct {
 	Input, Cached, Output int64
 	// Set where the provider did not report the number, so that it was estimated.
 	InputEstimated, OutputEstimated bool
+	// Kept: no less than what was reserved stays charged, because nobody can tell what the request will yet bring out.
+	Kept bool
 }
 
 // spent works out what a stream cost. The provider's final report is the truth. Of a stream that was cut, what the provider
 // had reported so far holds, and the rest is estimated from what the client got. A response of 400 and above without a
-// report costs nothing.
+// report costs nothing. OpenAI's Responses report at once, or else were ordered in the background: they keep what they reserved.
 func spent(s *descriptor.Settle, l *lease, r *ratio) Spent {
 	if u := s.Reported; u.Input > 0 || u.Output > 0 {
 		return Spent{Input: u.Input, Cached: u.Cached, Output: u.Output}
@@ -114,6 +118,7 @@ func spent(s *descriptor.Settle, l *lease, r *ratio) Spent {
 	if f.makes != text || cost.Output > 0 && !f.begins {
 		return cost
 	}
+	cost.Kept = f.later && s.OutputBytes > 0 && !l.streamed(s)
 	if estimate := outputOf(s, l, r); cost.Output == 0 || estimate > cost.Output {
 		cost.Output, cost.OutputEstimated = estimate, true
 	}

@@ -173,10 +173,15 @@ func routeMetadata(g *policy.Gateway, r policy.Route) *corev3.Metadata {
 	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{descriptor.MetadataRoute: {Fields: fields}}}
 }
 
-// privateHeaders are not forwarded: the provider must not see its customer's customers, neither their keys nor where they are.
-// Accept-Encoding goes with them, because usage cannot be read from a compressed answer.
+// privateHeaders are not forwarded: the provider must not see its customer's customers, neither their keys nor where they are,
+// and clients must not say on whose account the gateway's own key is used. Accept-Encoding goes with them, because usage
+// cannot be read from a compressed answer.
 func privateHeaders(g *policy.Gateway) []string {
-	names := []string{"accept-encoding", "forwarded", "x-forwarded-for", "x-real-ip", "x-envoy-external-address"}
+	names := []string{
+		"accept-encoding",
+		"forwarded", "x-forwarded-for", "x-real-ip", "x-envoy-external-address",
+		"openai-organization", "openai-project", "x-goog-user-project",
+	}
 	for _, s := range g.Sources {
 		if s.Header != "" && !slices.Contains(names, s.Header) {
 			names = append(names, s.Header)
