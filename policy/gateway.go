@@ -41,6 +41,9 @@ func (g *Gateway) Serves(model string) bool {
 	return known
 }
 
+// KnowsAny reports whether any ModelLimit counts at the gateway.
+func (g *Gateway) KnowsAny() bool { return len(g.models.names) > 0 }
+
 // Secrets lists what the gateway's Envoys need of Secrets.
 func (g *Gateway) Secrets() []SecretUse { return g.secrets }
 

@@ -223,3 +223,18 @@ func TestAnOrderInTheBackgroundKeepsWhatItReserved(t *testing.T) {
 		}
 	}
 }
+
+// Pictures whose tokens nobody reports cost what the operator says for the model, and nothing where he says nothing.
+func TestASilentPictureCostsWhatItsModelLimitSays(t *testing.T) {
+	t.Parallel()
+	for model, output := range map[string]int64{"painter": 4160, "other": 0} {
+		s := serve(t, oneTier(allTokens)+"\nmodels: {painter: {models: [painter], tokens: {defaultOutputTokens: 4160}}}")
+		request := with(chat("sk-alice"), func(r *descriptor.Reserve) {
+			r.Protocol, r.Model, r.InputBytes, r.MaxOutput = descriptor.ProtocolOpenAIImages, model, 100, 0
+		})
+		s.end(t, s.pass(t, request), descriptor.Settle{Code: http.StatusOK, ResponseType: "application/json", OutputBytes: 2 << 20})
+		if got := s.used(t, request)["Key OutputTokens per Hour"]; got != output {
+			t.Errorf("%s: %d tokens of output are charged, want %d", model, got, output)
+		}
+	}
+}

@@ -81,10 +81,10 @@ func (p *plan) estimate(r *descriptor.Reserve) amounts {
 	a := amounts{input: p.ratio.inputTokens(r.InputBytes)}
 	switch {
 	case f.makes == nothing:
-	case r.MaxOutput > 0:
-		a.output = r.MaxOutput
 	case f.makes == images:
 		a.output = p.defaultImage
+	case r.MaxOutput > 0:
+		a.output = r.MaxOutput
 	default:
 		a.output = p.defaultOutput
 	}
@@ -102,7 +102,7 @@ type Spent struct {
 
 // spent works out what a stream cost. The provider's final report is the truth. Of a stream that was cut, what the provider
 // had reported so far holds, and the rest is estimated from what the client got. A response of 400 and above without a
-// report costs nothing. OpenAI's Responses report at once, or else were ordered in the background: they keep what they reserved.
+// report costs nothing. A picture costs what its ModelLimit says, or nothing. OpenAI's Responses report at once, or else were ordered in the background: they keep what they reserved.
 func spent(s *descriptor.Settle, l *lease, r *ratio) Spent {
 	if u := s.Reported; u.Input > 0 || u.Output > 0 {
 		return Spent{Input: u.Input, Cached: u.Cached, Output: u.Output}
@@ -114,6 +114,9 @@ func spent(s *descriptor.Settle, l *lease, r *ratio) Spent {
 	cost := Spent{Input: s.Partial.Input, Cached: s.Partial.Cached, Output: s.Partial.Output}
 	if cost.Input == 0 && !f.unread {
 		cost.Input, cost.InputEstimated = l.amounts.input, true
+	}
+	if f.makes == images && cost.Output == 0 && s.OutputBytes > 0 {
+		cost.Output, cost.OutputEstimated = l.amounts.output, true
 	}
 	if f.makes != text || cost.Output > 0 && !f.begins {
 		return cost

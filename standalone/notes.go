@@ -26,11 +26,19 @@ func notes(t *policy.Table, s *secrets, verdicts []policy.Verdict, now time.Time
 		}
 	}
 	for _, g := range gateways {
-		for _, note := range slices.Concat(prefixNotes(g), certificateNotes(g, s, now)) {
+		for _, note := range slices.Concat(modelNotes(g), prefixNotes(g), certificateNotes(g, s, now)) {
 			lines = append(lines, fmt.Sprintf("QuotaGateway %s: %s", g.Name, note))
 		}
 	}
 	return lines
+}
+
+// modelNotes finds a gateway that refuses every model.
+func modelNotes(g *policy.Gateway) []string {
+	if g.DenyUnknownModels && !g.KnowsAny() {
+		return []string{"no ModelLimit counts here, by spec.modelLimitSelector or because there is none, and spec.unknownModels is Deny: every model is answered 404"}
+	}
+	return nil
 }
 
 // prefixNotes finds keys that run into the word before them.

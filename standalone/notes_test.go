@@ -40,6 +40,10 @@ func TestNotesNameWhatIsHardlyMeant(t *testing.T) {
 			`"Bearer "`, `"Bearer"`, ca.Issue(t, "site.example"),
 			[]string{main + `the provider of backend provider gets "BearerKEY" in authorization; end the prefix with a space`},
 		},
+		"no model": {
+			"  identity:", "  unknownModels: {action: Deny}\n  identity:", ca.Issue(t, "site.example"),
+			[]string{main + "no ModelLimit counts here, by spec.modelLimitSelector or because there is none, and spec.unknownModels is Deny: every model is answered 404"},
+		},
 		"no prefix": {
 			"header: x-api-key", "header: Authorization", ca.Issue(t, "site.example"),
 			[]string{main + `clients send "Bearer KEY" in Authorization, and without prefix: "Bearer " in spec.identity.sources all of it is taken for the key`},

@@ -148,6 +148,7 @@ type Route struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$`
 	Model string `json:"model,omitempty"`
 
 	// metering says whether requests are counted. Unmetered ones need a key all the same, because the backend's credential is
