@@ -42,12 +42,12 @@ func routes(g *policy.Gateway, name string, domains []string, ready map[string]*
 	seen := map[path]bool{}
 	for i, r := range g.Routes {
 		backend := ready[r.Backend]
-		if p := (path{r.Path, r.Prefix, r.Protocol == policy.Gemini}); !seen[p] {
+		if p := (path{r.Path, r.Prefix, isGemini(r)}); !seen[p] {
 			seen[p] = true
 			host.Routes = append(host.Routes, preflight(g, r, backend))
 		}
 		host.Routes = append(host.Routes, forwarding(g, r, backend))
-		isCall := func(other policy.Route) bool { return other.Protocol == policy.Gemini && other.Path == r.Path }
+		isCall := func(other policy.Route) bool { return isGemini(other) && other.Path == r.Path }
 		if isCall(r) && (i+1 == len(g.Routes) || !isCall(g.Routes[i+1])) {
 			host.Routes = append(host.Routes, misspelt(g, r))
 		}
@@ -130,7 +130,7 @@ func unready(out *routev3.Route) *routev3.Route {
 func route(g *policy.Gateway, r policy.Route, method string) *routev3.Route {
 	match := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Path{Path: r.Path}}
 	switch {
-	case r.Protocol == policy.Gemini:
+	case isGemini(r):
 		match.PathSpecifier = regex(regexp.QuoteMeta(r.Path) + geminiCalls)
 	case r.Prefix && r.Path == "/":
 		match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/"}
