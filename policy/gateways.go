@@ -78,10 +78,14 @@ func checkRoutes(spec *v1alpha1.QuotaGatewaySpec) []Problem {
 				m := claim{match, r.Protocol == v1alpha1.ProtocolGeminiGenerateContent}
 				m.Path.Value = below(prefix, match.Path.Value)
 				if other, found := taken[m]; found {
-					problems = append(problems, Problem{
+					conflict := Problem{
 						v1alpha1.ReasonInvalidRoute, field,
 						fmt.Sprintf("Route %s matches the same requests; give each match to one route.", other),
-					})
+					}
+					// Two routes that share a match share it below every prefix, which is one mistake.
+					if !slices.Contains(problems, conflict) {
+						problems = append(problems, conflict)
+					}
 				}
 				taken[m] = r.Name
 			}
