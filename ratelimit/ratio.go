@@ -22,7 +22,7 @@ const (
 )
 
 // How many tokens a byte of a stream is taken for: at first as many as where each event brings one, then what the model's
-// streams turned out to have. Several may come in one event, and some, of hidden reasoning, in none.
+// streams turned out to have. Several may come in one event.
 const (
 	outputFloor   = 0.5     // of the first value
 	outputCeiling = 1 / 4.0 // as in text without events
