@@ -22,6 +22,8 @@ type Gateway struct {
 	PerMetric         *PerMetric
 	PerResource       *PerResource
 	MaxBodyBytes      int64
+	MaxWait           time.Duration // the longest that a request may wait for a model's capacity; 0: none waits
+	Shadow            bool          // no limit refuses anything here: what would be refused is recorded
 
 	admits  func(namespace string) bool
 	models  *catalog

@@ -157,6 +157,10 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 		admits:            c.admits(name.Namespace, spec.AllowedKeys),
 		models:            c.catalogOf(spec.ModelLimitSelector),
 		secrets:           secretUses(name.Namespace, spec),
+		Shadow:            spec.Enforcement == v1alpha1.EnforcementShadow,
+	}
+	if !g.Shadow {
+		g.MaxWait = g.models.longestWait()
 	}
 	for _, l := range spec.Listeners {
 		g.Listeners = append(g.Listeners, newListener(name.Namespace, &l))

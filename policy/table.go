@@ -90,6 +90,8 @@ type Holder struct {
 	Name     string // "namespace/name" of the quota, or what describes the address
 	Tier     string
 	Priority int // 1 (Low) to 4 (Critical)
+	// MaxWait is the longest that the tier lets a request wait for a model's capacity; 0: it must not wait.
+	MaxWait time.Duration
 
 	subject string
 	sources []*ruleset // what goes first in precedence stands first
@@ -109,8 +111,9 @@ type group struct {
 	name          string
 	class         string
 	resource      string
-	shared        []rule
+	shared        []rule // capacity included
 	perKey        []rule
+	shadow        bool // recorded only
 	parent        *group
 	defaultOutput int64 // 0: nothing is said
 	cachedPercent int64
@@ -176,7 +179,7 @@ func ClientNetwork(client netip.Addr) netip.Addr {
 func (a *Assigned) Holder(client netip.Addr) *Holder {
 	network := ClientNetwork(client).String()
 	return &Holder{
-		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority,
+		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority, MaxWait: a.tier.maxWait,
 		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
 	}
 }
@@ -186,6 +189,7 @@ type tier struct {
 	key      string // in Accepted.Tiers; empty for one that a gateway assigns
 	name     string
 	priority int
+	maxWait  time.Duration
 	rules    *ruleset
 }
 
