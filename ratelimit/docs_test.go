@@ -33,6 +33,9 @@ func TestEveryDenialIsDocumented(t *testing.T) {
 	for _, d := range limitDenials {
 		denials = append(denials, d)
 	}
+	for _, d := range capacityDenials {
+		denials = append(denials, d)
+	}
 	for _, d := range denials {
 		for _, row := range []string{
 			fmt.Sprintf("\n| %d | `%s` | `%s` | `%s` | `%s` |\n", d.status, d.kind, d.anthropicKind, descriptor.GoogleStatuses[d.status], d.code),
@@ -51,7 +54,7 @@ func TestEveryHeaderIsDocumented(t *testing.T) {
 	limits := []policy.Limit{{Status: 429, Pair: policy.Pair{Metric: policy.Requests}}, {Status: 429, Pair: policy.Pair{Metric: policy.Tokens}}}
 	everything := report{
 		gateway: &policy.Gateway{PerMetric: &policy.PerMetric{}, PerResource: &policy.PerResource{}},
-		holder:  &policy.Holder{}, plan: &plan{limits: limits}, counts: make([]counter.Count, len(limits)), resource: "chat",
+		holder:  &policy.Holder{}, plan: &plan{limits: limits, enforced: len(limits)}, counts: make([]counter.Count, len(limits)), resource: "chat",
 	}
 	headers := everything.deny(0, descriptor.ProtocolOpenAIChat).Headers
 	if len(headers) != mostHeaders {

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -22,12 +23,28 @@ type report struct {
 // deny words the denial by limit number i.
 func (r *report) deny(i int, p descriptor.Protocol) Decision {
 	l := r.plan.limits[i]
+	if l.Capacity != nil {
+		return r.denyCapacity(refused, p)
+	}
 	d, wait := limitDenials[l.Status], ceilSeconds(r.counts[i].Reset.Sub(r.now))
-	if l.Pair.Metric == policy.ConcurrentRequests {
+	switch {
+	case l.Pair.Metric != policy.ConcurrentRequests:
+	case l.Status == http.StatusTooManyRequests:
 		d, wait = concurrencyDenial, retryConcurrency
+	default: // a capacity that nobody may wait for
+		d, wait = capacityDenials[refused], retryService
 	}
 	// Whoever allows nothing will allow nothing in the next window either.
 	return d.decide(r.headers(&i), p, wait, l.Max == 0)
+}
+
+// denyCapacity words the denial of a request that did not get a slot of its model's capacity.
+func (r *report) denyCapacity(why outcome, p descriptor.Protocol) Decision {
+	d, wait := capacityDenials[why], int64(retryService)
+	if q := r.plan.capacity.queue; q != nil {
+		wait = q.retryAfter()
+	}
+	return d.decide(r.headers(nil), p, wait, false)
 }
 
 // mostHeaders is how many both dialects and a denial write, so that the list need not grow.
@@ -59,7 +76,7 @@ func (r *report) choose(m policy.Metric, window policy.Per, denied *int) int {
 		return *denied
 	}
 	best := -1
-	for i, l := range r.plan.limits {
+	for i, l := range r.plan.limits[:r.plan.enforced] {
 		if l.Pair.Metric != m || window != policy.NoPer && l.Pair.Per != window {
 			continue
 		}
