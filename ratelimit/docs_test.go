@@ -48,8 +48,13 @@ func TestEveryDenialIsDocumented(t *testing.T) {
 func TestEveryHeaderIsDocumented(t *testing.T) {
 	t.Parallel()
 	doc := readCallersDoc(t)
-	limits := []policy.Limit{{Status: 429, Pair: policy.Pair{Metric: policy.Requests}}, {Status: 429, Pair: policy.Pair{Metric: policy.Tokens}}}
-	gateway := &policy.Gateway{PerMetric: &policy.PerMetric{}, PerResource: &policy.PerResource{}}
+	var limits []policy.Limit
+	for metric := policy.Requests; metric <= policy.OutputTokens; metric++ {
+		limits = append(limits, policy.Limit{Status: 429, Pair: policy.Pair{Metric: metric, Per: policy.Minute}})
+	}
+	gateway := &policy.Gateway{
+		PerMetric: &policy.PerMetric{}, PerResource: &policy.PerResource{}, IETF: &policy.IETFHeaders{}, Anthropic: &policy.AnthropicHeaders{},
+	}
 	everything := report{
 		gateway: gateway, holder: &policy.Holder{}, plan: &plan{limits: limits}, counts: make([]counter.Count, len(limits)), resource: "chat",
 	}

@@ -43,6 +43,15 @@ func (r *report) headers(denied *int) []Header {
 	if d := r.gateway.PerResource; d != nil {
 		out = r.perResource(out, r.choose(policy.Requests, d.Window, denied))
 	}
+	if d := r.gateway.IETF; d != nil {
+		out = r.ietf(out, d.Window, denied)
+	}
+	if d := r.gateway.Anthropic; d != nil {
+		for i := range anthropicTrios {
+			t := &anthropicTrios[i]
+			out = r.tell(out, &t.names, r.choose(t.metric, d.Window, denied), policy.ResetRFC3339)
+		}
+	}
 	return out
 }
 
@@ -55,11 +64,17 @@ func mostHeaders(g *policy.Gateway) int {
 	if g.PerResource != nil {
 		n += 6
 	}
+	if g.IETF != nil {
+		n += 2
+	}
+	if g.Anthropic != nil {
+		n += 12
+	}
 	return n
 }
 
 // choose finds the limit of the metric to report: of the given window, else of the shortest that has one; of several, the
-// one with least remaining. It is -1 if there is none.
+// one with least remaining. What has no window is of any. It is -1 if there is none.
 func (r *report) choose(m policy.Metric, window policy.Per, denied *int) int {
 	if r.plan == nil {
 		return -1
@@ -70,7 +85,7 @@ func (r *report) choose(m policy.Metric, window policy.Per, denied *int) int {
 	best := -1
 	for i := range r.plan.limits {
 		l := &r.plan.limits[i]
-		if l.Pair.Metric != m || window != policy.NoPer && l.Pair.Per != window {
+		if l.Pair.Metric != m || window != policy.NoPer && l.Pair.Per != policy.NoPer && l.Pair.Per != window {
 			continue
 		}
 		if best >= 0 {
@@ -93,6 +108,23 @@ var (
 	perMetricTokens   = trio{"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"}
 	perResourceNames  = trio{"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
 )
+
+// Anthropic documents that each reset is a time in RFC 3339, and that tokens that remain are rounded to thousands. Ours are
+// exact.
+var anthropicTrios = [...]struct {
+	metric policy.Metric
+	names  trio
+}{
+	{policy.Requests, anthropic("requests")},
+	{policy.Tokens, anthropic("tokens")},
+	{policy.InputTokens, anthropic("input-tokens")},
+	{policy.OutputTokens, anthropic("output-tokens")},
+}
+
+func anthropic(metric string) trio {
+	prefix := "anthropic-ratelimit-" + metric
+	return trio{prefix + "-limit", prefix + "-remaining", prefix + "-reset"}
+}
 
 // tell adds what is to be told of limit number i; of none if i is -1. The three values are parts of one string, which is one
 // allocation.
@@ -136,6 +168,8 @@ func (r *report) appendReset(b []byte, i int, form policy.Reset) []byte {
 		return strconv.AppendInt(b, ceilSeconds(end.Sub(r.now)), 10)
 	case policy.ResetDuration:
 		return append(b, (time.Duration(ceilSeconds(end.Sub(r.now))) * time.Second).String()...)
+	case policy.ResetRFC3339:
+		return time.Unix(ceilUnix(end), 0).UTC().AppendFormat(b, time.RFC3339)
 	default:
 		return strconv.AppendInt(b, ceilUnix(end), 10)
 	}

@@ -17,10 +17,10 @@ func TestATrioIsRoundedUp(t *testing.T) {
 	now := time.Date(2024, time.February, 28, 23, 59, 59, 400_000_000, time.UTC)
 	r := &report{now: now, plan: &plan{limits: []policy.Limit{{Max: math.MaxInt64}}}, counts: []counter.Count{{Used: 1}}}
 	for reset, wants := range map[time.Time][]string{
-		now.Add(200 * time.Millisecond): {"1709164800", "1", "1s"},
-		now.Add(600 * time.Millisecond): {"1709164800", "1", "1s"},
-		now.Add(601 * time.Millisecond): {"1709164801", "1", "1s"},
-		now.Add(61 * time.Second):       {"1709164861", "61", "1m1s"},
+		now.Add(200 * time.Millisecond): {"1709164800", "1", "1s", "2024-02-29T00:00:00Z"},
+		now.Add(600 * time.Millisecond): {"1709164800", "1", "1s", "2024-02-29T00:00:00Z"},
+		now.Add(601 * time.Millisecond): {"1709164801", "1", "1s", "2024-02-29T00:00:01Z"},
+		now.Add(61 * time.Second):       {"1709164861", "61", "1m1s", "2024-02-29T00:01:01Z"},
 	} {
 		r.counts[0].Reset = reset
 		for form, want := range wants {
