@@ -310,6 +310,16 @@ func (g *Gateway) setDialects(h *v1alpha1.ResponseHeaders) {
 			if r := d.PerResource; r != nil {
 				g.PerResource.Window = headerWindow(r.Window)
 			}
+		case v1alpha1.DialectIETF:
+			g.IETF = &IETFHeaders{}
+			if i := d.IETF; i != nil {
+				g.IETF.Window = headerWindow(i.Window)
+			}
+		case v1alpha1.DialectAnthropic:
+			g.Anthropic = &AnthropicHeaders{}
+			if a := d.Anthropic; a != nil {
+				g.Anthropic.Window = headerWindow(a.Window)
+			}
 		}
 	}
 }

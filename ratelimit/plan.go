@@ -152,6 +152,7 @@ func (e *epoch) addCapacity(p *plan, l policy.Limit, h *policy.Holder) {
 		c.share, c.lane.share, c.slot.share = len(p.limits), h.Tier, keyOf(share.Counter)
 		p.limits = append(p.limits, policy.Limit{
 			Scope: l.Scope, Pair: l.Pair, Max: math.MaxInt64, Status: l.Status, Origin: l.Origin, Counter: share.Counter,
+			Capacity: l.Capacity,
 		})
 	}
 	if c.Queue != nil {
