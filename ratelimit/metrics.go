@@ -1,12 +1,14 @@
 package ratelimit
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
@@ -20,6 +22,8 @@ var (
 
 	queueLength = prometheus.NewDesc("tierkeeper_queue_length",
 		"Requests that wait for the capacity of a ModelLimit.", []string{"model_limit", "priority"}, nil)
+	capacityInUse = prometheus.NewDesc("tierkeeper_capacity_in_use",
+		"Requests under way of those that count in the capacity of a ModelLimit.", []string{"model_limit"}, nil)
 	queueBytes = prometheus.NewDesc("tierkeeper_queue_body_bytes",
 		"Bytes of the bodies of requests that wait, which Envoy holds.", []string{"model_limit"}, nil)
 
@@ -82,12 +86,16 @@ func (m *queueMetrics) ended(group string, why outcome, wait time.Duration) {
 // Collect writes the metrics of all queues.
 func (qs *queues) Collect(ch chan<- prometheus.Metric) {
 	qs.metrics.waits.Collect(ch)
-	for _, q := range qs.byKey.All() {
+	for key, q := range qs.byKey.All() {
 		byPriority, bytes := q.lengths()
 		for priority, n := range byPriority {
 			ch <- prometheus.MustNewConstMetric(queueLength, prometheus.GaugeValue, float64(n), q.group, strconv.Itoa(priority+1))
 		}
 		ch <- prometheus.MustNewConstMetric(queueBytes, prometheus.GaugeValue, float64(bytes), q.group)
+		var inUse [1]counter.Count
+		if q.store.Peek(context.Background(), q.clock(), []counter.Limit{{Key: key, Window: counter.InUse}}, inUse[:]) == nil { //nolint:forbidigo // A Collector is given none.
+			ch <- prometheus.MustNewConstMetric(capacityInUse, prometheus.GaugeValue, float64(inUse[0].Used), q.group)
+		}
 	}
 }
 
