@@ -56,6 +56,8 @@ type Settle struct {
 	Reported     Usage // what the provider reported at the end
 	Thoughts     int64 // how much of its output was reasoning, hidden or not
 	Partial      Usage // what it had reported when the stream was cut
+	// Absurd: the provider reported numbers that no request can have. They are left out.
+	Absurd bool
 }
 
 // Usage is tokens as reported by a provider. Providers leave out what they do not count, and Envoy cannot tell that from 0.
@@ -126,22 +128,22 @@ func DecodeSettle(entries []*commonv3.RateLimitDescriptor_Entry) Settle {
 		case KeyResponseType:
 			s.ResponseType = e.Value
 		case KeyInputTokens:
-			add(&s.Reported.Input, e.Value)
+			s.add(&s.Reported.Input, e.Value)
 		case KeyOutputTokens:
-			add(&s.Reported.Output, e.Value)
+			s.add(&s.Reported.Output, e.Value)
 		case KeyCachedTokens:
-			add(&s.Reported.Cached, e.Value)
+			s.add(&s.Reported.Cached, e.Value)
 		case KeyThoughts:
-			add(&s.Thoughts, e.Value)
+			s.add(&s.Thoughts, e.Value)
 		case KeyPartialInput, KeyPartialCacheWrite, KeyPartialToolUse:
-			add(&s.Partial.Input, e.Value)
+			s.add(&s.Partial.Input, e.Value)
 		case KeyPartialCacheRead:
-			add(&s.Partial.Input, e.Value)
-			add(&s.Partial.Cached, e.Value)
+			s.add(&s.Partial.Input, e.Value)
+			s.add(&s.Partial.Cached, e.Value)
 		case KeyPartialCached:
-			add(&s.Partial.Cached, e.Value)
+			s.add(&s.Partial.Cached, e.Value)
 		case KeyPartialOutput, KeyPartialThoughts:
-			add(&s.Partial.Output, e.Value)
+			s.add(&s.Partial.Output, e.Value)
 		}
 	}
 	return s
@@ -151,10 +153,13 @@ func DecodeSettle(entries []*commonv3.RateLimitDescriptor_Entry) Settle {
 // report: charged as it is, one such number would use up what everybody shares until the window ends.
 const maxReported = 1 << 30
 
-func add(to *int64, written string) {
-	if n := count(written); n <= maxReported {
-		*to += n
+func (s *Settle) add(to *int64, written string) {
+	n := count(written)
+	if n > maxReported || strings.HasPrefix(written, "-") {
+		s.Absurd = true
+		return
 	}
+	*to += n
 }
 
 // maxCount keeps sums of several counts within 64 bits, and is what the API allows as a limit.

@@ -119,13 +119,14 @@ func TestASettleSaysHowAStreamEnded(t *testing.T) {
 		},
 		"the most that is believed": {
 			pairs("input_tokens", "1073741824", "output_tokens", "1073741825", "partial_cache_read", "1073741824", "partial_input", "1073741824"),
-			descriptor.Settle{Reported: descriptor.Usage{Input: 1 << 30}, Partial: descriptor.Usage{Input: 1 << 31, Cached: 1 << 30}},
+			descriptor.Settle{Reported: descriptor.Usage{Input: 1 << 30}, Partial: descriptor.Usage{Input: 1 << 31, Cached: 1 << 30}, Absurd: true},
 		},
 		"what is absurd is as good as nothing": {
 			pairs("input_tokens", "1e300", "output_tokens", "-7", "partial_input", "9007199254740991", "partial_output", "99999999999999999999"),
-			descriptor.Settle{},
+			descriptor.Settle{Absurd: true},
 		},
-		"no status": {pairs("code", ""), descriptor.Settle{}},
+		"a number below zero is absurd": {pairs("input_tokens", "5", "output_tokens", "-1"), descriptor.Settle{Reported: descriptor.Usage{Input: 5}, Absurd: true}},
+		"no status":                     {pairs("code", ""), descriptor.Settle{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -62,7 +62,7 @@ func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 				continue
 			}
 			if err := a.limiter.Renew(stream.Context(), lease); err != nil {
-				a.log.WarnContext(stream.Context(), "dropped a sign of life", "error", err)
+				a.limiter.complain(stream.Context(), a.log, "dropped a sign of life", err)
 			}
 		}
 	}

@@ -17,6 +17,9 @@ import (
 // KeyOf lets tests look at a counter in the store.
 var KeyOf = keyOf
 
+// StepBack is how far a clock may go back unnoticed.
+const StepBack = stepBack
+
 // MaxReserved is the most input, and the most output, that one request reserves.
 const MaxReserved = maxReserved
 

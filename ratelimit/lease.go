@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash"
 	"math"
@@ -52,9 +51,6 @@ const (
 	maxLease     = 4096 // no lease of ours is longer, so a longer one need not be decoded
 )
 
-// errLease is wrapped by all errors of open. The text of a lease never appears in them.
-var errLease = errors.New("lease is not one of ours")
-
 // The places in the list stand in leases: it may only grow.
 var protocolCodes = [...]descriptor.Protocol{
 	descriptor.ProtocolOpaque, descriptor.ProtocolOpenAIChat, descriptor.ProtocolOpenAIEmbeddings, descriptor.ProtocolAnthropic,
@@ -66,6 +62,7 @@ var protocolCodes = [...]descriptor.Protocol{
 type leases struct {
 	signers sync.Pool
 	last    atomic.Uint64
+	ledger  *ledger
 }
 
 // A signer is what one goroutine needs to sign a lease.
@@ -81,6 +78,7 @@ func newLeases(secret []byte) *leases {
 	var start [8]byte
 	_, _ = rand.Read(start[:])
 	l.last.Store(binary.NativeEndian.Uint64(start[:]))
+	l.ledger = newLedger(l.last.Load())
 	return l
 }
 
@@ -112,6 +110,7 @@ func (l *leases) seal(p *plan, id counter.LeaseID, now time.Time, r *descriptor.
 		b = append(b, byte(p.limits[i].Pair.Metric)<<4|byte(c.Window))
 		b = binary.AppendUvarint(b, uint64(t.hits[i])) //nolint:gosec // Not negative.
 	}
+	l.ledger.opened(id, now)
 	return base64.RawURLEncoding.EncodeToString(append(b, s.sign(b)...))
 }
 
@@ -132,18 +131,21 @@ func (l *leases) signed(content, mac []byte) bool {
 // open reads a lease that seal wrote.
 func (l *leases) open(s string) (*lease, error) {
 	if len(s) > maxLease {
-		return nil, fmt.Errorf("%w: %d bytes are too many", errLease, len(s))
+		return nil, &misuseError{malformedLease, fmt.Sprintf("has %d bytes, which are too many", len(s))}
+	}
+	if s == "" {
+		return nil, &misuseError{noLease, "is missing"}
 	}
 	b, err := base64.RawURLEncoding.DecodeString(s)
 	if err != nil || len(b) <= macSize {
-		return nil, fmt.Errorf("%w: not in its form", errLease)
+		return nil, &misuseError{malformedLease, "is not in its form"}
 	}
 	content, mac := b[:len(b)-macSize], b[len(b)-macSize:]
 	if !l.signed(content, mac) {
-		return nil, fmt.Errorf("%w: signature does not match", errLease)
+		return nil, &misuseError{forgedLease, "is truncated, or signed by nobody who shares the secret of this service"}
 	}
 	if content[0] != leaseVersion {
-		return nil, fmt.Errorf("%w: version %d is not known", errLease, content[0])
+		return nil, &misuseError{unknownVersion, fmt.Sprintf("has the version %d, which this release does not know", content[0])}
 	}
 	r := reader{b: content[1:]}
 	out := &lease{}
@@ -161,7 +163,7 @@ func (l *leases) open(s string) (*lease, error) {
 		out.charges = append(out.charges, c)
 	}
 	if r.failed || len(r.b) != 0 {
-		return nil, fmt.Errorf("%w: not in its form", errLease)
+		return nil, &misuseError{malformedLease, "is not in its form"}
 	}
 	return out, nil
 }

@@ -35,6 +35,8 @@ type Limiter struct {
 	rehearsals *rehearsals
 	shadows    *shadows
 	denied     *tally
+	misuses    *misuses
+	watch      watch
 }
 
 // An Option changes a Limiter from what New makes it.
@@ -50,7 +52,7 @@ func WithLog(log *slog.Logger) Option { return func(l *Limiter) { l.log = log } 
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 	l := &Limiter{
-		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newTally(),
+		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newTally(), misuses: newMisuses(),
 		clock: time.Now, //nolint:forbidigo // The clock of whoever injects none.
 		log:   slog.New(slog.DiscardHandler),
 	}
@@ -83,6 +85,9 @@ type Header struct{ Name, Value string }
 // caller has gone away, or that the store failed; nothing was charged then as far as the store can tell.
 func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision, error) {
 	now := l.clock()
+	if back := l.watch.see(now); back > 0 {
+		l.note(ctx, l.log, clockBack, "the clock was set back: what was counted since stays, and no window begins anew before it has caught up", "by", back.String())
+	}
 	e := l.epoch.Load()
 	if e == nil {
 		return refuse(nil, r, now, notReady), nil

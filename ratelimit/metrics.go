@@ -49,6 +49,7 @@ func (l *Limiter) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCo
 // Collect implements prometheus.Collector.
 func (l *Limiter) Collect(ch chan<- prometheus.Metric) {
 	l.ratios.errors.Collect(ch)
+	l.misuses.counts.Collect(ch)
 	l.queues.Collect(ch)
 	l.denied.collect(ch, deniedTotal)
 	l.shadows.tally.collect(ch, shadowTotal)

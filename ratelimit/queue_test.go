@@ -220,6 +220,11 @@ func TestWhoGoesAwayWhileWaitingCostsNothing(t *testing.T) {
 		h.visit(t.Context(), chat("sk-low1"), time.Hour)
 		synctest.Wait()
 		used := func() map[string]int64 { return h.used(t, chat("sk-high1")) }
+		for priority, want := range map[string]float64{"1": 1, "2": 0, "3": 50, "4": 0} {
+			if got := h.measured(t, "tierkeeper_queue_length", "gpt", priority); got != want {
+				t.Errorf("%v of priority %s wait by the metric, want %v", got, priority, want)
+			}
+		}
 		if diff := cmp.Diff(map[string]int64{"ModelShared Requests per Day": 52, "ModelShared ConcurrentRequests": 1}, used()); diff != "" {
 			t.Errorf("while they wait (-want +got):\n%s", diff)
 		}

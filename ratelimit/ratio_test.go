@@ -3,11 +3,13 @@ package ratelimit_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"pgregory.net/rapid"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
@@ -175,6 +177,21 @@ func TestTheModelsThatAreLearnedApartAreBounded(t *testing.T) {
 // gathered lists the models of which something was learned.
 func gathered(t testing.TB, s *service) (models []string) {
 	t.Helper()
+	for _, f := range s.gather(t) {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "model" {
+					models = append(models, l.GetValue())
+				}
+			}
+		}
+	}
+	return models
+}
+
+// gather reads all metrics.
+func (s *service) gather(t testing.TB) []*dto.MetricFamily {
+	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	if err := registry.Register(s.Limiter); err != nil {
 		t.Fatal(err)
@@ -183,14 +200,24 @@ func gathered(t testing.TB, s *service) (models []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range families {
+	return families
+}
+
+// measured is the value of a counter or gauge that has these values of labels, in the order of their names; 0 if there is none.
+func (s *service) measured(t testing.TB, name string, labels ...string) float64 {
+	t.Helper()
+	for _, f := range s.gather(t) {
 		for _, m := range f.GetMetric() {
+			var values []string
 			for _, l := range m.GetLabel() {
-				models = append(models, l.GetValue())
+				values = append(values, l.GetValue())
+			}
+			if f.GetName() == name && slices.Equal(values, labels) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}
-	return models
+	return 0
 }
 
 func TestManyRequestsLearnAtOnce(t *testing.T) {

@@ -86,7 +86,7 @@ func (s *Server) settle(ctx context.Context, entries []*commonv3.RateLimitDescri
 	told := descriptor.DecodeSettle(entries)
 	// Envoy may hang up as soon as it has told; the settle counts all the same.
 	if err := s.limiter.Settle(context.WithoutCancel(ctx), &told); err != nil {
-		s.log.WarnContext(ctx, "dropped a settle", "error", err)
+		s.limiter.complain(ctx, s.log, "dropped a settle", err)
 	}
 }
 

@@ -10,11 +10,18 @@ import (
 )
 
 // Settle puts what a request truly cost in the place of what it had reserved, and frees its slots. An error means that the
-// lease is not one of ours, or that the store failed.
+// lease is not one of ours or was settled before, so that nothing was done, or that the store failed.
 func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
+	now := l.clock()
 	held, err := l.leases.open(s.Lease)
+	if err == nil {
+		err = l.leases.close(held, now)
+	}
 	if err != nil {
 		return fmt.Errorf("settling: %w", err)
+	}
+	if s.Absurd {
+		l.note(ctx, l.log, absurdUsage, "a provider reports numbers of tokens that no request can have; they count as no report", "lease", held.id.String())
 	}
 	ratio := l.ratios.find(held.model)
 	cost := spent(s, held, ratio)
@@ -27,7 +34,6 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 			settlement.Charges[i].Used = max(c.charged, used.of(c.metric))
 		}
 	}
-	now := l.clock()
 	l.rehearsals.each(func(r *rehearsal) { r.end(held.id, now) })
 	if err := l.store.Settle(ctx, now, settlement); err != nil {
 		return fmt.Errorf("settling lease %s: %w", held.id, err)
@@ -42,9 +48,13 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 
 // Renew takes note that a request is still under way, so that its concurrency slots stay taken for another SlotExpiry.
 func (l *Limiter) Renew(ctx context.Context, sealed string) error {
+	now := l.clock()
 	held, err := l.leases.open(sealed)
 	if err != nil {
 		return fmt.Errorf("renewing: %w", err)
+	}
+	if !l.leases.alive(held, now) {
+		return nil // A sign of life may come after the end.
 	}
 	var slots []counter.Key
 	for _, c := range held.charges {
@@ -52,7 +62,6 @@ func (l *Limiter) Renew(ctx context.Context, sealed string) error {
 			slots = append(slots, c.key)
 		}
 	}
-	now := l.clock()
 	l.rehearsals.each(func(r *rehearsal) { r.alive(held.id, now) })
 	if len(slots) == 0 {
 		return nil

@@ -174,11 +174,11 @@ func TestAFailingStoreIsAnErrorAndNoDenial(t *testing.T) {
 	if diff := cmp.Diff(ratelimit.Decision{}, d); diff != "" {
 		t.Errorf("decision (-want +got):\n%s", diff)
 	}
-	if err := l.Settle(t.Context(), &descriptor.Settle{Lease: lease}); !errors.Is(err, errBroken) {
-		t.Errorf("Settle: %v, want the store's error", err)
-	}
 	if err := l.Renew(t.Context(), lease); !errors.Is(err, errBroken) {
 		t.Errorf("Renew: %v, want the store's error", err)
+	}
+	if err := l.Settle(t.Context(), &descriptor.Settle{Lease: lease}); !errors.Is(err, errBroken) {
+		t.Errorf("Settle: %v, want the store's error", err)
 	}
 }
 

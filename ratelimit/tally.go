@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"math"
 	"math/bits"
 	"sync"
 
@@ -29,18 +30,27 @@ func labelsOf(holder string, scope policy.Scope, pair policy.Pair, origin policy
 // gets one begins at 0. It is safe for concurrent use.
 type tally struct {
 	mu         sync.Mutex
-	named      map[labels]int64
+	named      map[labels]*named
 	candidates map[labels]int64
 	other      int64
 }
 
-func newTally() *tally { return &tally{named: map[labels]int64{}, candidates: map[labels]int64{}} }
+// named is a count, and what it has to beat others: what it had when it got its name included.
+type named struct{ count, weight int64 }
+
+func newTally() *tally { return &tally{named: map[labels]*named{}, candidates: map[labels]int64{}} }
 
 func (t *tally) add(l labels) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if _, ok := t.named[l]; ok || len(t.named) < maxNamed {
-		t.named[l]++
+	n := t.named[l]
+	if n == nil && len(t.named) < maxNamed {
+		n = &named{}
+		t.named[l] = n
+	}
+	if n != nil {
+		n.count++
+		n.weight++
 		return
 	}
 	t.other++
@@ -48,26 +58,27 @@ func (t *tally) add(l labels) {
 		clear(t.candidates) // Who is among the first will soon be there again.
 	}
 	t.candidates[l]++
-	if n := t.candidates[l]; bits.OnesCount64(uint64(n)) == 1 { //nolint:gosec // It is positive.
+	// Looking at all names is for those who have become twice as many.
+	if n := t.candidates[l]; n > 1 && bits.OnesCount64(uint64(n)) == 1 {
 		t.promote(l, n)
 	}
 }
 
 // promote gives l the name of whoever has fewest, if that is less than half of what l has.
 func (t *tally) promote(l labels, n int64) {
-	fewest := otherLabels
-	for name, count := range t.named {
-		if fewest == otherLabels || count < t.named[fewest] {
-			fewest = name
+	fewest, least := otherLabels, &named{weight: math.MaxInt64}
+	for name, other := range t.named {
+		if other.weight < least.weight {
+			fewest, least = name, other
 		}
 	}
-	if 2*t.named[fewest] >= n {
+	if 2*least.weight > n {
 		return
 	}
-	t.other += t.named[fewest]
+	t.other += least.count
 	delete(t.named, fewest)
 	delete(t.candidates, l)
-	t.named[l] = 0
+	t.named[l] = &named{weight: n}
 }
 
 // each calls do with every count.
@@ -75,7 +86,7 @@ func (t *tally) each(do func(labels, int64)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for l, n := range t.named {
-		do(l, n)
+		do(l, n.count)
 	}
 	if t.other > 0 {
 		do(otherLabels, t.other)
