@@ -94,6 +94,10 @@ type candidate struct {
 	entry string
 }
 
+func (c candidate) sameCounter(d candidate) bool {
+	return c.rule.pair == d.rule.pair && c.entry == d.entry && c.rule.algorithm == d.rule.algorithm
+}
+
 func (r *resolver) pick(rules []rule, entry string) {
 	for _, ru := range rules {
 		if r.seen&ru.pair.bit() != 0 {
@@ -147,15 +151,17 @@ func either(condition bool, yes, no string) string {
 func (r *resolver) take(scope Scope, subject string) {
 	slices.SortFunc(r.picked, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.rule.pair.Metric, b.rule.pair.Metric), cmp.Compare(a.rule.pair.Per, b.rule.pair.Per),
-			strings.Compare(a.entry, b.entry), cmp.Compare(a.rule.max, b.rule.max))
+			strings.Compare(a.entry, b.entry), cmp.Compare(a.rule.algorithm, b.rule.algorithm), cmp.Compare(a.rule.max, b.rule.max))
 	})
 	for i, c := range r.picked {
-		if i > 0 && c.rule.pair == r.picked[i-1].rule.pair && c.entry == r.picked[i-1].entry {
+		if i > 0 && c.sameCounter(r.picked[i-1]) {
 			continue // Of two limits on one counter the smaller holds.
 		}
-		l := Limit{Scope: scope, Pair: c.rule.pair, Max: c.rule.max, Status: c.rule.status, Origin: c.rule.origin, Entry: c.entry}
+		l := Limit{
+			Scope: scope, Pair: c.rule.pair, Algorithm: c.rule.algorithm, Max: c.rule.max, Status: c.rule.status, Origin: c.rule.origin, Entry: c.entry,
+		}
 		if !r.probe {
-			l.Counter = counter(scope, subject, c.entry, c.rule.pair)
+			l.Counter = counter(scope, subject, c.entry, c.rule.pair, c.rule.algorithm)
 		}
 		r.limits = append(r.limits, l)
 	}

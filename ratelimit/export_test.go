@@ -17,6 +17,9 @@ import (
 // KeyOf lets tests look at the counter of a limit in the store.
 var KeyOf = keyOf
 
+// WindowOf tells them what it counts in.
+var WindowOf = windowOf
+
 // MaxReserved is the most input, and the most output, that one request reserves.
 const MaxReserved = maxReserved
 

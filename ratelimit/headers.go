@@ -112,11 +112,14 @@ func (r *report) reset(i int, form policy.Reset) string {
 	case policy.ResetDuration:
 		return (time.Duration(ceilSeconds(end.Sub(r.now))) * time.Second).String()
 	default:
-		return decimal(end.Unix())
+		return decimal(ceilUnix(end))
 	}
 }
 
 // ceilSeconds is never below 1: a client that is told to wait 0 seconds would be refused again.
 func ceilSeconds(d time.Duration) int64 { return max(int64((d+time.Second-1)/time.Second), 1) }
+
+// ceilUnix is not before t: windows that slide end between seconds, and a client that waits until then must not be early.
+func ceilUnix(t time.Time) int64 { return t.Add(time.Second - 1).Unix() }
 
 func decimal(n int64) string { return strconv.FormatInt(n, 10) }
