@@ -5,7 +5,7 @@ import "time"
 // A sliding window is counted in sub-windows, SubWindows to its unit, which begin at multiples of their length since 1970.
 // Every one that overlaps the last unit counts in full: the current one and the SubWindows before it. So no interval that is
 // as long as the unit ever holds more than a limit, and nothing is refused that would fit if the unit were longer by one
-// sub-window. A take goes to the current sub-window.
+// sub-window. A take goes to the current sub-window, which for a clock that is behind is the latest that was counted in.
 const SubWindows = 16
 
 // Slides reports whether w is a sliding window.
