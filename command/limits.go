@@ -42,7 +42,7 @@ func newEffectiveLimits(table *policy.Table, g *policy.Gateway, c *policy.Creden
 	for _, l := range table.Resolve(g, c.Holder, model, resource).Limits {
 		e.Limits = append(e.Limits, effectiveLimit{
 			Scope: l.Scope.String(), Metric: l.Pair.Metric.String(), Per: l.Pair.Per.String(), Max: l.Max,
-			Algorithm: policy.FixedWindow, Enforcement: l.Enforcement(), Exceeded: l.Exceeded(), Origin: l.Origin,
+			Algorithm: l.Algorithm.String(), Enforcement: l.Enforcement(), Exceeded: l.Exceeded(), Origin: l.Origin,
 			MaxWaitSeconds: maxWait(l, c.Holder), status: l.Status,
 		})
 	}
@@ -93,8 +93,11 @@ func (e effectiveLimits) printLimits(w io.Writer, p paint) {
 	rows := [][]string{{"SCOPE", "METRIC", "PER", "MAX", "ANSWER", "FROM"}}
 	for _, l := range e.Limits {
 		per := l.Per
-		if per == "" {
+		switch {
+		case per == "":
 			per = "-"
+		case l.Algorithm == policy.SlidingWindow.String():
+			per += " (sliding)"
 		}
 		origin := policy.Object{Kind: l.Origin.Kind, Name: policy.Name{Namespace: l.Origin.Namespace, Name: l.Origin.Name}}
 		rows = append(rows, []string{

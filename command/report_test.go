@@ -62,7 +62,7 @@ spec:
 apiVersion: tierkeeper.io/v1alpha1
 kind: ModelLimit
 metadata: {name: gpt-4}
-spec: {models: ["gpt-4*"], resource: chat, shared: {rates: [{metric: Requests, per: Hour, max: 20}]}}
+spec: {models: ["gpt-4*"], resource: chat, shared: {rates: [{metric: Requests, per: Hour, max: 20, algorithm: SlidingWindow}]}}
 ---
 apiVersion: tierkeeper.io/v1alpha1
 kind: ApiKeyQuota
@@ -105,12 +105,12 @@ Key    ConcurrentRequests  -       5          429     RateLimitTier free spec.li
 			[]string{"--key", "team/active", "--model", "gpt-4-turbo"},
 			`Limits of ApiKeyQuota team/active, on tier free with priority 2, for requests for the resource chat and the model gpt-4-turbo:
 
-SCOPE        METRIC              PER     MAX        ANSWER  FROM
-Key          Requests            Minute  1,000,000  402     RateLimitTier free spec.limits.rates[metric=Requests,per=Minute].max
-Key          Requests            Day     9          429     ApiKeyQuota team/active spec.limits.rates[metric=Requests,per=Day].max
-Key          ConcurrentRequests  -       5          429     RateLimitTier free spec.limits.concurrency.max
-KeyResource  Tokens              Day     7          429     RateLimitTier free spec.resources[resource=chat].limits.rates[metric=Tokens,per=Day].max
-ModelShared  Requests            Hour    20         429     ModelLimit gpt-4 spec.shared.rates[metric=Requests,per=Hour].max
+SCOPE        METRIC              PER             MAX        ANSWER  FROM
+Key          Requests            Minute          1,000,000  402     RateLimitTier free spec.limits.rates[metric=Requests,per=Minute].max
+Key          Requests            Day             9          429     ApiKeyQuota team/active spec.limits.rates[metric=Requests,per=Day].max
+Key          ConcurrentRequests  -               5          429     RateLimitTier free spec.limits.concurrency.max
+KeyResource  Tokens              Day             7          429     RateLimitTier free spec.resources[resource=chat].limits.rates[metric=Tokens,per=Day].max
+ModelShared  Requests            Hour (sliding)  20         429     ModelLimit gpt-4 spec.shared.rates[metric=Requests,per=Hour].max
 `,
 		},
 		"suspended": {

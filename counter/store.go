@@ -53,7 +53,9 @@ type Count struct {
 	// Used is what was taken in the window: open reservations included, refunds deducted. For InUse it is the number
 	// of slots that are held. It can exceed the limit, because what a settlement adds is never refused.
 	Used int64
-	// Reset is when the window ends, in UTC; zero for InUse.
+	// Reset is when the window ends, in UTC; zero for InUse. For a window that slides it is when all that is counted is gone
+	// ([Window.Gone] of the newest sub-window that holds anything, or of the current one if none does). Of a limit that
+	// refused it is the earliest time at which the same hits fit, if nothing else is taken; if they can never fit, as before.
 	Reset time.Time
 }
 
@@ -67,7 +69,8 @@ type Store interface {
 
 	// Settle ends a lease: it corrects each counter by the difference between what was used and what was charged, and
 	// frees the slots. The difference goes to the window that the charge was taken from. When that window has ended, or
-	// the counter has moved on to a later one, nothing is changed: a reservation dies with its window. When the counter
+	// the counter has moved on to a later one, nothing is changed: a reservation dies with its window. Of a sliding window
+	// it goes to the sub-window, and nothing is changed when that one is gone. When the counter
 	// is not there any more, an extra charge creates it. No count falls below 0, and a charge beyond a limit is not
 	// refused. Settle is not idempotent: a lease must be settled once.
 	Settle(ctx context.Context, now time.Time, s Settlement) error
@@ -98,7 +101,7 @@ type Set interface {
 // A Settlement says how a lease ended.
 type Settlement struct {
 	Lease LeaseID
-	// Taken is the time that Acquire was called with. It names the windows that were charged.
+	// Taken is the time that Acquire was called with. It names the windows, or sub-windows, that were charged.
 	Taken   time.Time
 	Charges []Charge
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A Window is the span that a counter counts in. Each but InUse is a calendar unit in UTC.
+// A Window is the span that a counter counts in: a calendar unit in UTC, unless it slides or is InUse.
 type Window uint8
 
 // The numbers are kept in files and in leases: they must not change.
@@ -17,12 +17,21 @@ const (
 	Month
 	// InUse counts what is held at the moment, such as requests in flight: slots held by leases, in no window of time.
 	InUse
+	// SlidingSecond counts what was taken within the last second, wherever that began: see [Window.Sub].
+	SlidingSecond
+	// SlidingMinute does the same for a minute.
+	SlidingMinute
+	// SlidingHour does the same for an hour.
+	SlidingHour
 )
 
-var windowNames = [...]string{Second: "Second", Minute: "Minute", Hour: "Hour", Day: "Day", Month: "Month", InUse: "InUse"}
+var windowNames = [...]string{
+	Second: "Second", Minute: "Minute", Hour: "Hour", Day: "Day", Month: "Month", InUse: "InUse",
+	SlidingSecond: "SlidingSecond", SlidingMinute: "SlidingMinute", SlidingHour: "SlidingHour",
+}
 
 // Valid reports whether w is one of the constants above.
-func (w Window) Valid() bool { return w >= Second && w <= InUse }
+func (w Window) Valid() bool { return w >= Second && w <= SlidingHour }
 
 // String returns the name of the constant.
 func (w Window) String() string {
@@ -33,7 +42,7 @@ func (w Window) String() string {
 }
 
 // Bounds returns the calendar unit that now lies in, in UTC: from start up to, and not including, end. Both are zero for
-// InUse, which has no bounds.
+// InUse, which has no bounds, and for windows that slide, which have others at every moment.
 func (w Window) Bounds(now time.Time) (start, end time.Time) {
 	switch w {
 	case Second:

@@ -31,6 +31,7 @@ func TestBounds(t *testing.T) {
 		"minute before 1970":          {counter.Minute, "1969-12-31T23:59:30Z", "1969-12-31T23:59:00Z", "1970-01-01T00:00:00Z"},
 		"start before 1970":           {counter.Day, "1969-12-31T00:00:00Z", "1969-12-31T00:00:00Z", "1970-01-01T00:00:00Z"},
 		"in use":                      {counter.InUse, "2024-02-29T12:34:56.789Z", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"},
+		"a window that slides":        {counter.SlidingHour, "2024-02-29T12:34:56.789Z", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -75,13 +76,79 @@ func TestBoundsTile(t *testing.T) {
 	})
 }
 
+// TestSubWindows gives the first and the last moment at which what was taken at a time counts.
+func TestSubWindows(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		window            counter.Window
+		now, begins, gone string
+	}{
+		"second":               {counter.SlidingSecond, "2024-02-29T12:34:56.789Z", "2024-02-29T12:34:56.75Z", "2024-02-29T12:34:57.8125Z"},
+		"minute":               {counter.SlidingMinute, "2024-02-29T12:34:56.789Z", "2024-02-29T12:34:56.25Z", "2024-02-29T12:36:00Z"},
+		"hour":                 {counter.SlidingHour, "2024-02-29T12:34:56.789Z", "2024-02-29T12:33:45Z", "2024-02-29T13:37:30Z"},
+		"hour of another zone": {counter.SlidingHour, "2024-02-29T18:04:56.789+05:30", "2024-02-29T12:33:45Z", "2024-02-29T13:37:30Z"},
+		"second before 1970":   {counter.SlidingSecond, "1969-12-31T23:59:59.99Z", "1969-12-31T23:59:59.9375Z", "1970-01-01T00:00:01Z"},
+		"minute before 1970":   {counter.SlidingMinute, "1969-12-31T23:58:59.99Z", "1969-12-31T23:58:56.25Z", "1970-01-01T00:00:00Z"},
+		"in a late year":       {counter.SlidingMinute, "9999-12-31T23:58:59.99Z", "9999-12-31T23:58:56.25Z", "10000-01-01T00:00:00Z"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			sub := test.window.Sub(at(t, test.now))
+			begins := test.window.Gone(sub - counter.SubWindows - 1)
+			if got := begins.Format(time.RFC3339Nano); got != test.begins {
+				t.Errorf("its sub-window begins at %s, want %s", got, test.begins)
+			}
+			if got := test.window.Gone(sub).Format(time.RFC3339Nano); got != test.gone {
+				t.Errorf("it is gone at %s, want %s", got, test.gone)
+			}
+		})
+	}
+}
+
+// TestSubWindowsTile shows that every moment lies in its sub-window, that they follow one another without a gap, and that
+// each counts for the unit and itself.
+func TestSubWindowsTile(t *testing.T) {
+	t.Parallel()
+	units := [...]time.Duration{
+		counter.SlidingSecond: time.Second, counter.SlidingMinute: time.Minute, counter.SlidingHour: time.Hour,
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		w := counter.Window(rapid.Uint8Range(uint8(counter.SlidingSecond), uint8(counter.SlidingHour)).Draw(t, "window"))
+		now := time.Unix(rapid.Int64Range(-1<<35, 1<<35).Draw(t, "seconds"), rapid.Int64Range(0, 999_999_999).Draw(t, "ns"))
+		sub := w.Sub(now)
+		start := w.Gone(sub - counter.SubWindows - 1)
+		end := start.Add(units[w] / counter.SubWindows)
+		if now.Before(start) || !now.Before(end) {
+			t.Fatalf("%v lies outside of sub-window %d of a %v, %v to %v", now, sub, w, start, end)
+		}
+		if first, last, next := w.Sub(start), w.Sub(end.Add(-1)), w.Sub(end); first != sub || last != sub || next != sub+1 {
+			t.Fatalf("sub-window %d of a %v is %d at its start, %d at its end and %d after it", sub, w, first, last, next)
+		}
+		if got := w.Gone(sub); !got.Equal(end.Add(units[w])) {
+			t.Fatalf("sub-window %d of a %v, which ends at %v, is gone at %v", sub, w, end, got)
+		}
+	})
+}
+
+func TestWhatSlides(t *testing.T) {
+	t.Parallel()
+	for w := range counter.Window(20) {
+		if want := w >= counter.SlidingSecond && w <= counter.SlidingHour; w.Slides() != want {
+			t.Errorf("%v slides: %v", w, !want)
+		}
+		if n := w.Sub(time.Unix(1<<33, 0)); !w.Slides() && n != 0 {
+			t.Errorf("%v has sub-window %d", w, n)
+		}
+	}
+}
+
 func TestWindowString(t *testing.T) {
 	t.Parallel()
-	got := make([]string, 8)
+	got := make([]string, 11)
 	for w := range got {
 		got[w] = counter.Window(w).String()
 	}
-	want := []string{"Window(0)", "Second", "Minute", "Hour", "Day", "Month", "InUse", "Window(7)"}
+	want := []string{"Window(0)", "Second", "Minute", "Hour", "Day", "Month", "InUse", "SlidingSecond", "SlidingMinute", "SlidingHour", "Window(10)"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}

@@ -59,7 +59,7 @@ func newCapacity(name string, in *v1alpha1.Capacity, from Origin) rule {
 		if c.Shares == nil {
 			c.Shares = map[string]Share{}
 		}
-		c.Shares[r.TierName] = Share{int64(r.ConcurrentRequests), counter(ScopeModelShared, name, "tier:"+r.TierName, pair)}
+		c.Shares[r.TierName] = Share{int64(r.ConcurrentRequests), counter(ScopeModelShared, name, "tier:"+r.TierName, pair, FixedWindow)}
 	}
 	return rule{
 		pair: pair, max: c.Max, status: http.StatusServiceUnavailable,

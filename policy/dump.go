@@ -47,12 +47,13 @@ type entryDump struct {
 }
 
 type ruleDump struct {
-	Metric    Metric `json:"metric"`
-	Per       Per    `json:"per,omitempty"`
-	Unlimited bool   `json:"unlimited,omitempty"`
-	Max       int64  `json:"max"`
-	Status    int    `json:"status"`
-	Origin    Origin `json:"origin"`
+	Metric    Metric    `json:"metric"`
+	Per       Per       `json:"per,omitempty"`
+	Algorithm Algorithm `json:"algorithm,omitempty"` // absent: FixedWindow
+	Unlimited bool      `json:"unlimited,omitempty"`
+	Max       int64     `json:"max"`
+	Status    int       `json:"status"`
+	Origin    Origin    `json:"origin"`
 }
 
 type groupDump struct {
@@ -138,7 +139,7 @@ func (rs *ruleset) dump() rulesDump {
 func dumpRules(rules []rule) []ruleDump {
 	out := make([]ruleDump, 0, len(rules))
 	for _, r := range rules {
-		out = append(out, ruleDump{r.pair.Metric, r.pair.Per, r.unlimited, r.max, r.status, r.origin})
+		out = append(out, ruleDump{r.pair.Metric, r.pair.Per, r.algorithm, r.unlimited, r.max, r.status, r.origin})
 	}
 	return out
 }

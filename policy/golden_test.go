@@ -174,25 +174,26 @@ func writeAnswers(t testing.TB, ask []query, table, before *policy.Table) []byte
 
 // answer is one limit as limits.yaml shows it.
 type answer struct {
-	Scope    policy.Scope  `json:"scope"`
-	Metric   policy.Metric `json:"metric"`
-	Per      policy.Per    `json:"per,omitempty"`
-	Max      int64         `json:"max"`
-	Exceeded string        `json:"exceeded"`
-	From     string        `json:"from"`
-	Field    string        `json:"field"`
-	Entry    string        `json:"entry,omitempty"`
-	Shadow   bool          `json:"shadow,omitempty"`
-	Waits    string        `json:"waits,omitempty"` // for a capacity
-	Counter  int           `json:"counter"`         // equal numbers in one file: the same counter
-	Count    string        `json:"count,omitempty"` // beside a last.yaml: whether the count goes on
+	Scope     policy.Scope     `json:"scope"`
+	Metric    policy.Metric    `json:"metric"`
+	Per       policy.Per       `json:"per,omitempty"`
+	Algorithm policy.Algorithm `json:"algorithm,omitempty"` // absent: FixedWindow
+	Max       int64            `json:"max"`
+	Exceeded  string           `json:"exceeded"`
+	From      string           `json:"from"`
+	Field     string           `json:"field"`
+	Entry     string           `json:"entry,omitempty"`
+	Shadow    bool             `json:"shadow,omitempty"`
+	Waits     string           `json:"waits,omitempty"` // for a capacity
+	Counter   int              `json:"counter"`         // equal numbers in one file: the same counter
+	Count     string           `json:"count,omitempty"` // beside a last.yaml: whether the count goes on
 }
 
 func describe(t testing.TB, l policy.Limit, holder *policy.Holder, before *policy.Table, q query) answer {
 	t.Helper()
 	from := policy.Object{Kind: l.Origin.Kind, Name: policy.Name{Namespace: l.Origin.Namespace, Name: l.Origin.Name}}
 	a := answer{
-		Scope: l.Scope, Metric: l.Pair.Metric, Per: l.Pair.Per, Max: l.Max, Exceeded: l.Exceeded(),
+		Scope: l.Scope, Metric: l.Pair.Metric, Per: l.Pair.Per, Algorithm: l.Algorithm, Max: l.Max, Exceeded: l.Exceeded(),
 		From: from.String(), Field: l.Origin.Field, Entry: l.Entry, Shadow: l.Shadow,
 	}
 	if l.Capacity != nil {

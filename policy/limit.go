@@ -80,8 +80,24 @@ func (s Scope) String() string { return scopeNames[s] }
 // MarshalText writes String.
 func (s Scope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// FixedWindow is the way rates are counted: a window is a calendar unit in UTC and starts at zero.
-const FixedWindow = "FixedWindow"
+// An Algorithm is the way in which a rate is counted.
+type Algorithm uint8
+
+// The algorithms. What has no Per is said to have the first.
+const (
+	// FixedWindow counts in calendar units, in UTC, and starts at zero with each.
+	FixedWindow Algorithm = iota
+	// SlidingWindow counts what passed within the last unit, at every moment.
+	SlidingWindow
+)
+
+var algorithmNames = []string{"FixedWindow", "SlidingWindow"}
+
+// String is the name that the API uses.
+func (a Algorithm) String() string { return algorithmNames[a] }
+
+// MarshalText writes String.
+func (a Algorithm) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // An Origin is where a limit was written.
 type Origin struct {
@@ -95,6 +111,7 @@ type Origin struct {
 type Limit struct {
 	Scope  Scope
 	Pair   Pair
+	Algorithm Algorithm
 	Max    int64
 	Status int // the HTTP status of a denial: 429, 402, 403 or 503
 	Origin Origin
@@ -112,14 +129,14 @@ type Limit struct {
 
 // counter writes the identity of a counter. The quotes keep a subject or an entry, which users choose, from posing as
 // another.
-func counter(scope Scope, subject, entry string, pair Pair) string {
+func counter(scope Scope, subject, entry string, pair Pair, algorithm Algorithm) string {
 	b := make([]byte, 0, 128)
 	b = append(append(b, scope.String()...), ' ')
 	b = append(strconv.AppendQuote(b, subject), ' ')
 	b = append(strconv.AppendQuote(b, entry), ' ')
 	b = append(append(b, pair.Metric.String()...), ' ')
 	b = append(append(b, pair.Per.String()...), ' ')
-	return string(append(b, FixedWindow...))
+	return string(append(b, algorithm.String()...))
 }
 
 // Exceeded is the name that the API gives to the limit's Status.

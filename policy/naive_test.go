@@ -1,7 +1,9 @@
 package policy_test
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,15 +21,17 @@ type naive struct {
 
 // ceiling is one limit: at most max on the counter.
 type ceiling struct {
-	scope   string
-	pair    string
-	max     int64
-	counter string
+	scope     string
+	pair      string
+	algorithm string
+	max       int64
+	counter   string
 }
 
 // says is something that an object says about a pair. What stands first in a list of them wins.
 type says struct {
 	pair      string
+	algorithm string
 	unlimited bool
 	max       int64
 	entry     string
@@ -43,7 +47,7 @@ func (n naive) limits(model, resource string) []ceiling {
 			}
 			done = append(done, s.pair)
 			if !s.unlimited {
-				all = append(all, ceiling{name, s.pair, s.max, name + "|" + s.entry + "|" + s.pair})
+				all = append(all, ceiling{name, s.pair, s.algorithm, s.max, name + "|" + s.entry + "|" + s.pair + "|" + s.algorithm})
 			}
 		}
 	}
@@ -77,14 +81,17 @@ func read(l *v1alpha1.Limits, entry string) []says {
 	}
 	var out []says
 	for _, r := range l.Rates {
-		s := says{pair: fmt.Sprintf("%s per %s", r.Metric, r.Per), unlimited: r.Mode == v1alpha1.ModeUnlimited, entry: entry}
+		s := says{
+			pair: fmt.Sprintf("%s per %s", r.Metric, r.Per), algorithm: cmp.Or(string(r.Algorithm), "FixedWindow"),
+			unlimited: r.Mode == v1alpha1.ModeUnlimited, entry: entry,
+		}
 		if r.Max != nil {
 			s.max = *r.Max
 		}
 		out = append(out, s)
 	}
 	if l.Concurrency != nil {
-		out = append(out, says{"ConcurrentRequests", l.Concurrency.Mode == v1alpha1.ModeUnlimited, int64(*l.Concurrency.Max), entry})
+		out = append(out, says{"ConcurrentRequests", "FixedWindow", l.Concurrency.Mode == v1alpha1.ModeUnlimited, int64(*l.Concurrency.Max), entry})
 	}
 	return out
 }
@@ -183,7 +190,7 @@ func bySpecificity(a, b string) int {
 func ceilings(r policy.Resolution) []ceiling {
 	var out []ceiling
 	for _, l := range r.Limits {
-		out = append(out, ceiling{l.Scope.String(), l.Pair.String(), l.Max, l.Counter})
+		out = append(out, ceiling{l.Scope.String(), l.Pair.String(), l.Algorithm.String(), l.Max, l.Counter})
 	}
 	return out
 }
@@ -194,8 +201,13 @@ type request struct {
 	tokens          int64
 }
 
-// ledger counts within one window.
+// ledger counts within a minute around midnight: see midnight.
 type ledger map[string]int64
+
+// midnight starts every fixed window anew. What slides still counts.
+func (l ledger) midnight() {
+	maps.DeleteFunc(l, func(counter string, _ int64) bool { return !strings.HasSuffix(counter, "SlidingWindow") })
+}
 
 // admits charges a request to all its limits if it fits into every one of them.
 func (l ledger) admits(r request, limits []ceiling) bool {

@@ -27,7 +27,12 @@ func (w world) traffic() []request {
 // never fails if tight, counting for itself, lets a sequence of requests pass that does not fit into loose.
 func never(t *rapid.T, requests []request, tight, loose func(model, resource string) []ceiling) {
 	tightLedger, looseLedger := ledger{}, ledger{}
+	midnight := rapid.IntRange(0, len(requests)).Draw(t, "midnight")
 	for i, r := range requests {
+		if i == midnight {
+			tightLedger.midnight()
+			looseLedger.midnight()
+		}
 		limits := tight(r.model, r.resource)
 		if !tightLedger.admits(r, limits) {
 			continue

@@ -49,7 +49,7 @@ func TestResolveAgreesWithANaiveReading(t *testing.T) {
 // compareCeilings holds two lists against each other; forth and back relate the names that the two give to counters.
 func compareCeilings(t *rapid.T, what string, want, got []ceiling, forth, back map[string]string) {
 	byPair := func(a, b ceiling) int {
-		return slices.Compare([]string{a.scope, a.pair, fmt.Sprint(a.max)}, []string{b.scope, b.pair, fmt.Sprint(b.max)})
+		return slices.Compare([]string{a.scope, a.pair, a.algorithm, fmt.Sprint(a.max)}, []string{b.scope, b.pair, b.algorithm, fmt.Sprint(b.max)})
 	}
 	slices.SortFunc(want, byPair)
 	slices.SortFunc(got, byPair)

@@ -66,6 +66,9 @@ func (w world) limits(liftable bool) v1alpha1.Limits {
 			r.Mode = v1alpha1.ModeUnlimited
 		} else {
 			r.Max = w.ceiling()
+			if r.Per != v1alpha1.PerDay && r.Per != v1alpha1.PerMonth {
+				r.Algorithm = pick(w, []v1alpha1.Algorithm{"", v1alpha1.AlgorithmFixedWindow, v1alpha1.AlgorithmSlidingWindow}, "algorithm")
+			}
 			r.Exceeded = pick(w, []v1alpha1.Exceeded{"", v1alpha1.ExceededPaymentRequired}, "exceeded")
 		}
 		l.Rates = append(l.Rates, r)

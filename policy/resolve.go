@@ -97,6 +97,10 @@ type candidate struct {
 	shadow bool
 }
 
+func (c candidate) sameCounter(d candidate) bool {
+	return c.rule.pair == d.rule.pair && c.entry == d.entry && c.rule.algorithm == d.rule.algorithm
+}
+
 // pick takes up what is said first about a pair. What is enforced holds as if nothing else were written; what is not stands
 // beside it where it would hold if everything were enforced.
 func (r *resolver) pick(rules []rule, entry string, shadow bool) {
@@ -157,23 +161,23 @@ func either(condition bool, yes, no string) string {
 func (r *resolver) take(scope Scope, subject string) {
 	slices.SortFunc(r.picked, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.rule.pair.Metric, b.rule.pair.Metric), cmp.Compare(a.rule.pair.Per, b.rule.pair.Per),
-			strings.Compare(a.entry, b.entry), compareBool(a.shadow, b.shadow), cmp.Compare(a.rule.max, b.rule.max))
+			strings.Compare(a.entry, b.entry), cmp.Compare(a.rule.algorithm, b.rule.algorithm), compareBool(a.shadow, b.shadow), cmp.Compare(a.rule.max, b.rule.max))
 	})
 	for i, c := range r.picked {
 		beside := false // another limit on the same counter
 		if i > 0 {
 			last := r.picked[i-1]
-			beside = c.rule.pair == last.rule.pair && c.entry == last.entry
+			beside = c.sameCounter(last)
 			if beside && c.shadow == last.shadow {
 				continue // Of two limits on one counter the smaller holds.
 			}
 		}
 		l := Limit{
-			Scope: scope, Pair: c.rule.pair, Max: c.rule.max, Status: c.rule.status, Origin: c.rule.origin, Entry: c.entry,
+			Scope: scope, Pair: c.rule.pair, Algorithm: c.rule.algorithm, Max: c.rule.max, Status: c.rule.status, Origin: c.rule.origin, Entry: c.entry,
 			Shadow: c.shadow, Capacity: c.rule.capacity,
 		}
 		if !r.probe {
-			l.Counter = counter(scope, subject, c.entry, c.rule.pair)
+			l.Counter = counter(scope, subject, c.entry, c.rule.pair, c.rule.algorithm)
 		}
 		if beside {
 			// It counts other requests than the one that is enforced. Alone it has the counter to itself, so that the count goes on

@@ -10,6 +10,7 @@ import (
 // A rule is what one object says about one pair.
 type rule struct {
 	pair      Pair
+	algorithm Algorithm
 	unlimited bool
 	max       int64
 	status    int
@@ -75,6 +76,7 @@ func newRules(in *v1alpha1.Limits, from Origin, path string) []rule {
 	for _, r := range in.Rates {
 		ru := rule{
 			pair:      Pair{metrics[r.Metric], pers[r.Per]},
+			algorithm: algorithms[r.Algorithm],
 			unlimited: r.Mode == v1alpha1.ModeUnlimited,
 			status:    statuses[r.Exceeded],
 			origin:    from.at(fmt.Sprintf("%s.rates[metric=%s,per=%s]", path, r.Metric, r.Per)),
@@ -117,6 +119,12 @@ var pers = map[v1alpha1.Per]Per{
 	v1alpha1.PerHour:   Hour,
 	v1alpha1.PerDay:    Day,
 	v1alpha1.PerMonth:  Month,
+}
+
+var algorithms = map[v1alpha1.Algorithm]Algorithm{
+	"":                              FixedWindow,
+	v1alpha1.AlgorithmFixedWindow:   FixedWindow,
+	v1alpha1.AlgorithmSlidingWindow: SlidingWindow,
 }
 
 var statuses = map[v1alpha1.Exceeded]int{

@@ -78,23 +78,25 @@ func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverri
 		}
 	}
 	for _, models := range catalogs {
-		if base, field := c.loosened(models, h, t); base != nil {
-			return &Problem{
-				v1alpha1.ReasonOverrideNotPermitted, field,
-				fmt.Sprintf("This allows more than %d %s, which %s %s sets in %s, and RateLimitTier %s lets keys only lower limits (keyOverrides: Lower).",
-					base.Max, base.Pair, base.Origin.Kind, base.Origin.Name, base.Origin.Field, t.name),
+		if base, by := c.loosened(models, h, t); base != nil {
+			message := fmt.Sprintf("This allows more than %d %s, which %s %s sets in %s, and RateLimitTier %s lets keys only lower limits (keyOverrides: Lower).",
+				base.Max, base.Pair, base.Origin.Kind, base.Origin.Name, base.Origin.Field, t.name)
+			if by.doubled {
+				message += " There the window slides, and one that does not lets up to twice its max pass: set algorithm: SlidingWindow here, too."
 			}
+			return &Problem{v1alpha1.ReasonOverrideNotPermitted, by.field, message}
 		}
 	}
 	return nil
 }
 
 // loosened finds a limit that would hold without the quota's own and beyond which the quota's own would let more pass:
-// because it is lifted, because a larger one takes its place, or because several counters take the place of one that are
-// together larger. It returns the limit and the field of the quota that is to blame.
+// because it is lifted, because a larger one takes its place, because several counters take the place of one that are
+// together larger, or because a fixed window takes the place of one that slides. It returns the limit and what takes its
+// place.
 //
 // It tries every model that any object tells from others, so that no pattern or class slips past the tier's exact names.
-func (c *compiler) loosened(models *catalog, h *Holder, t *tier) (*Limit, string) {
+func (c *compiler) loosened(models *catalog, h *Holder, t *tier) (*Limit, *replacement) {
 	own := h.sources[0]
 	full := &Holder{sources: h.sources, probe: true}
 	replaced := map[slot]*replacement{}
@@ -109,17 +111,17 @@ func (c *compiler) loosened(models *catalog, h *Holder, t *tier) (*Limit, string
 				continue
 			}
 			i := slices.IndexFunc(with, func(l Limit) bool { return l.Scope == base.Scope && l.Pair == base.Pair })
-			s := slot{base.Scope, base.Pair, base.Entry}
+			s := slot{base.Scope, base.Pair, base.Algorithm, base.Entry}
 			if replaced[s] == nil {
-				replaced[s] = &replacement{by: map[string]int64{}}
+				replaced[s] = &replacement{algorithm: base.Algorithm, by: map[counted]int64{}}
 			}
 			// A probe shows each pair that anybody mentions, lifted or not, so the pair is there.
 			if r := replaced[s]; r.add(with[i]) > base.Max {
-				return &base, r.field
+				return &base, r
 			}
 		}
 	}
-	return nil, ""
+	return nil, nil
 }
 
 // bareKey names what bareLimits keeps.
@@ -160,20 +162,34 @@ func (c *catalog) speaksAt(own *ruleset, p point) bool {
 
 // slot tells the counters of one holder apart.
 type slot struct {
-	scope Scope
-	pair  Pair
-	entry string
+	scope     Scope
+	pair      Pair
+	algorithm Algorithm
+	entry     string
 }
 
 // replacement is the counters that take the place of one, all of its scope and pair.
 type replacement struct {
-	by    map[string]int64 // by entry, the largest max of each
-	field string           // of the quota's limit among them
+	algorithm Algorithm // of the one
+	by        map[counted]int64
+	field     string // of the quota's limit among them
+	doubled   bool   // by a fixed window in place of one that slides
 }
 
-// add notes one of the counters and returns how much they allow together.
+// counted tells the counters of a replacement apart.
+type counted struct {
+	entry     string
+	algorithm Algorithm
+}
+
+// add notes one of the counters and returns how much they allow together. Within the length of a unit a fixed window allows
+// twice its max: at the end of one calendar unit and at the start of the next.
 func (r *replacement) add(l Limit) (sum int64) {
-	r.by[l.Entry] = max(r.by[l.Entry], l.Max)
+	most, c := l.Max, counted{l.Entry, l.Algorithm}
+	if r.algorithm == SlidingWindow && l.Algorithm == FixedWindow && most != beyondAll {
+		r.doubled, most = true, 2*most
+	}
+	r.by[c] = max(r.by[c], most)
 	if l.Origin.Kind == KindQuota {
 		r.field = l.Origin.Field
 	}

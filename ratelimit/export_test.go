@@ -20,6 +20,9 @@ var KeyOf = keyOf
 // StepBack is how far a clock may go back unnoticed.
 const StepBack = stepBack
 
+// WindowOf tells them what it counts in.
+var WindowOf = windowOf
+
 // MaxReserved is the most input, and the most output, that one request reserves.
 const MaxReserved = maxReserved
 

@@ -230,7 +230,7 @@ func (s *service) used(t testing.TB, r *descriptor.Reserve) map[string]int64 {
 	limits := s.table.Resolve(nil, credential.Holder, r.Model, r.Resource).Limits
 	counters := make([]counter.Limit, len(limits))
 	for i, l := range limits {
-		counters[i] = counter.Limit{Key: ratelimit.KeyOf(l.Counter), Window: windows[l.Pair.Per], Max: l.Max}
+		counters[i] = counter.Limit{Key: ratelimit.KeyOf(l.Counter), Window: ratelimit.WindowOf(l), Max: l.Max}
 	}
 	counts := make([]counter.Count, len(limits))
 	if err := s.store.Peek(t.Context(), s.clock.now(), counters, counts); err != nil {
@@ -241,11 +241,6 @@ func (s *service) used(t testing.TB, r *descriptor.Reserve) map[string]int64 {
 		out[l.Scope.String()+" "+l.Pair.String()] = counts[i].Used
 	}
 	return out
-}
-
-var windows = map[policy.Per]counter.Window{
-	policy.NoPer: counter.InUse, policy.Second: counter.Second, policy.Minute: counter.Minute,
-	policy.Hour: counter.Hour, policy.Day: counter.Day, policy.Month: counter.Month,
 }
 
 func keyIn(r *descriptor.Reserve) string {
@@ -302,7 +297,7 @@ func oneTier(limits string) string {
 	return fmt.Sprintf("tiers: {plan: {limits: %s}}", limits)
 }
 
-// rates writes limits of all requests of a key, each as "Metric Per max".
+// rates writes limits of all requests of a key, each as "Metric Per max", or "Metric Per max algorithm".
 func rates(list ...string) string {
 	return "{rates: [" + strings.Join(each(list, rate), ", ") + "]}"
 }
@@ -316,8 +311,8 @@ func each(list []string, f func(string) string) []string {
 }
 
 func rate(s string) string {
-	f := strings.Fields(s)
-	return fmt.Sprintf("{metric: %s, per: %s, max: %s}", f[0], f[1], f[2])
+	f := append(strings.Fields(s), "FixedWindow")
+	return fmt.Sprintf("{metric: %s, per: %s, max: %s, algorithm: %s}", f[0], f[1], f[2], f[3])
 }
 
 // keepLog makes a limiter tell everything to the handler.

@@ -196,9 +196,5 @@ func (r *report) appendReset(b []byte, i int, form policy.Reset) []byte {
 // ceilSeconds is never below 1: a client that is told to wait 0 seconds would be refused again.
 func ceilSeconds(d time.Duration) int64 { return max(int64((d+time.Second-1)/time.Second), 1) }
 
-func ceilUnix(t time.Time) int64 {
-	if t.Nanosecond() > 0 {
-		return t.Unix() + 1
-	}
-	return t.Unix()
-}
+// ceilUnix is not before t: windows that slide end between seconds, and a client that waits until then must not be early.
+func ceilUnix(t time.Time) int64 { return t.Add(time.Second - 1).Unix() }

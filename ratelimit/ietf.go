@@ -59,8 +59,8 @@ func (r *report) appendQuota(b []byte, i int) []byte {
 		b = append(append(append(b, `;qu="`...), quotaUnits[l.Pair.Metric]...), '"')
 	}
 	if l.Pair.Per != policy.NoPer {
-		// Months differ, so it is asked how long this one is.
-		start, end := windows[l.Pair.Per].Bounds(r.counts[i].Reset.Add(-1))
+		// Months differ, so it is asked how long this one is. A window that slides is as long as its unit.
+		start, end := windows[span{l.Pair.Per, policy.FixedWindow}].Bounds(r.counts[i].Reset.Add(-1))
 		b = strconv.AppendInt(append(b, ";w="...), int64(end.Sub(start)/time.Second), 10)
 	}
 	return b

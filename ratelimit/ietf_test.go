@@ -138,7 +138,7 @@ func (r *report) add(metric policy.Metric, per policy.Per, most, used int64, whi
 	if metric == policy.ConcurrentRequests {
 		per = policy.NoPer
 	} else {
-		_, end := windows[per].Bounds(r.now)
+		_, end := windows[span{per, policy.FixedWindow}].Bounds(r.now)
 		c.Reset = r.now.Add(1 + time.Duration(while%uint64(end.Sub(r.now)))) //nolint:gosec // Windows are shorter than 292 years.
 	}
 	r.plan.limits = append(r.plan.limits, policy.Limit{Pair: policy.Pair{Metric: metric, Per: per}, Max: most})

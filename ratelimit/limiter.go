@@ -84,7 +84,7 @@ type Header struct{ Name, Value string }
 // Reserve decides whether a request may pass and charges every limit that holds for it, or none. An error means that the
 // caller has gone away, or that the store failed; nothing was charged then as far as the store can tell.
 func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision, error) {
-	now := l.clock()
+	now := time.UnixMilli(l.clock().UnixMilli()) // As the lease keeps it, or another sub-window than the one taken from could be settled.
 	if back := l.watch.see(now); back > 0 {
 		l.note(ctx, l.log, clockBack, "the clock was set back: what was counted since stays, and no window begins anew before it has caught up", "by", back.String())
 	}

@@ -133,7 +133,7 @@ func (e *epoch) newPlan(k planKey, model string) *plan {
 		return p
 	}
 	for _, l := range p.limits {
-		p.counters = append(p.counters, counter.Limit{Key: keyOf(l.Counter), Window: windows[l.Pair.Per], Max: l.Max})
+		p.counters = append(p.counters, counter.Limit{Key: keyOf(l.Counter), Window: windowOf(l), Max: l.Max})
 		p.caps = append(p.caps, capOf(l, p.limits))
 	}
 	p.set = e.limiter.store.Open(p.counters[:p.enforced])
@@ -168,13 +168,25 @@ func keyOf(name string) (k counter.Key) {
 	return k
 }
 
-var windows = map[policy.Per]counter.Window{
-	policy.NoPer:  counter.InUse,
-	policy.Second: counter.Second,
-	policy.Minute: counter.Minute,
-	policy.Hour:   counter.Hour,
-	policy.Day:    counter.Day,
-	policy.Month:  counter.Month,
+// windowOf is what the limit's counter counts in.
+func windowOf(l policy.Limit) counter.Window { return windows[span{l.Pair.Per, l.Algorithm}] }
+
+type span struct {
+	per       policy.Per
+	algorithm policy.Algorithm
+}
+
+// windows has every span that the API allows.
+var windows = map[span]counter.Window{
+	{policy.NoPer, policy.FixedWindow}:    counter.InUse,
+	{policy.Second, policy.FixedWindow}:   counter.Second,
+	{policy.Minute, policy.FixedWindow}:   counter.Minute,
+	{policy.Hour, policy.FixedWindow}:     counter.Hour,
+	{policy.Day, policy.FixedWindow}:      counter.Day,
+	{policy.Month, policy.FixedWindow}:    counter.Month,
+	{policy.Second, policy.SlidingWindow}: counter.SlidingSecond,
+	{policy.Minute, policy.SlidingWindow}: counter.SlidingMinute,
+	{policy.Hour, policy.SlidingWindow}:   counter.SlidingHour,
 }
 
 // taken is what one request asked for and found, by index of the plan's limits.
@@ -252,7 +264,8 @@ func clamp(amount, most int64) int64 {
 }
 
 // worst is the index of the limit that a denial speaks of, among those from first up to last: of those that refused, the
-// rate that resets last, and concurrency only if no rate refused. It is -1 if none refused.
+// rate that resets last, which is when all of them let the request pass if nothing else comes, and concurrency only if no rate
+// refused. It is -1 if none refused.
 func (p *plan) worst(t *taken, first, last int) int {
 	worst := -1
 	for i := first; i < last; i++ {

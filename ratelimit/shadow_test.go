@@ -56,7 +56,7 @@ func (s *service) seen() (n int64) {
 const manyLimits = `
 tiers:
   plan:
-    limits: {rates: [{metric: Requests, per: Second, max: 2}, {metric: Tokens, per: Minute, max: 900}, {metric: OutputTokens, per: Hour, max: 9000}], concurrency: {max: 6}}
+    limits: {rates: [{metric: Requests, per: Second, max: 2}, {metric: Tokens, per: Minute, max: 900}, {metric: OutputTokens, per: Hour, algorithm: SlidingWindow, max: 9000}], concurrency: {max: 6}}
     models: [{model: gpt-1, limits: {rates: [{metric: Requests, per: Minute, max: 9}]}}]
 models:
   gpt: {models: ["gpt-*"], shared: {rates: [{metric: Requests, per: Minute, max: 60}], concurrency: {max: 11}}}

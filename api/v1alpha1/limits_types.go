@@ -15,7 +15,7 @@ const (
 	MetricOutputTokens Metric = "OutputTokens"
 )
 
-// Per is the calendar unit, in UTC, after which a count starts again.
+// Per is the calendar unit, in UTC, after which a count starts again, or how long a window is that slides.
 // +kubebuilder:validation:Enum=Second;Minute;Hour;Day;Month
 type Per string
 
@@ -30,6 +30,17 @@ const (
 	PerDay Per = "Day"
 	// PerMonth starts again at midnight UTC on the first of each month.
 	PerMonth Per = "Month"
+)
+
+// Algorithm is the way in which a rate is counted.
+// +kubebuilder:validation:Enum=FixedWindow;SlidingWindow
+type Algorithm string
+
+const (
+	// AlgorithmFixedWindow counts in calendar units, and starts at zero with each. Twice max can pass around the end of one.
+	AlgorithmFixedWindow Algorithm = "FixedWindow"
+	// AlgorithmSlidingWindow counts what passed within the last unit, at every moment.
+	AlgorithmSlidingWindow Algorithm = "SlidingWindow"
 )
 
 // Mode says whether there is a limit at all.
@@ -84,13 +95,14 @@ const (
 // Rate is a ceiling on one metric in one window of time.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.mode) && self.mode == 'Unlimited' ? !has(self.max) : has(self.max)",message="max is required, and forbidden when mode is Unlimited"
+// +kubebuilder:validation:XValidation:rule="!has(self.algorithm) || self.algorithm != 'SlidingWindow' || self.per in ['Second', 'Minute', 'Hour']",message="SlidingWindow needs per Second, Minute or Hour"
 type Rate struct {
 	// metric is what is counted.
 	//
 	// +required
 	Metric Metric `json:"metric,omitempty"`
 
-	// per is the calendar unit, in UTC, after which the count starts again.
+	// per is the calendar unit, in UTC, after which the count starts again, or how long the window is if it slides.
 	//
 	// +required
 	Per Per `json:"per,omitempty"`
@@ -106,6 +118,14 @@ type Rate struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=9007199254740991
 	Max *int64 `json:"max,omitempty"`
+
+	// algorithm says how the count goes on. FixedWindow starts it again with each calendar unit, so that twice max can pass
+	// within a unit's length around the end of one. SlidingWindow lets no more than max pass within a unit's length, wherever
+	// that begins, and is for per Second, Minute and Hour; it refuses as if that length were longer by up to a sixteenth. A
+	// change of it starts a new count. Absent means FixedWindow.
+	//
+	// +optional
+	Algorithm Algorithm `json:"algorithm,omitempty"`
 
 	// exceeded is the answer to a request that does not fit. Absent means TooManyRequests.
 	//

@@ -34,6 +34,14 @@ func Run(t *testing.T, open func(*testing.T) counter.Store) {
 		"SettleCorrectsTheWindow":       settleCorrectsTheWindow,
 		"SettleSparesALaterWindow":      settleSparesALaterWindow,
 		"SettleOfALostCounter":          settleOfALostCounter,
+		"SlidingWindowsHaveNoEdge":      slidingWindowsHaveNoEdge,
+		"SlidingWindowsOnlyMoveForward": slidingWindowsOnlyMoveForward,
+		"SlidingWindowsSayWhenHitsFit":  slidingWindowsSayWhenHitsFit,
+		"ARefusalMovesNoSlidingWindow":  aRefusalMovesNoSlidingWindow,
+		"SettleCorrectsTheSubWindow":    settleCorrectsTheSubWindow,
+		"SettleSparesWhatIsNotCounted":  settleSparesWhatIsNotCounted,
+		"SettleOfALostSlidingWindow":    settleOfALostSlidingWindow,
+		"SlidingCountsNeverOverflow":    slidingCountsNeverOverflow,
 		"SlotsAreFreedBySettle":         slotsAreFreedBySettle,
 		"SlotsAreFreedByExpiry":         slotsAreFreedByExpiry,
 		"SlotsAreTakenWithTheRest":      slotsAreTakenWithTheRest,
@@ -82,6 +90,7 @@ type fixture struct {
 	*testing.T
 	open  func(*testing.T) counter.Store
 	store counter.Store
+	days  int // that tests of sliding windows have used up
 }
 
 // acquire takes hits at now, with slots for half a minute.

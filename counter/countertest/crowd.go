@@ -90,7 +90,7 @@ func identities(n int) [][]counter.Limit {
 	all := make([][]counter.Limit, n)
 	for i := range all {
 		all[i] = []counter.Limit{
-			limit(counter.Hour, 100), limit(counter.Day, 90), limit(counter.Month, 95), limit(counter.InUse, 60),
+			limit(counter.Hour, 100), limit(counter.Day, 90), limit(counter.SlidingHour, 95), limit(counter.InUse, 60),
 		}
 	}
 	return all
@@ -100,7 +100,7 @@ func identities(n int) [][]counter.Limit {
 // a counter that every admitted call takes one hit of, tells in which order the store must have answered.
 func crowdIsAdmittedOneByOne(f *fixture) {
 	turn := limit(counter.Minute, math.MaxInt64)
-	shared := []counter.Limit{limit(counter.Hour, 2500), limit(counter.InUse, 1500), turn}
+	shared := []counter.Limit{limit(counter.Hour, 2500), limit(counter.SlidingMinute, 2400), limit(counter.InUse, 1500), turn}
 	var (
 		mu       sync.Mutex
 		attempts []attempt
@@ -156,7 +156,7 @@ func replay(f *fixture, attempts []attempt) {
 // crowdLeavesWhatWasUsed lets a crowd acquire, renew and settle. In the end the counters must hold exactly what was used,
 // and nobody may ever have held a slot too many.
 func crowdLeavesWhatWasUsed(f *fixture) {
-	shared := []counter.Limit{limit(counter.Minute, math.MaxInt64), limit(counter.Hour, 3000), limit(counter.InUse, 50)}
+	shared := []counter.Limit{limit(counter.Minute, math.MaxInt64), limit(counter.Hour, 3000), limit(counter.SlidingMinute, 3000), limit(counter.InUse, 50)}
 	keys := identities(40)
 	var (
 		mu   sync.Mutex

@@ -51,7 +51,7 @@ func hitsOfZeroTakeNothing(f *fixture) {
 
 func maxOfZeroAdmitsNothing(f *fixture) {
 	for _, most := range []int64{0, -1, math.MinInt64} {
-		for w := counter.Second; w <= counter.InUse; w++ {
+		for w := counter.Second; w.Valid(); w++ {
 			l := limit(w, most)
 			f.refuse(f.store.Open([]counter.Limit{l}), noon, 1)
 			f.wantUsed(noon, []counter.Limit{l}, 0)
@@ -94,10 +94,10 @@ func openPanicsForAWrongSet(f *fixture) {
 		tooMany[i] = limit(counter.Minute, 1)
 	}
 	for name, limits := range map[string][]counter.Limit{
-		"a key named twice":     {twice, limit(counter.Minute, 1), twice},
-		"an unknown window":     {limit(0, 1)},
-		"more than MaxLimits":   tooMany,
-		"a window behind InUse": {limit(counter.InUse+1, 1)},
+		"a key named twice":        {twice, limit(counter.Minute, 1), twice},
+		"an unknown window":        {limit(0, 1)},
+		"more than MaxLimits":      tooMany,
+		"a window behind the last": {limit(counter.SlidingHour+1, 1)},
 	} {
 		func() {
 			defer func() {

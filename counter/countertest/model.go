@@ -21,6 +21,9 @@ type tally struct {
 	end  time.Time // of the window that used was taken in
 	used *big.Int
 
+	newest int64 // the latest sub-window that was counted in
+	subs   map[int64]*big.Int
+
 	clock   time.Time // the latest time of a change
 	slots   map[counter.LeaseID]time.Time
 	settled map[counter.LeaseID]time.Time
@@ -31,10 +34,36 @@ func newModel() *model { return &model{tallies: map[counter.Key]*tally{}} }
 func (m *model) tally(key counter.Key) *tally {
 	t := m.tallies[key]
 	if t == nil {
-		t = &tally{used: new(big.Int), slots: map[counter.LeaseID]time.Time{}, settled: map[counter.LeaseID]time.Time{}}
+		t = &tally{
+			used: new(big.Int), subs: map[int64]*big.Int{},
+			slots: map[counter.LeaseID]time.Time{}, settled: map[counter.LeaseID]time.Time{},
+		}
 		m.tallies[key] = t
 	}
 	return t
+}
+
+// counted is the sum of the sub-windows that count at sub.
+func (t *tally) counted(sub int64) *big.Int {
+	sum := new(big.Int)
+	for s, n := range t.subs {
+		if s <= sub && s >= sub-counter.SubWindows {
+			sum.Add(sum, n)
+		}
+	}
+	return sum
+}
+
+// reset is when no more than most is left of what counts at sub.
+func (t *tally) reset(w counter.Window, sub, most int64) time.Time {
+	s := sub
+	for t.counted(s).Cmp(big.NewInt(most)) > 0 {
+		s++
+	}
+	if s == sub {
+		return w.Gone(sub)
+	}
+	return w.Gone(s - counter.SubWindows - 1) // when s begins
 }
 
 func (m *model) count(now time.Time, l counter.Limit) counter.Count {
@@ -47,6 +76,10 @@ func (m *model) count(now time.Time, l counter.Limit) counter.Count {
 			}
 		}
 		return counter.Count{Used: used}
+	}
+	if l.Window.Slides() {
+		sub := max(l.Window.Sub(now), t.newest)
+		return counter.Count{Used: t.counted(sub).Int64(), Reset: t.reset(l.Window, sub, 0)}
 	}
 	_, end := l.Window.Bounds(now)
 	if end.After(t.end) {
@@ -82,22 +115,43 @@ func (s *modelSet) Acquire(
 	for i, l := range s.limits {
 		counts[i] = s.count(now, l)
 	}
+	ok := true
 	for i, l := range s.limits {
 		sum := new(big.Int).Add(big.NewInt(counts[i].Used), big.NewInt(hits[i]))
 		if hits[i] > 0 && (l.Max <= 0 || sum.Cmp(big.NewInt(l.Max)) > 0) {
-			return false, nil
+			ok = false
+			if t := s.tally(l.Key); l.Window.Slides() {
+				counts[i].Reset = t.reset(l.Window, max(l.Window.Sub(now), t.newest), max(max(l.Max, 0)-hits[i], 0))
+			}
 		}
+	}
+	if !ok {
+		return false, nil
 	}
 	for i, l := range s.limits {
 		if hits[i] > 0 {
 			t := s.tally(l.Key)
 			t.clock = later(t.clock, now)
 			t.slots[lease] = expiry
+			t.newest = max(t.newest, l.Window.Sub(now))
+			t.add(t.newest, big.NewInt(hits[i]))
 			t.used, t.end = big.NewInt(counts[i].Used+hits[i]), counts[i].Reset
 			counts[i] = s.count(now, l)
 		}
 	}
 	return true, nil
+}
+
+// add changes a sub-window, within what a count can hold.
+func (t *tally) add(sub int64, n *big.Int) {
+	if t.subs[sub] == nil {
+		t.subs[sub] = new(big.Int)
+	}
+	room := big.NewInt(math.MaxInt64)
+	if room.Sub(room, t.counted(t.newest)); n.Cmp(room) > 0 {
+		n = room
+	}
+	t.subs[sub] = clamp(n.Add(n, t.subs[sub]))
 }
 
 func (m *model) Settle(_ context.Context, now time.Time, s counter.Settlement) error {
@@ -113,6 +167,10 @@ func (m *model) Settle(_ context.Context, now time.Time, s counter.Settlement) e
 		}
 		excess := big.NewInt(max(charge.Used, 0))
 		excess.Sub(excess, big.NewInt(max(charge.Charged, 0)))
+		if charge.Window.Slides() {
+			t.settle(charge.Window.Sub(now), charge.Window.Sub(s.Taken), excess)
+			continue
+		}
 		_, end := charge.Window.Bounds(s.Taken)
 		if !end.After(now) {
 			continue
@@ -125,6 +183,15 @@ func (m *model) Settle(_ context.Context, now time.Time, s counter.Settlement) e
 		}
 	}
 	return nil
+}
+
+// settle corrects the sub-window that was taken from.
+func (t *tally) settle(now, taken int64, excess *big.Int) {
+	if max(now, t.newest)-taken > counter.SubWindows || taken > t.newest && excess.Sign() <= 0 {
+		return
+	}
+	t.newest = max(t.newest, taken)
+	t.add(taken, excess)
 }
 
 func (m *model) Renew(_ context.Context, now time.Time, lease counter.LeaseID, keys []counter.Key, expiry time.Time) error {

@@ -46,8 +46,11 @@ type setPair struct {
 
 func newPair(t *rapid.T, f *fixture) *pair {
 	p := &pair{ctx: f.Context(), store: f.open(f.T), model: newModel(), now: noon}
-	for w := counter.Second; w <= counter.Month; w++ {
-		p.counters = append(p.counters, limit(w, 0), limit(counter.InUse, 0))
+	for w := counter.Second; w.Valid(); w++ {
+		p.counters = append(p.counters, limit(w, 0))
+	}
+	for range 4 {
+		p.counters = append(p.counters, limit(counter.InUse, 0))
 	}
 	p.open(t)
 	return p
@@ -67,8 +70,8 @@ func (p *pair) compare(t *rapid.T) {
 // wait lets time pass.
 func (p *pair) wait(t *rapid.T) {
 	p.now = p.now.Add(rapid.SampledFrom([]time.Duration{
-		time.Millisecond, 400 * time.Millisecond, time.Second, 7 * time.Second, 20 * time.Second, 31 * time.Second,
-		time.Minute, 20 * time.Minute, time.Hour, 9 * time.Hour, 24 * time.Hour, 11 * 24 * time.Hour, 40 * 24 * time.Hour,
+		time.Millisecond, 60 * time.Millisecond, 400 * time.Millisecond, time.Second, 7 * time.Second, 20 * time.Second,
+		31 * time.Second, time.Minute, 5 * time.Minute, 20 * time.Minute, time.Hour, 9 * time.Hour, 24 * time.Hour, 11 * 24 * time.Hour, 40 * 24 * time.Hour,
 	}).Draw(t, "wait"))
 }
 

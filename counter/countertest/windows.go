@@ -77,7 +77,10 @@ func settleCorrectsTheWindow(f *fixture) {
 		"a refund of more than is used": {charged: 400, used: 1, want: 0},
 		"negative numbers":              {charged: -4, used: -40, want: 1 + 6},
 	} {
-		for w := counter.Second; w <= counter.Month; w++ {
+		for w := counter.Second; w.Valid(); w++ {
+			if w == counter.InUse {
+				continue
+			}
 			l := limit(w, 10)
 			set := f.store.Open([]counter.Limit{l})
 			f.take(set, noon, 3)

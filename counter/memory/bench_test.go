@@ -23,6 +23,12 @@ var windows = []counter.Window{
 	counter.Minute, counter.Minute, counter.Day, counter.Hour, counter.Hour, counter.Month, counter.InUse,
 }
 
+// slidingWindows are the same with rates that slide.
+var slidingWindows = []counter.Window{
+	counter.SlidingMinute, counter.SlidingMinute, counter.SlidingSecond, counter.SlidingHour, counter.SlidingHour,
+	counter.SlidingSecond, counter.InUse,
+}
+
 func key(n uint64) counter.Key {
 	digest := sha256.Sum256(binary.BigEndian.AppendUint64(nil, n))
 	return counter.Key(digest[:len(counter.Key{})])
@@ -44,6 +50,15 @@ func shared(n uint64, most int64) []counter.Limit {
 	limits[0].Key = key(1 << 40)
 	limits[1].Key = key(1<<41 + n%10)
 	limits[2].Key = key(1<<42 + n%1000)
+	return limits
+}
+
+// sliding returns the limits of identity n, all its own, with rates that slide.
+func sliding(n uint64, most int64) []counter.Limit {
+	limits := independent(n, most)
+	for i, w := range slidingWindows {
+		limits[i].Window = w
+	}
 	return limits
 }
 
@@ -89,22 +104,27 @@ func BenchmarkAcquire(b *testing.B) {
 		name   string
 		limits func(uint64, int64) []counter.Limit
 		most   int64
+		step   time.Duration // between two requests; an identity comes back after about 14,000 of them
 	}{
-		{"independent/admitted", independent, math.MaxInt64},
-		{"independent/refused", independent, 1000},
-		{"shared/admitted", shared, math.MaxInt64},
-		{"shared/refused", shared, 1000},
+		{"independent/admitted", independent, math.MaxInt64, 1},
+		{"independent/refused", independent, 1000, 1},
+		{"shared/admitted", shared, math.MaxInt64, 1},
+		{"shared/refused", shared, 1000, 1},
+		{"sliding/admitted", sliding, math.MaxInt64, 1},
+		{"sliding/refused", sliding, 1000, 1},
+		{"sliding/moving", sliding, math.MaxInt64, time.Millisecond},
 	} {
 		sets := openAll(memory.New(), bench.limits, bench.most)
 		fill := newTraffic(sets)
 		for i := range 4 * identities {
-			fill.acquire(b, noon.Add(time.Duration(i)))
+			fill.acquire(b, noon.Add(time.Duration(i)*bench.step))
 		}
+		start := noon.Add(4 * identities * bench.step)
 		b.Run(bench.name+"/one", func(b *testing.B) {
 			b.ReportAllocs()
 			l := newTraffic(sets)
 			for i := 0; b.Loop(); i++ {
-				l.acquire(b, noon.Add(time.Duration(i)))
+				l.acquire(b, start.Add(time.Duration(i)*bench.step))
 			}
 		})
 		b.Run(bench.name+"/parallel", func(b *testing.B) {
@@ -112,7 +132,7 @@ func BenchmarkAcquire(b *testing.B) {
 			b.RunParallel(func(pb *testing.PB) {
 				l := newTraffic(sets)
 				for i := 0; pb.Next(); i++ {
-					l.acquire(b, noon.Add(time.Duration(i)))
+					l.acquire(b, start.Add(time.Duration(i)*bench.step))
 				}
 			})
 		})

@@ -27,12 +27,13 @@ func TestLoadRefuses(t *testing.T) {
 		spoil func(*testing.T, string)
 		want  string
 	}{
-		"a value of a newer version": {put(string(some[:]), "\x02 of another length"), newer},
+		"a value of a newer version": {put(string(some[:]), "\x03 of another length"), newer},
 		"a file of a newer layout": {func(t *testing.T, path string) {
 			t.Helper()
 			edit(t, path, func(b *bbolt.Bucket) error { return b.Tx().Bucket([]byte("meta")).Put([]byte("layout"), []byte{2}) })
 		}, newer},
 		"a value that is none":         {put(string(some[:]), "\x01"), damaged},
+		"another that is none":         {put(string(some[:]), "\x02"), damaged},
 		"a key that is none":           {put("short", "\x01"), damaged},
 		"a text":                       {rewrite(func([]byte) []byte { return []byte(strings.Repeat("counters: none\n", 1000)) }), damaged},
 		"a short text":                 {rewrite(func([]byte) []byte { return []byte("counters: none\n") }), damaged},

@@ -25,6 +25,9 @@ var (
 	layoutKey      = []byte("layout") // one byte
 )
 
+// layout is the version of the file: of its buckets and what they are for. Values have versions of their own.
+const layout = 1
+
 // A file mirrors the counters of a store.
 type file struct {
 	mu sync.Mutex // held while flushing: a later state must not be overtaken by an earlier one
@@ -32,7 +35,7 @@ type file struct {
 }
 
 // Load returns a store that keeps its counters per minute, hour, day and month in the file at path, which it creates
-// where there is none. It holds the counters of the file whose window lies around now. Only digests are written, never an
+// where there is none. It holds what the file says of the time around now. Only digests are written, never an
 // identity. The file belongs to one process at a time.
 //
 // What changes reaches the file with Flush: call it every second, and before Close. A process that is killed loses what
@@ -102,8 +105,7 @@ func (s *Store) load(now time.Time) error {
 				over = append(over, key)
 				return nil
 			}
-			c := s.open(key, r.Window)
-			c.end, c.used = r.End, r.Used
+			r.restore(s.open(key, r.window()), now)
 			return nil
 		})
 		if err != nil {
@@ -137,7 +139,7 @@ func prepare(tx *bbolt.Tx) (*bbolt.Bucket, error) {
 
 func decodePair(k, v []byte) (counter.Key, record, error) {
 	if len(k) != len(counter.Key{}) {
-		return counter.Key{}, record{}, fmt.Errorf("a key has %d bytes", len(k))
+		return counter.Key{}, nil, fmt.Errorf("a key has %d bytes", len(k))
 	}
 	r, err := decode(v)
 	return counter.Key(k), r, err
@@ -166,9 +168,9 @@ func (s *Store) Flush(now time.Time) error {
 
 // A change is the state of a cell to be written.
 type change struct {
-	cell *cell
-	record
-	dead bool
+	cell   *cell
+	record record
+	dead   bool
 }
 
 // takeDirty empties the list of dirty cells and returns the state of each, in the order of their keys. A cell that
@@ -177,7 +179,7 @@ func (s *Store) takeDirty() []change {
 	var changes []change
 	for c := s.dirty.Swap(nil); c != nil; {
 		c.mu.Lock()
-		changes = append(changes, change{c, record{layout, c.window, c.end, c.used}, c.dead})
+		changes = append(changes, change{c, recordOf(c), c.dead})
 		next := c.next
 		c.dirty, c.next = false, nil
 		c.mu.Unlock()
@@ -217,10 +219,10 @@ func (f *file) write(now time.Time, changes []change) error {
 }
 
 func (ch change) write(now time.Time, counters *bbolt.Bucket) error {
-	if ch.dead || ch.End <= now.Unix() {
+	if ch.dead || ch.record.over(now) {
 		return counters.Delete(ch.cell.key[:])
 	}
-	return counters.Put(ch.cell.key[:], ch.encode())
+	return counters.Put(ch.cell.key[:], encode(ch.record))
 }
 
 // Close releases the file. Nothing is written: Flush comes before. Nothing may be called after it.

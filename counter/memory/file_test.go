@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -97,22 +98,26 @@ func TestCountsOutliveTheProcess(t *testing.T) {
 	acquire(t, set, noon, limits)
 	flush(t, store, noon)
 	acquire(t, set, noon, limits)
-	settlement := counter.Settlement{Taken: noon, Charges: []counter.Charge{{Key: key(3), Window: counter.Hour, Charged: 1, Used: 9}}}
+	settlement := counter.Settlement{Taken: noon, Charges: []counter.Charge{
+		{Key: key(3), Window: counter.Hour, Charged: 1, Used: 9}, {Key: key(9), Window: counter.SlidingHour, Charged: 1, Used: 5},
+	}}
 	if err := store.Settle(t.Context(), noon, settlement); err != nil {
 		t.Fatalf("Settle: %v", err)
 	}
 	stop(t, store, noon)
 
-	// In the order Second, Minute, Hour, Day, Month, InUse.
+	// In the order Second, Minute, Hour, Day, Month, InUse, SlidingSecond, SlidingMinute, SlidingHour.
 	for _, step := range []struct {
 		now  time.Time
 		want []int64
 	}{
-		{noon, []int64{0, 2, 10, 2, 2, 0}},
-		{noon.Add(time.Minute), []int64{0, 0, 10, 2, 2, 0}},
-		{noon.Add(time.Hour), []int64{0, 0, 0, 2, 2, 0}},
-		{noon.Add(24 * time.Hour), []int64{0, 0, 0, 0, 2, 0}},
-		{noon.Add(20 * 24 * time.Hour), []int64{0, 0, 0, 0, 0, 0}},
+		{noon, []int64{0, 2, 10, 2, 2, 0, 0, 2, 6}},
+		{noon.Add(time.Minute), []int64{0, 0, 10, 2, 2, 0, 0, 2, 6}},
+		{noon.Add(time.Minute + 4*time.Second), []int64{0, 0, 10, 2, 2, 0, 0, 0, 6}},
+		{noon.Add(time.Hour), []int64{0, 0, 0, 2, 2, 0, 0, 0, 6}},
+		{noon.Add(time.Hour + 5*time.Minute), []int64{0, 0, 0, 2, 2, 0, 0, 0, 0}},
+		{noon.Add(24 * time.Hour), []int64{0, 0, 0, 0, 2, 0, 0, 0, 0}},
+		{noon.Add(20 * 24 * time.Hour), []int64{0, 0, 0, 0, 0, 0, 0, 0, 0}},
 	} {
 		store := load(t, path, step.now)
 		if diff := cmp.Diff(step.want, used(t, store, step.now, limits)); diff != "" {
@@ -137,6 +142,28 @@ func TestClockSetBack(t *testing.T) {
 	store = load(t, path, noon)
 	if ok, counts := acquire(t, store.Open(limits), noon, limits); !ok || counts[1].Reset.After(noon.Add(time.Minute)) {
 		t.Errorf("ok %v, counts %v", ok, counts)
+	}
+}
+
+// TestClockSetBackALittle shows that a restart then forgets of a sliding window what lies in the future and no more.
+func TestClockSetBackALittle(t *testing.T) {
+	t.Parallel()
+	path, limits := newPath(t), []counter.Limit{{Key: key(1), Window: counter.SlidingMinute, Max: 9}}
+	store := load(t, path, noon)
+	set := store.Open(limits)
+	for _, since := range []time.Duration{0, 20 * time.Second, 40 * time.Second, 41 * time.Second} {
+		acquire(t, set, noon.Add(since), limits)
+	}
+	stop(t, store, noon.Add(41*time.Second))
+
+	store = load(t, path, noon.Add(30*time.Second))
+	for _, step := range []struct {
+		since time.Duration
+		want  int64
+	}{{30 * time.Second, 2}, {64 * time.Second, 1}, {84 * time.Second, 0}} {
+		if got := used(t, store, noon.Add(step.since), limits)[0]; got != step.want {
+			t.Errorf("the counter holds %d after %v, want %d", got, step.since, step.want)
+		}
 	}
 }
 
@@ -180,7 +207,7 @@ func TestFlushTakesOutWhatIsOver(t *testing.T) {
 	if n := inFile(t, path); n != 3 {
 		t.Errorf("%d counters are in the file, want the minute, the hour and the month", n)
 	}
-	if diff := cmp.Diff([]int64{0, 1, 1, 0, 1, 0}, used(t, load(t, path, tomorrow), tomorrow, limits)); diff != "" {
+	if diff := cmp.Diff([]int64{0, 1, 1, 0, 1, 0, 0, 0, 0}, used(t, load(t, path, tomorrow), tomorrow, limits)); diff != "" {
 		t.Errorf("counters after a restart (-want +got):\n%s", diff)
 	}
 }
@@ -209,7 +236,7 @@ func TestRestarts(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		path := filepath.Join(t.TempDir(), "counters.db")
-		now, limits := noon, everyWindow()[1:5]
+		now, limits := noon, keptWindows()
 		living, mortal := memory.New(), load(t, path, now)
 		defer func() { _ = mortal.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
@@ -219,7 +246,7 @@ func TestRestarts(t *testing.T) {
 				}
 			},
 			"acquire": func(rt *rapid.T) {
-				some := rapid.Permutation(limits).Draw(rt, "limits")[:rapid.IntRange(1, 4).Draw(rt, "size")]
+				some := rapid.Permutation(limits).Draw(rt, "limits")[:rapid.IntRange(1, len(limits)).Draw(rt, "size")]
 				want, _ := acquire(t, living.Open(some), now, some)
 				if ok, _ := acquire(t, mortal.Open(some), now, some); ok != want {
 					rt.Fatalf("Acquire is %v, want %v", ok, want)
@@ -228,8 +255,9 @@ func TestRestarts(t *testing.T) {
 			"settle": func(rt *rapid.T) {
 				l := rapid.SampledFrom(limits).Draw(rt, "limit")
 				used := rapid.Int64Range(0, 3).Draw(rt, "used")
+				taken := now.Add(-rapid.SampledFrom([]time.Duration{0, 9 * time.Second, 20 * time.Minute}).Draw(rt, "ago"))
 				for _, s := range []counter.Store{living, mortal} {
-					settlement := counter.Settlement{Taken: now, Charges: []counter.Charge{{Key: l.Key, Window: l.Window, Charged: 1, Used: used}}}
+					settlement := counter.Settlement{Taken: taken, Charges: []counter.Charge{{Key: l.Key, Window: l.Window, Charged: 1, Used: used}}}
 					if err := s.Settle(t.Context(), now, settlement); err != nil {
 						rt.Fatalf("Settle: %v", err)
 					}
@@ -237,7 +265,7 @@ func TestRestarts(t *testing.T) {
 			},
 			"wait": func(rt *rapid.T) {
 				now = now.Add(rapid.SampledFrom([]time.Duration{
-					time.Second, time.Minute, 25 * time.Minute, time.Hour, 12 * time.Hour, 24 * time.Hour, 9 * 24 * time.Hour,
+					time.Second, 13 * time.Second, time.Minute, 7 * time.Minute, 25 * time.Minute, time.Hour, 12 * time.Hour, 24 * time.Hour, 9 * 24 * time.Hour,
 				}).Draw(rt, "wait"))
 			},
 			"sweep":   func(*rapid.T) { mortal.Sweep(now) },
@@ -250,7 +278,7 @@ func TestRestarts(t *testing.T) {
 // TestFlushWhileAcquiring loses nothing that changes while a flush is under way.
 func TestFlushWhileAcquiring(t *testing.T) {
 	t.Parallel()
-	path, limits := newPath(t), everyWindow()[1:5]
+	path, limits := newPath(t), keptWindows()
 	for i := range limits {
 		limits[i].Max = 1 << 40
 	}
@@ -275,7 +303,7 @@ func TestFlushWhileAcquiring(t *testing.T) {
 	}
 	workers.Wait()
 	stop(t, store, noon)
-	want := []int64{goroutines * each, goroutines * each, goroutines * each, goroutines * each}
+	want := slices.Repeat([]int64{goroutines * each}, len(limits))
 	if diff := cmp.Diff(want, used(t, load(t, path, noon), noon, limits)); diff != "" {
 		t.Errorf("counters after a restart (-want +got):\n%s", diff)
 	}
@@ -314,7 +342,7 @@ func TestKilledProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
-	if diff := cmp.Diff([]int64{0, 1, 1, 1, 1, 0}, used(t, load(t, path, noon), noon, everyWindow())); diff != "" {
+	if diff := cmp.Diff([]int64{0, 1, 1, 1, 1, 0, 0, 1, 1}, used(t, load(t, path, noon), noon, everyWindow())); diff != "" {
 		t.Errorf("counters after the process was killed (-want +got):\n%s", diff)
 	}
 }
@@ -326,9 +354,9 @@ func child(ctx context.Context, path string) int {
 		return 1
 	}
 	limits := everyWindow()
-	set, counts := store.Open(limits), make([]counter.Count, len(limits))
+	set, counts, hits := store.Open(limits), make([]counter.Count, len(limits)), slices.Repeat([]int64{1}, len(limits))
 	for _, flush := range []bool{true, false} {
-		if ok, err := set.Acquire(ctx, noon, counter.LeaseID{}, noon.Add(time.Minute), []int64{1, 1, 1, 1, 1, 1}, counts); !ok || err != nil {
+		if ok, err := set.Acquire(ctx, noon, counter.LeaseID{}, noon.Add(time.Minute), hits, counts); !ok || err != nil {
 			fmt.Fprintln(os.Stderr, "Acquire:", ok, err)
 			return 1
 		}

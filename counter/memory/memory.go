@@ -15,7 +15,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter"
 )
 
-// grace is how long a counter is kept after its window has ended. It must exceed what two readings of the clock that
+// grace is how long a counter is kept after its window has ended, or all that it counted is gone. It must exceed what two readings of the clock that
 // reach the store in the wrong order can lie apart.
 const grace = time.Minute
 
@@ -103,14 +103,14 @@ func (s *Store) Settle(_ context.Context, now time.Time, settlement counter.Sett
 func (s *Store) free(now time.Time, lease counter.LeaseID, key counter.Key) {
 	c := s.lock(key, counter.InUse)
 	defer c.mu.Unlock()
-	if c.slots != nil {
-		c.slots.free(now.UnixNano(), lease)
+	if slots := c.slots(); slots != nil {
+		slots.free(now.UnixNano(), lease)
 	}
 }
 
 func (s *Store) correct(now, taken time.Time, charge counter.Charge) {
-	_, end := charge.Window.Bounds(taken)
-	if !end.After(now) {
+	at, ended := place(charge.Window, taken, now)
+	if ended {
 		return
 	}
 	excess := max(charge.Used, 0) - max(charge.Charged, 0)
@@ -121,17 +121,28 @@ func (s *Store) correct(now, taken time.Time, charge counter.Charge) {
 		return
 	}
 	defer c.mu.Unlock()
-	if c.correct(end.Unix(), excess) {
+	if c.window == charge.Window && c.correct(at, excess) {
 		s.touch(c)
 	}
+}
+
+// place says where a cell keeps what was taken, the end of a window or the number of a sub-window, and whether it no longer
+// counts at now.
+func place(w counter.Window, taken, now time.Time) (at int64, ended bool) {
+	if w.Slides() {
+		at = w.Sub(taken)
+		return at, w.Sub(now)-at >= ringSize
+	}
+	_, end := w.Bounds(taken)
+	return end.Unix(), !end.After(now)
 }
 
 // Renew implements [counter.Store]. It does not fail.
 func (s *Store) Renew(_ context.Context, now time.Time, lease counter.LeaseID, keys []counter.Key, expiry time.Time) error {
 	for _, key := range keys {
 		c := s.lock(key, counter.InUse)
-		if c.slots != nil {
-			c.slots.renew(now.UnixNano(), lease, expiry.UnixNano())
+		if slots := c.slots(); slots != nil {
+			slots.renew(now.UnixNano(), lease, expiry.UnixNano())
 		}
 		c.mu.Unlock()
 	}

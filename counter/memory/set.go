@@ -37,6 +37,7 @@ func (s *set) Acquire(
 		ok = ok && counter.Limit{Max: m.max}.Fits(counts[m.place].Used, hits[m.place])
 	}
 	if !ok {
+		s.resetRefused(now, cells, hits, counts)
 		return false, nil
 	}
 	for i, c := range cells {
@@ -47,6 +48,16 @@ func (s *set) Acquire(
 		}
 	}
 	return true, nil
+}
+
+// resetRefused sets the Reset of the counts that refused.
+func (s *set) resetRefused(now time.Time, cells []*cell, hits []int64, counts []counter.Count) {
+	for i, c := range cells {
+		m := &s.members[i]
+		if r := c.ring(); r != nil && !(counter.Limit{Max: m.max}).Fits(counts[m.place].Used, hits[m.place]) {
+			counts[m.place].Reset = r.fits(c.window, now, m.max, hits[m.place])
+		}
+	}
 }
 
 // lock fills cells with those of the members, all locked and alive.

@@ -136,6 +136,33 @@ func TestQuickstartLimitOfAMinute(t *testing.T) {
 	}
 }
 
+// TestQuickstartLimitOfASlidingMinute needs no care for when the minute ends.
+func TestQuickstartLimitOfASlidingMinute(t *testing.T) {
+	t.Parallel()
+	files := sample(t, "quickstart")
+	name, content := edit(t, files, perMin, "{metric: Requests, per: Minute, max: 10, algorithm: SlidingWindow}")
+	files[name] = content
+	s := start(t, files)
+	began := time.Now()
+	for range 10 {
+		if a := s.settled(t, chat(demoFree, prompt{})); a.status != http.StatusOK {
+			t.Fatalf("status %d: %s", a.status, a.body)
+		}
+	}
+	a := s.settled(t, chat(demoFree, prompt{}))
+	if a.status != http.StatusTooManyRequests {
+		t.Fatalf("status %d, want 429: %s", a.status, a.body)
+	}
+	// The first of them is gone a minute after the end of its sub-window, which is a sixteenth of one.
+	fits, now := a.number(t, "x-ratelimit-reset-requests"), time.Now().Unix()
+	if fits < began.Unix()+60 || fits > now+65 { // rounded up, and now rounded down
+		t.Errorf("the request fits at %d, want it about a minute after %d", fits, began.Unix())
+	}
+	if wait := a.number(t, "Retry-After"); wait < fits-now-1 || wait > 64 {
+		t.Errorf("Retry-After is %d, and the request fits after %d seconds", wait, fits-now)
+	}
+}
+
 func TestQuickstartThirdAtOnceAndUnknownKey(t *testing.T) {
 	t.Parallel()
 	s := start(t, sample(t, "quickstart"))

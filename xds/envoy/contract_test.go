@@ -100,6 +100,9 @@ func TestTheServiceReadsEveryKeyThatEnvoySendsAndNoOther(t *testing.T) {
 				t.Errorf("keys that the service reads and Envoy sends (-read +sent):\n%s", diff)
 			}
 			for _, field := range unset(reflect.ValueOf(tc.decode(sent)), "") {
+				if field == ".Absurd" {
+					continue // It is what the service makes of numbers.
+				}
 				t.Errorf("nothing that Envoy sends sets %s", field)
 			}
 		})
