@@ -22,6 +22,7 @@ type Gateway struct {
 	PerMetric         *PerMetric
 	PerResource       *PerResource
 	MaxBodyBytes      int64
+	Abuse             *AbuseProtection `json:"Abuse,omitempty"` // nil: nobody is blocked
 
 	admits  func(namespace string) bool
 	models  *catalog

@@ -89,7 +89,8 @@ func (c *Credential) Standing(now time.Time) Standing {
 type Holder struct {
 	Name     string // "namespace/name" of the quota, or what describes the address
 	Tier     string
-	Priority int // 1 (Low) to 4 (Critical)
+	Priority int        // 1 (Low) to 4 (Critical)
+	Client   netip.Addr // of an address: ClientNetwork; the zero value for a quota
 
 	subject string
 	sources []*ruleset // what goes first in precedence stands first
@@ -174,9 +175,10 @@ func ClientNetwork(client netip.Addr) netip.Addr {
 
 // Holder makes the holder for the network of a client.
 func (a *Assigned) Holder(client netip.Addr) *Holder {
-	network := ClientNetwork(client).String()
+	address := ClientNetwork(client)
+	network := address.String()
 	return &Holder{
-		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority,
+		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority,
 		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
 	}
 }
