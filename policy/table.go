@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,6 +36,9 @@ func (t *Table) Quota(n Name) (*Credential, bool) {
 	c, ok := t.quotas[n]
 	return c, ok
 }
+
+// Quotas names all ApiKeyQuotas, in no order.
+func (t *Table) Quotas() []Name { return slices.Collect(maps.Keys(t.quotas)) }
 
 // Gateway finds a QuotaGateway by "namespace/name".
 func (t *Table) Gateway(name string) (*Gateway, bool) {

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	access_logv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
@@ -16,7 +18,7 @@ import (
 
 // AccessLog takes Envoy's log entries as signs of life: Envoy sends one for each running request every 10 seconds. It
 // settles nothing, so nothing is counted twice. Envoy sends one, too, for each request whose backend it could not reach, by
-// which the operator learns why.
+// which the operator learns why, and from gateways that protect themselves one for each that it refused without asking.
 type AccessLog struct {
 	alsv3.UnimplementedAccessLogServiceServer
 
@@ -42,6 +44,7 @@ func NewAccessLog(l *Limiter, log *slog.Logger) *AccessLog {
 
 // StreamAccessLogs reads entries until Envoy ends the stream.
 func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+	var gateway string // is told once
 	for {
 		message, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -50,21 +53,29 @@ func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 		if err != nil {
 			return fmt.Errorf("reading access log entries: %w", err)
 		}
+		// An Envoy's cluster is the name of its gateway.
+		gateway = cmp.Or(message.GetIdentifier().GetNode().GetCluster(), gateway)
 		for _, entry := range message.GetHttpLogs().GetLogEntry() {
-			common := entry.GetCommonProperties()
-			if common.GetResponseFlags().GetUpstreamConnectionFailure() {
-				a.unreachable(stream.Context(), failure{common.GetUpstreamCluster(), common.GetUpstreamTransportFailureReason()})
-				continue
-			}
-			metadata := common.GetMetadata().GetFilterMetadata()[descriptor.MetadataService]
-			lease := metadata.GetFields()[descriptor.KeyLease].GetStringValue()
-			if lease == "" {
-				continue
-			}
-			if err := a.limiter.Renew(stream.Context(), lease); err != nil {
-				a.log.WarnContext(stream.Context(), "dropped a sign of life", "error", err)
-			}
+			a.take(stream.Context(), gateway, entry)
 		}
+	}
+}
+
+func (a *AccessLog) take(ctx context.Context, gateway string, entry *access_logv3.HTTPAccessLogEntry) {
+	common := entry.GetCommonProperties()
+	service := common.GetMetadata().GetFilterMetadata()[descriptor.MetadataService].GetFields()
+	lease := service[descriptor.KeyLease].GetStringValue()
+	switch {
+	case common.GetResponseFlags().GetUpstreamConnectionFailure():
+		a.unreachable(ctx, failure{common.GetUpstreamCluster(), common.GetUpstreamTransportFailureReason()})
+	case lease != "":
+		if err := a.limiter.Renew(ctx, lease); err != nil {
+			a.log.WarnContext(ctx, "dropped a sign of life", "error", err)
+		}
+	// What has been denied was counted when it was, and a request that goes on has no answer yet.
+	case service[descriptor.MetadataDenyStatus] == nil && common.GetAccessLogType() == access_logv3.AccessLogType_DownstreamEnd:
+		a.limiter.answeredByEnvoy(ctx, gateway, common.GetDownstreamRemoteAddress().GetSocketAddress().GetAddress(),
+			int(entry.GetResponse().GetResponseCode().GetValue()))
 	}
 }
 

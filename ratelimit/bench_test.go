@@ -46,13 +46,17 @@ type load struct {
 	steps    atomic.Int64
 }
 
-func newLoad(tb testing.TB, model string) *load {
+// protected makes the gateway of newLoad protect itself.
+const protected = `gateway: {abuseProtection: {exemptCIDRs: [10.0.0.0/8]}}`
+
+// newLoad has sevenLimits, and more manifests.
+func newLoad(tb testing.TB, model, more string) *load {
 	tb.Helper()
 	l := &load{}
-	l.Limiter = ratelimit.New(memory.New(), secret, ratelimit.WithClock(func() time.Time {
+	l.Limiter = ratelimit.New(memory.New(), secret, ratelimit.WithFailures(memory.NewFailures()), ratelimit.WithClock(func() time.Time {
 		return start.Add(time.Duration(l.steps.Add(1)) * benchStep)
 	}))
-	table := compile(tb, sevenLimits(model), nil)
+	table := compile(tb, sevenLimits(model)+more, nil)
 	l.SetTable(table)
 	for i := range benchKeys {
 		request := chat(fmt.Sprintf("sk-%d", i))
@@ -92,7 +96,7 @@ func (l *load) decide(tb testing.TB, d *ratelimit.Decider, i int) {
 func BenchmarkDecision(b *testing.B) {
 	for _, bench := range []struct{ name, model string }{{"exact", "gpt-5"}, {"pattern", "gpt-*"}} {
 		b.Run(bench.name, func(b *testing.B) {
-			l := newLoad(b, bench.model)
+			l := newLoad(b, bench.model, "")
 			b.ReportAllocs()
 			d := ratelimit.NewDecider(l.Limiter)
 			for i := 0; b.Loop(); i++ {
@@ -100,7 +104,7 @@ func BenchmarkDecision(b *testing.B) {
 			}
 		})
 		b.Run(bench.name+"/parallel", func(b *testing.B) {
-			l := newLoad(b, bench.model)
+			l := newLoad(b, bench.model, "")
 			b.ReportAllocs()
 			var senders atomic.Int64
 			b.RunParallel(func(pb *testing.PB) {
@@ -115,16 +119,20 @@ func BenchmarkDecision(b *testing.B) {
 
 // BenchmarkReserve is a whole reserve: whose key it is, the decision, headers and lease.
 func BenchmarkReserve(b *testing.B) {
-	l := newLoad(b, "gpt-5")
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		l.reserve(b, i)
+	for _, bench := range []struct{ name, more string }{{"open", ""}, {"protected", protected}} {
+		b.Run(bench.name, func(b *testing.B) {
+			l := newLoad(b, "gpt-5", bench.more)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				l.reserve(b, i)
+			}
+		})
 	}
 }
 
 // BenchmarkSettle opens the lease of a request and corrects six rates and frees a slot.
 func BenchmarkSettle(b *testing.B) {
-	l := newLoad(b, "gpt-5")
+	l := newLoad(b, "gpt-5", "")
 	leases := make([]string, benchKeys)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -142,9 +150,20 @@ func BenchmarkSettle(b *testing.B) {
 	}
 }
 
+// A gateway that protects itself makes requests pay for it with no garbage, but for a longer lease.
+func TestProtectionAllocatesNothing(t *testing.T) {
+	allocs := func(more string) float64 {
+		l, i := newLoad(t, "gpt-5", more), 0
+		return testing.AllocsPerRun(2*benchKeys, func() { l.reserve(t, i); i++ })
+	}
+	if open, guarded := allocs(""), allocs(protected); guarded > open {
+		t.Errorf("a reserve makes %v allocations where the gateway protects itself, and %v where it does not", guarded, open)
+	}
+}
+
 // AllocsPerRun counts what the whole process allocates, so this test runs alone.
 func TestADecisionAllocatesNothing(t *testing.T) {
-	l := newLoad(t, "gpt-5")
+	l := newLoad(t, "gpt-5", "")
 	d := ratelimit.NewDecider(l.Limiter)
 	i := 0
 	if n := testing.AllocsPerRun(2*benchKeys, func() { l.decide(t, d, i); i++ }); n != 0 {

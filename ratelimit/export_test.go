@@ -20,6 +20,9 @@ var KeyOf = keyOf
 // MaxReserved is the most input, and the most output, that one request reserves.
 const MaxReserved = maxReserved
 
+// MaxBytes is the largest body that a lease tells of.
+const MaxBytes = maxBytes
+
 // A Lease is what a sealed lease holds.
 type Lease struct {
 	ID            counter.LeaseID
@@ -30,6 +33,7 @@ type Lease struct {
 	CachedPercent int64
 	InputBytes    int64
 	Input, Output int64
+	Subject       counter.Subject
 	Charges       []Charge
 }
 
@@ -60,7 +64,7 @@ func (s *Sealer) Seal(l Lease) string {
 		p.counters = append(p.counters, counter.Limit{Key: c.Key, Window: c.Window})
 		t.hits[i] = c.Charged
 	}
-	return s.leases.seal(p, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream, InputBytes: l.InputBytes}, t)
+	return s.leases.seal(p, l.Subject, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream, InputBytes: l.InputBytes}, t)
 }
 
 // Open reads a lease as Settle does.
@@ -71,7 +75,7 @@ func (s *Sealer) Open(sealed string) (Lease, error) {
 	}
 	out := Lease{
 		ID: in.id, Taken: in.taken, Protocol: in.protocol, Stream: in.stream, Input: in.amounts.input, Output: in.amounts.output,
-		Model: uint32(in.model), CachedPercent: in.cachedPercent, InputBytes: in.inputBytes,
+		Model: uint32(in.model), CachedPercent: in.cachedPercent, InputBytes: in.inputBytes, Subject: in.subject,
 	}
 	for _, c := range in.charges {
 		out.Charges = append(out.Charges, Charge{c.key, c.metric, c.window, c.charged})

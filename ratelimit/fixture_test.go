@@ -154,7 +154,7 @@ func serve(t testing.TB, text string, options ...ratelimit.Option) *service {
 	t.Helper()
 	s := &service{clock: &clock{}, store: memory.New()}
 	s.clock.set(start)
-	s.Limiter = ratelimit.New(s.store, secret, append([]ratelimit.Option{ratelimit.WithClock(s.clock.now)}, options...)...)
+	s.Limiter = ratelimit.New(s.store, secret, append([]ratelimit.Option{ratelimit.WithClock(s.clock.now), ratelimit.WithFailures(memory.NewFailures())}, options...)...)
 	s.apply(t, text)
 	return s
 }

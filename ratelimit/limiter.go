@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/puzpuzpuz/xsync/v4"
+
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -23,12 +25,14 @@ const SlotExpiry = 3*descriptor.Heartbeat + 5*time.Second
 
 // A Limiter answers by one Table at a time. It is safe for concurrent use, SetTable included.
 type Limiter struct {
-	store  counter.Store
-	leases *leases
-	clock  func() time.Time
-	log    *slog.Logger
-	ratios *ratios
-	epoch  atomic.Pointer[epoch]
+	store    counter.Store
+	failures counter.Failures // nil: nobody is blocked
+	leases   *leases
+	clock    func() time.Time
+	log      *slog.Logger
+	ratios   *ratios
+	tallies  *xsync.Map[policy.Name, *tally] // of gateways
+	epoch    atomic.Pointer[epoch]
 }
 
 // An Option changes a Limiter from what New makes it.
@@ -43,7 +47,10 @@ func WithLog(log *slog.Logger) Option { return func(l *Limiter) { l.log = log } 
 // New makes a Limiter that counts in the store and signs its leases with the secret, which replicas share. Until SetTable
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
-	l := &Limiter{store: store, leases: newLeases(secret), ratios: newRatios(), clock: time.Now, log: slog.New(slog.DiscardHandler)} //nolint:forbidigo // The clock of whoever injects none.
+	l := &Limiter{
+		store: store, leases: newLeases(secret), ratios: newRatios(), tallies: xsync.NewMap[policy.Name, *tally](),
+		clock: time.Now, log: slog.New(slog.DiscardHandler), //nolint:forbidigo // The clock of whoever injects none.
+	}
 	for _, o := range options {
 		o(l)
 	}
@@ -52,7 +59,9 @@ func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 
 // SetTable makes the limiter answer by the table from the next request on. Counts stay: they belong to counters, not to
 // tables.
-func (l *Limiter) SetTable(t *policy.Table) { l.epoch.Store(newEpoch(t, l.store, l.ratios)) }
+func (l *Limiter) SetTable(t *policy.Table) {
+	l.epoch.Store(newEpoch(t, l.store, l.ratios, l.newGuards(t)))
+}
 
 // A Decision is the answer to a reserve.
 type Decision struct {
@@ -77,7 +86,20 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 	if !ok {
 		return refuse(nil, r, now, notReady), nil
 	}
-	h, denial := e.identify(g, r, now)
+	h, credential, denial := e.identify(g, r, now)
+	s := suspect{e.guards.of(g), credential, r.Client}
+	if d, blocked := l.refuseBlocked(ctx, now, &s, g, h, r); blocked {
+		return d, nil
+	}
+	d, err := l.decide(ctx, now, e, g, h, denial, r)
+	if err == nil && d.Status != 0 {
+		l.answered(ctx, s.subject(), d.Status)
+	}
+	return d, err
+}
+
+// decide answers a request of a holder that is not blocked, or of nobody for the reason of the denial.
+func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, g *policy.Gateway, h *policy.Holder, denial *denial, r *descriptor.Reserve) (Decision, error) {
 	if denial != nil {
 		return refuse(g, r, now, *denial), nil
 	}
@@ -137,7 +159,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	if !ok {
 		return report.deny(p.worst(t), r.Protocol), nil
 	}
-	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, id, now, r, t)}
+	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, p.subjectFor(r), id, now, r, t)}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "reserved", "lease", id.String(), "holder", h.Name, "gateway", r.Gateway, "resource", r.Resource,
 			"model", brief(r.Model), "inputTokens", t.amounts.input, "outputTokens", t.amounts.output, "limits", len(p.limits))

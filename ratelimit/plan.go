@@ -32,6 +32,9 @@ type epoch struct {
 	ratios    *ratios
 	plans     *xsync.Map[planKey, *plan]
 	strangers *xsync.Map[strangerKey, *policy.Holder]
+	guards    guards
+	// quotaNames has the names of all quotas by their ids in subjects. It is made when it is first asked for.
+	quotaNames func() map[[16]byte]string
 }
 
 type planKey struct {
@@ -45,8 +48,18 @@ type strangerKey struct {
 	address netip.Addr
 }
 
-func newEpoch(t *policy.Table, store counter.Store, r *ratios) *epoch {
-	return &epoch{table: t, store: store, ratios: r, plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder]()}
+func newEpoch(t *policy.Table, store counter.Store, r *ratios, guards guards) *epoch {
+	return &epoch{
+		table: t, store: store, ratios: r, guards: guards,
+		plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder](),
+		quotaNames: sync.OnceValue(func() map[[16]byte]string {
+			names := map[[16]byte]string{}
+			for _, name := range t.Quotas() {
+				names[quotaID(name.String())] = name.String()
+			}
+			return names
+		}),
+	}
 }
 
 // stranger is the holder for requests from an address on an assigned tier.
@@ -72,6 +85,8 @@ type plan struct {
 	defaultImage  int64
 	cachedPercent int64
 	ratio         *ratio
+	guard         *guard // nil: nobody is blocked at the gateway
+	subject       counter.Subject
 }
 
 func (e *epoch) plan(g *policy.Gateway, h *policy.Holder, model, resource string) *plan {
@@ -91,6 +106,9 @@ func (e *epoch) newPlan(k planKey, model string) *plan {
 	p := &plan{
 		limits: resolution.Limits, defaultOutput: resolution.DefaultOutputTokens, defaultImage: resolution.DefaultImageTokens,
 		cachedPercent: resolution.CachedInputPercent, ratio: e.ratios.of(k.model),
+	}
+	if p.guard = e.guards.of(k.gateway); p.guard != nil {
+		p.subject = p.guard.ofHolder(k.holder)
 	}
 	if len(p.limits) > counter.MaxLimits {
 		return p

@@ -16,6 +16,7 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 	if err != nil {
 		return fmt.Errorf("settling: %w", err)
 	}
+	l.answered(ctx, held.subject, int(s.Code))
 	ratio := l.ratios.find(held.model)
 	cost := spent(s, held, ratio)
 	l.ratios.learn(ratio, s, held, &cost)
