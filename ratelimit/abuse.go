@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -264,12 +265,17 @@ func (l *Limiter) Blocks(ctx context.Context) ([]Block, error) {
 	return all, nil
 }
 
-// Lift ends the block of an id, and reports false if none is in force. An error means that no block can have such an id, or
-// that the store failed.
+// ErrBlockID says that no block can have an id.
+var ErrBlockID = errors.New("no block has such an id")
+
+// Lift ends the block of an id, and reports false if none is in force. An error is ErrBlockID, or means that the store failed.
 func (l *Limiter) Lift(ctx context.Context, id string) (bool, error) {
 	s, err := counter.ParseSubject(id)
-	if err != nil || l.failures == nil {
-		return false, err
+	if err != nil {
+		return false, ErrBlockID
+	}
+	if l.failures == nil {
+		return false, nil
 	}
 	return l.failures.Lift(ctx, l.clock(), s) //nolint:wrapcheck // As in Blocks.
 }
