@@ -96,6 +96,8 @@ type Holder struct {
 	Tier     string
 	Priority int        // 1 (Low) to 4 (Critical)
 	Client   netip.Addr // of an address: ClientNetwork; the zero value for a quota
+	// MaxWait is the longest that the tier lets a request wait for a model's capacity; 0: it must not wait.
+	MaxWait time.Duration
 
 	subject string
 	sources []*ruleset // what goes first in precedence stands first
@@ -115,8 +117,9 @@ type group struct {
 	name          string
 	class         string
 	resource      string
-	shared        []rule
+	shared        []rule // capacity included
 	perKey        []rule
+	shadow        bool // recorded only
 	parent        *group
 	defaultOutput int64 // 0: nothing is said
 	cachedPercent int64
@@ -183,7 +186,7 @@ func (a *Assigned) Holder(client netip.Addr) *Holder {
 	address := ClientNetwork(client)
 	network := address.String()
 	return &Holder{
-		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority,
+		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority, MaxWait: a.tier.maxWait,
 		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
 	}
 }
@@ -193,6 +196,7 @@ type tier struct {
 	key      string // in Accepted.Tiers; empty for one that a gateway assigns
 	name     string
 	priority int
+	maxWait  time.Duration
 	rules    *ruleset
 }
 

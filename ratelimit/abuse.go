@@ -61,11 +61,11 @@ type guard struct {
 	name  string // of the gateway
 	id    gatewayID
 	rule  counter.Rule
-	tally *tally
+	count *abuseCounts
 }
 
-// A tally is what is counted of a gateway for its metrics.
-type tally struct{ failures, blocks atomic.Int64 }
+// abuseCounts are what is counted of a gateway for its metrics.
+type abuseCounts struct{ failures, blocks atomic.Int64 }
 
 // guards are those of the gateways that protect themselves.
 type guards struct {
@@ -83,8 +83,8 @@ func (l *Limiter) newGuards(t *policy.Table) guards {
 		if a == nil {
 			continue
 		}
-		tally, _ := l.tallies.LoadOrStore(g.Name, &tally{})
-		made := &guard{a, g.Name.String(), gatewayIDOf(g.Name), counter.Rule{Max: a.MaxFailures, Window: a.Window, Block: a.Block}, tally}
+		count, _ := l.abuses.LoadOrStore(g.Name, &abuseCounts{})
+		made := &guard{a, g.Name.String(), gatewayIDOf(g.Name), counter.Rule{Max: a.MaxFailures, Window: a.Window, Block: a.Block}, count}
 		all.byGateway[g], all.byID[made.id] = made, made
 	}
 	return all
@@ -154,9 +154,10 @@ func (p *plan) subjectFor(r *descriptor.Reserve) counter.Subject {
 	return p.subject
 }
 
-// refuseBlocked words the answer to a request of one who is blocked; false if it is not. A store that fails blocks nobody.
+// refuseBlocked words the answer to a request of one who is blocked; false if it is not. A store that fails blocks nobody, and a
+// gateway that enforces nothing has blocks that refuse nobody.
 func (l *Limiter) refuseBlocked(ctx context.Context, now time.Time, s *suspect, g *policy.Gateway, h *policy.Holder, r *descriptor.Reserve) (Decision, bool) {
-	if s.guard == nil || !l.failures.Any(now) {
+	if s.guard == nil || g.Shadow || !l.failures.Any(now) {
 		return Decision{}, false
 	}
 	subject := s.subject()
@@ -198,11 +199,11 @@ func (l *Limiter) answered(ctx context.Context, s counter.Subject, status int) {
 	case err != nil:
 		l.log.WarnContext(ctx, "could not count a failure", "error", err)
 	case outcome == counter.Blocked:
-		g.tally.blocks.Add(1)
+		g.count.blocks.Add(1)
 		l.log.DebugContext(ctx, "blocked", "gateway", g.name, "block", s.String(), "for", g.Block.String())
 		fallthrough
 	case outcome == counter.Counted:
-		g.tally.failures.Add(1)
+		g.count.failures.Add(1)
 	}
 }
 

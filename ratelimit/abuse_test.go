@@ -272,6 +272,19 @@ gateways: {team/other: {abuseProtection: {}}, team/open: {}}
 	s.wantBlocked(t, chat("sk-bob"), false)
 }
 
+// A gateway that enforces nothing shows whom it would block.
+func TestAShadowGatewayBlocksNobody(t *testing.T) {
+	t.Parallel()
+	s := serve(t, unlimited+"gateway: {enforcement: Shadow, abuseProtection: {}}\n")
+	s.often(t, 21, chat("sk-alice"), 404)
+	s.wantBlocked(t, chat("sk-alice"), false)
+	if all, err := s.Blocks(t.Context()); len(all) != 1 || err != nil {
+		t.Errorf("blocks %v, error %v, want one", all, err)
+	}
+	s.apply(t, unlimitedBut())
+	s.wantBlocked(t, chat("sk-alice"), true)
+}
+
 // What is answered during a block does not count, whenever it was asked.
 func TestDuringABlockNothingCounts(t *testing.T) {
 	t.Parallel()

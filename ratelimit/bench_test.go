@@ -49,14 +49,13 @@ type load struct {
 // protected makes the gateway of newLoad protect itself.
 const protected = `gateway: {abuseProtection: {exemptCIDRs: [10.0.0.0/8]}}`
 
-// newLoad has sevenLimits, and more manifests.
-func newLoad(tb testing.TB, model, more string) *load {
+func newLoad(tb testing.TB, model string, more ...string) *load {
 	tb.Helper()
 	l := &load{}
 	l.Limiter = ratelimit.New(memory.New(), secret, ratelimit.WithFailures(memory.NewFailures()), ratelimit.WithClock(func() time.Time {
 		return start.Add(time.Duration(l.steps.Add(1)) * benchStep)
 	}))
-	table := compile(tb, sevenLimits(model)+more, nil)
+	table := compile(tb, sevenLimits(model)+strings.Join(more, ""), nil)
 	l.SetTable(table)
 	for i := range benchKeys {
 		request := chat(fmt.Sprintf("sk-%d", i))
@@ -96,7 +95,7 @@ func (l *load) decide(tb testing.TB, d *ratelimit.Decider, i int) {
 func BenchmarkDecision(b *testing.B) {
 	for _, bench := range []struct{ name, model string }{{"exact", "gpt-5"}, {"pattern", "gpt-*"}} {
 		b.Run(bench.name, func(b *testing.B) {
-			l := newLoad(b, bench.model, "")
+			l := newLoad(b, bench.model)
 			b.ReportAllocs()
 			d := ratelimit.NewDecider(l.Limiter)
 			for i := 0; b.Loop(); i++ {
@@ -104,7 +103,7 @@ func BenchmarkDecision(b *testing.B) {
 			}
 		})
 		b.Run(bench.name+"/parallel", func(b *testing.B) {
-			l := newLoad(b, bench.model, "")
+			l := newLoad(b, bench.model)
 			b.ReportAllocs()
 			var senders atomic.Int64
 			b.RunParallel(func(pb *testing.PB) {
@@ -130,9 +129,22 @@ func BenchmarkReserve(b *testing.B) {
 	}
 }
 
+// BenchmarkReserveInOtherDialects is BenchmarkReserve, told in words that it does not use.
+func BenchmarkReserveInOtherDialects(b *testing.B) {
+	for _, dialect := range []string{"IETF", "Anthropic"} {
+		b.Run(dialect, func(b *testing.B) {
+			l := newLoad(b, "gpt-5", speaking("{type: "+dialect+"}"))
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				l.reserve(b, i)
+			}
+		})
+	}
+}
+
 // BenchmarkSettle opens the lease of a request and corrects six rates and frees a slot.
 func BenchmarkSettle(b *testing.B) {
-	l := newLoad(b, "gpt-5", "")
+	l := newLoad(b, "gpt-5")
 	leases := make([]string, benchKeys)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -163,7 +175,7 @@ func TestProtectionAllocatesNothing(t *testing.T) {
 
 // AllocsPerRun counts what the whole process allocates, so this test runs alone.
 func TestADecisionAllocatesNothing(t *testing.T) {
-	l := newLoad(t, "gpt-5", "")
+	l := newLoad(t, "gpt-5")
 	d := ratelimit.NewDecider(l.Limiter)
 	i := 0
 	if n := testing.AllocsPerRun(2*benchKeys, func() { l.decide(t, d, i); i++ }); n != 0 {
