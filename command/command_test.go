@@ -72,6 +72,7 @@ func TestExitCodes(t *testing.T) {
 		"key that nobody has":     {[]string{"effective", "-f", quickstart, "--key", "demo-fre"}, 1, "Error: there is no ApiKeyQuota default/demo-fre in " + quickstart + "; did you mean default/demo-free?\n"},
 		"key in a wrong place":    {[]string{"effective", "-f", keyTiers, "--key", "team/basic"}, 1, "Error: there is no ApiKeyQuota team/basic in " + keyTiers + "; did you mean default/basic?\n"},
 		"key unlike any":          {[]string{"effective", "-f", keyTiers, "--key", "team/zebra"}, 1, "Error: there is no ApiKeyQuota team/zebra in " + keyTiers + "; there are default/basic, default/enterprise, default/free, default/pro\n"},
+		"admin for everybody":     {[]string{"standalone", "--manifests", quickstart, "--envoy", "none", "--data-dir", empty, "--admin-address", "0.0.0.0:0"}, 1, "Error: starting admin (see --admin-address and --admin-token-file): other machines may reach 0.0.0.0:0: name a file that holds a token, or choose an address of loopback\n"},
 		"key without any":         {[]string{"effective", "-f", other, "--key", "a/b"}, 1, "Error: there is no ApiKeyQuota a/b in " + other + ", nor any other\n"},
 	}
 	for name, tc := range cases {
@@ -100,7 +101,7 @@ func TestPluginName(t *testing.T) {
 
 func TestEveryCommandTeaches(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"compile", "effective", "keygen"} {
+	for _, name := range []string{"compile", "effective", "keygen", "blocks"} {
 		help := mustRun(t, name, "--help")
 		if !strings.Contains(help, "Examples:\n  # ") || !strings.Contains(help, "  tierkeeper "+name) {
 			t.Errorf("want examples in the help of %s, got\n%s", name, help)

@@ -26,6 +26,7 @@ var commands = []func() *cobra.Command{
 	newCompile,
 	newEffective,
 	newKeygen,
+	newBlocks,
 	newVersion,
 }
 
@@ -72,10 +73,16 @@ read them from a directory; no cluster is needed.`,
 	for _, command := range commands {
 		root.AddCommand(command())
 	}
-	for _, c := range append(root.Commands(), root) {
-		c.Example = strings.ReplaceAll(c.Example, "{{name}}", name)
-	}
+	nameIn(root, name)
 	return root
+}
+
+// nameIn writes the name of the program into the examples of the command and of those below it.
+func nameIn(c *cobra.Command, name string) {
+	c.Example = strings.ReplaceAll(c.Example, "{{name}}", name)
+	for _, below := range c.Commands() {
+		nameIn(below, name)
+	}
 }
 
 // displayName is how help calls the program. kubectl finds a plugin by its file's name and runs it as a command of its own.

@@ -79,6 +79,8 @@ again if it dies. Counters of a minute and more are kept in the data directory a
 	flags.Uint16Var(&port, "port", 0, "port to serve in the place of the gateway's own (for one gateway with one listener)")
 	flags.StringVar(&c.Envoy, "envoy", "envoy", `Envoy binary, 1.40 or newer; "none" starts none and prints how to`)
 	flags.StringVar(&c.MetricsAddress, "metrics-address", "127.0.0.1:0", `address at which Prometheus finds metrics; port 0 is one of the kernel's choice, "none" serves none`)
+	flags.StringVar(&c.AdminAddress, "admin-address", "127.0.0.1:0", `address at which operators ask who is blocked; port 0 is one of the kernel's choice, "none" serves nothing`)
+	flags.StringVar(&c.AdminTokenFile, "admin-token-file", "", "file with the token that operators must bring; needed where --admin-address is not of loopback, and read at the start")
 	flags.BoolVar(&c.DemoUpstream, "demo-upstream", false, "start a fake provider and send the requests of every backend to it")
 	flags.StringVar(&c.DataDir, "data-dir", "", "directory for counters and what was last accepted (default: one for these manifests in the user's state directory)")
 	flags.StringVar(&c.ExampleKey, "example-key", "", "API key to write into the curl lines that are printed")
@@ -86,6 +88,7 @@ again if it dies. Counters of a minute and more are kept in the data directory a
 	must(cmd.MarkFlagRequired("manifests"))
 	must(cmd.MarkFlagDirname("manifests"))
 	must(cmd.MarkFlagDirname("data-dir"))
+	must(cmd.MarkFlagFilename("admin-token-file"))
 	must(cmd.RegisterFlagCompletionFunc("log-level", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp
 	}))

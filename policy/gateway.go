@@ -24,8 +24,9 @@ type Gateway struct {
 	IETF              *IETFHeaders
 	Anthropic         *AnthropicHeaders
 	MaxBodyBytes      int64
-	MaxWait           time.Duration // the longest that a request may wait for a model's capacity; 0: none waits
-	Shadow            bool          // no limit refuses anything here: what would be refused is recorded
+	MaxWait           time.Duration    // the longest that a request may wait for a model's capacity; 0: none waits
+	Shadow            bool             // no limit refuses anything here: what would be refused is recorded
+	Abuse             *AbuseProtection `json:"Abuse,omitempty"` // nil: nobody is blocked
 
 	admits  func(namespace string) bool
 	models  *catalog

@@ -184,6 +184,7 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 	}
 	g.MissingKey, g.UnknownKey = assign(spec.Identity.MissingKey), assign(spec.Identity.UnknownKey)
 	g.setDialects(spec.Headers)
+	g.Abuse = newAbuseProtection(spec.AbuseProtection)
 	if spec.Requests != nil && spec.Requests.MaxBodyBytes > 0 {
 		g.MaxBodyBytes = spec.Requests.MaxBodyBytes
 	}

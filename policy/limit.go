@@ -109,12 +109,12 @@ type Origin struct {
 
 // A Limit is one ceiling that holds for a request.
 type Limit struct {
-	Scope  Scope
-	Pair   Pair
+	Scope     Scope
+	Pair      Pair
 	Algorithm Algorithm
-	Max    int64
-	Status int // the HTTP status of a denial: 429, 402, 403 or 503
-	Origin Origin
+	Max       int64
+	Status    int // the HTTP status of a denial: 429, 402, 403 or 503
+	Origin    Origin
 	// Shadow: what does not fit is recorded and let through.
 	Shadow bool
 	// Capacity is what a request waits for that does not fit; nil for all but the capacity of a ModelLimit.

@@ -1,7 +1,9 @@
 package policy
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,6 +36,9 @@ func (t *Table) Quota(n Name) (*Credential, bool) {
 	c, ok := t.quotas[n]
 	return c, ok
 }
+
+// Quotas names all ApiKeyQuotas, in no order.
+func (t *Table) Quotas() []Name { return slices.Collect(maps.Keys(t.quotas)) }
 
 // Gateway finds a QuotaGateway by "namespace/name".
 func (t *Table) Gateway(name string) (*Gateway, bool) {
@@ -89,7 +94,8 @@ func (c *Credential) Standing(now time.Time) Standing {
 type Holder struct {
 	Name     string // "namespace/name" of the quota, or what describes the address
 	Tier     string
-	Priority int // 1 (Low) to 4 (Critical)
+	Priority int        // 1 (Low) to 4 (Critical)
+	Client   netip.Addr // of an address: ClientNetwork; the zero value for a quota
 	// MaxWait is the longest that the tier lets a request wait for a model's capacity; 0: it must not wait.
 	MaxWait time.Duration
 
@@ -177,9 +183,10 @@ func ClientNetwork(client netip.Addr) netip.Addr {
 
 // Holder makes the holder for the network of a client.
 func (a *Assigned) Holder(client netip.Addr) *Holder {
-	network := ClientNetwork(client).String()
+	address := ClientNetwork(client)
+	network := address.String()
 	return &Holder{
-		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority, MaxWait: a.tier.maxWait,
+		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority, MaxWait: a.tier.maxWait,
 		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
 	}
 }

@@ -113,6 +113,10 @@ func TestEveryChangeIsANewVersion(t *testing.T) {
 		}),
 		"a key source":  func(in *policy.Input) { in.Gateways[0].Spec.Identity.Sources[0].Header = "authorization" },
 		"a body's size": func(in *policy.Input) { in.Gateways[0].Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: 2048} },
+		"protection":    func(in *policy.Input) { in.Gateways[0].Spec.AbuseProtection = &v1alpha1.AbuseProtection{} },
+		"a protection of another length": func(in *policy.Input) {
+			in.Gateways[0].Spec.AbuseProtection = &v1alpha1.AbuseProtection{BlockSeconds: 31}
+		},
 		"what was permitted when a quota was last accepted": func(in *policy.Input) {
 			former := in.LastAccepted.Tiers["gone@1"]
 			former.Spec.KeyOverrides = v1alpha1.KeyOverridesAny

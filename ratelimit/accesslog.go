@@ -1,14 +1,14 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"sync"
-	"time"
 
+	access_logv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
@@ -16,32 +16,26 @@ import (
 
 // AccessLog takes Envoy's log entries as signs of life: Envoy sends one for each running request every 10 seconds. It
 // settles nothing, so nothing is counted twice. Envoy sends one, too, for each request whose backend it could not reach, by
-// which the operator learns why.
+// which the operator learns why, and from gateways that protect themselves one for each that it refused without asking.
 type AccessLog struct {
 	alsv3.UnimplementedAccessLogServiceServer
 
 	limiter *Limiter
 	log     *slog.Logger
-
-	mu   sync.Mutex
-	told map[failure]time.Time
+	told    sparing[failure]
 }
 
 // A failure is a reason why a backend could not be reached.
 type failure struct{ cluster, reason string }
 
-const (
-	tellEvery = time.Minute // how often the same failure is told
-	maxTold   = 1000        // failures that are told apart
-)
-
 // NewAccessLog puts the limiter behind the access log protocol.
 func NewAccessLog(l *Limiter, log *slog.Logger) *AccessLog {
-	return &AccessLog{limiter: l, log: log, told: map[failure]time.Time{}}
+	return &AccessLog{limiter: l, log: log}
 }
 
 // StreamAccessLogs reads entries until Envoy ends the stream.
 func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+	var gateway string // is told once
 	for {
 		message, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -50,38 +44,35 @@ func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 		if err != nil {
 			return fmt.Errorf("reading access log entries: %w", err)
 		}
+		// An Envoy's cluster is the name of its gateway.
+		gateway = cmp.Or(message.GetIdentifier().GetNode().GetCluster(), gateway)
 		for _, entry := range message.GetHttpLogs().GetLogEntry() {
-			common := entry.GetCommonProperties()
-			if common.GetResponseFlags().GetUpstreamConnectionFailure() {
-				a.unreachable(stream.Context(), failure{common.GetUpstreamCluster(), common.GetUpstreamTransportFailureReason()})
-				continue
-			}
-			metadata := common.GetMetadata().GetFilterMetadata()[descriptor.MetadataService]
-			lease := metadata.GetFields()[descriptor.KeyLease].GetStringValue()
-			if lease == "" {
-				continue
-			}
-			if err := a.limiter.Renew(stream.Context(), lease); err != nil {
-				a.limiter.complain(stream.Context(), a.log, "dropped a sign of life", err)
-			}
+			a.take(stream.Context(), gateway, entry)
 		}
+	}
+}
+
+func (a *AccessLog) take(ctx context.Context, gateway string, entry *access_logv3.HTTPAccessLogEntry) {
+	common := entry.GetCommonProperties()
+	service := common.GetMetadata().GetFilterMetadata()[descriptor.MetadataService].GetFields()
+	lease := service[descriptor.KeyLease].GetStringValue()
+	switch {
+	case common.GetResponseFlags().GetUpstreamConnectionFailure():
+		a.unreachable(ctx, failure{common.GetUpstreamCluster(), common.GetUpstreamTransportFailureReason()})
+	case lease != "":
+		if err := a.limiter.Renew(ctx, lease); err != nil {
+			a.limiter.complain(ctx, a.log, "dropped a sign of life", err)
+		}
+	// What has been denied was counted when it was, and a request that goes on has no answer yet.
+	case service[descriptor.MetadataDenyStatus] == nil && common.GetAccessLogType() == access_logv3.AccessLogType_DownstreamEnd:
+		a.limiter.answeredByEnvoy(ctx, gateway, common.GetDownstreamRemoteAddress().GetSocketAddress().GetAddress(),
+			int(entry.GetResponse().GetResponseCode().GetValue()))
 	}
 }
 
 // unreachable tells of a backend what Envoy says of it: nothing else of the entry, whose path may hold a key.
 func (a *AccessLog) unreachable(ctx context.Context, f failure) {
-	now := a.limiter.clock()
-	a.mu.Lock()
-	last, known := a.told[f]
-	soon := known && now.Before(last.Add(tellEvery))
-	if !soon {
-		if len(a.told) >= maxTold {
-			clear(a.told)
-		}
-		a.told[f] = now
-	}
-	a.mu.Unlock()
-	if !soon {
+	if a.told.tell(f, a.limiter.clock()) {
 		a.log.WarnContext(ctx, "a backend cannot be reached", "backend", f.cluster, "reason", f.reason)
 	}
 }

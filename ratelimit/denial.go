@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
@@ -150,11 +151,13 @@ func (d *denial) body(p descriptor.Protocol, wait int64) string {
 	default:
 		body = openAIError{openAIErrorDetail{d.kind, message, d.code}}
 	}
-	b, err := json.Marshal(body)
-	if err != nil {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // People read it.
+	if err := e.Encode(body); err != nil {
 		panic(err) // Strings can always be written.
 	}
-	return string(b)
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 type openAIError struct {

@@ -26,6 +26,9 @@ var WindowOf = windowOf
 // MaxReserved is the most input, and the most output, that one request reserves.
 const MaxReserved = maxReserved
 
+// MaxBytes is the largest body that a lease tells of.
+const MaxBytes = maxBytes
+
 // A Lease is what a sealed lease holds.
 type Lease struct {
 	ID            counter.LeaseID
@@ -36,6 +39,7 @@ type Lease struct {
 	CachedPercent int64
 	InputBytes    int64
 	Input, Output int64
+	Subject       counter.Subject
 	Charges       []Charge
 }
 
@@ -67,7 +71,7 @@ func (s *Sealer) Seal(l Lease) string {
 		t.hits[i] = c.Charged
 	}
 	t.charged = len(p.counters)
-	return s.leases.seal(p, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream, InputBytes: l.InputBytes}, t)
+	return s.leases.seal(p, l.Subject, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream, InputBytes: l.InputBytes}, t)
 }
 
 // Open reads a lease as Settle does.
@@ -78,7 +82,7 @@ func (s *Sealer) Open(sealed string) (Lease, error) {
 	}
 	out := Lease{
 		ID: in.id, Taken: in.taken, Protocol: in.protocol, Stream: in.stream, Input: in.amounts.input, Output: in.amounts.output,
-		Model: uint32(in.model), CachedPercent: in.cachedPercent, InputBytes: in.inputBytes,
+		Model: uint32(in.model), CachedPercent: in.cachedPercent, InputBytes: in.inputBytes, Subject: in.subject,
 	}
 	for _, c := range in.charges {
 		out.Charges = append(out.Charges, Charge{c.key, c.metric, c.window, c.charged})

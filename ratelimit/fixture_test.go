@@ -166,7 +166,7 @@ func serve(t testing.TB, text string, options ...ratelimit.Option) *service {
 func serveAt(t testing.TB, c *clock, text string, options ...ratelimit.Option) *service {
 	t.Helper()
 	s := &service{clock: c, store: memory.New()}
-	s.Limiter = ratelimit.New(s.store, secret, append([]ratelimit.Option{ratelimit.WithClock(s.clock.now)}, options...)...)
+	s.Limiter = ratelimit.New(s.store, secret, append([]ratelimit.Option{ratelimit.WithClock(s.clock.now), ratelimit.WithFailures(memory.NewFailures())}, options...)...)
 	s.apply(t, text)
 	return s
 }

@@ -9,32 +9,35 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// identify finds for whom a request is counted, or why it must be refused. API keys are hashed here and go no further.
-func (e *epoch) identify(g *policy.Gateway, r *descriptor.Reserve, now time.Time) (*policy.Holder, *denial) {
+// identify finds for whom a request is counted, or why it must be refused; and, for either, whose key it brings, if any that
+// the gateway admits. API keys are hashed here and go no further.
+func (e *epoch) identify(g *policy.Gateway, r *descriptor.Reserve, now time.Time) (*policy.Holder, *policy.Credential, *denial) {
 	digest, n := presented(g.Sources, r.Credentials)
 	switch n {
 	case 0:
-		return e.admitStranger(g.MissingKey, r.Client, &missingKey)
+		h, d := e.admitStranger(g.MissingKey, r.Client, &missingKey)
+		return h, nil, d
 	case 1:
 	default:
-		return nil, &conflictingKeys
+		return nil, nil, &conflictingKeys
 	}
 	c, known := e.table.Lookup(digest)
 	if !known {
-		return e.admitStranger(g.UnknownKey, r.Client, &unknownKey)
+		h, d := e.admitStranger(g.UnknownKey, r.Client, &unknownKey)
+		return h, nil, d
 	}
 	if !g.Admits(c.Quota.Namespace) {
-		return nil, &foreignKey
+		return nil, nil, &foreignKey
 	}
 	switch c.Standing(now) {
 	case policy.Suspended:
-		return nil, &suspendedKey
+		return nil, c, &suspendedKey
 	case policy.Expired:
-		return nil, &expiredKey
+		return nil, c, &expiredKey
 	case policy.Pending:
-		return nil, &pendingKey
+		return nil, c, &pendingKey
 	default:
-		return c.Holder, nil
+		return c.Holder, c, nil
 	}
 }
 

@@ -23,9 +23,9 @@ import (
 // is signed, because it comes back over a network.
 //
 // Its form is a version byte, the id, the time in milliseconds, the protocol, whether a stream was asked for, the model, how
-// its cached tokens count, the bytes of the body, the reserved input and output, then for each counter its key, what it
-// counts and the charge, and at the end 16 bytes of HMAC-SHA256; base64url without padding. Numbers are varints. With 32
-// counters it stays within 1 KiB.
+// its cached tokens count, the bytes of the body, the reserved input and output, the kind of whom a failure is counted
+// against and, if it is somebody, the gateway and the id, then for each counter its key, what it counts and the charge, and at
+// the end 16 bytes of HMAC-SHA256; base64url without padding. Numbers are varints. With 32 counters it stays within 1 KiB.
 type lease struct {
 	id            counter.LeaseID
 	taken         time.Time
@@ -35,6 +35,7 @@ type lease struct {
 	cachedPercent int64
 	inputBytes    int64
 	amounts       amounts
+	subject       counter.Subject // whom a failure is counted against
 	charges       []charge
 }
 
@@ -46,9 +47,10 @@ type charge struct {
 }
 
 const (
-	leaseVersion = 2
+	leaseVersion = 3
 	macSize      = 16
-	maxLease     = 4096 // no lease of ours is longer, so a longer one need not be decoded
+	maxBytes     = 1<<34 - 1 // of a body: more than any gateway takes
+	maxLease     = 4096      // no lease of ours is longer, so a longer one need not be decoded
 )
 
 // The places in the list stand in leases: it may only grow.
@@ -87,7 +89,7 @@ func (l *leases) next() (id counter.LeaseID) {
 	return id
 }
 
-func (l *leases) seal(p *plan, id counter.LeaseID, now time.Time, r *descriptor.Reserve, t *taken) string {
+func (l *leases) seal(p *plan, subject counter.Subject, id counter.LeaseID, now time.Time, r *descriptor.Reserve, t *taken) string {
 	s := l.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
 	defer l.signers.Put(s)
 	b := append(s.buf[:0], leaseVersion)
@@ -95,10 +97,11 @@ func (l *leases) seal(p *plan, id counter.LeaseID, now time.Time, r *descriptor.
 	b = binary.AppendUvarint(b, uint64(max(now.UnixMilli(), 0)))
 	b = append(b, codeOf(r.Protocol), boolByte(r.Stream))
 	b = binary.BigEndian.AppendUint32(b, uint32(p.ratio.id))
-	b = append(b, byte(p.cachedPercent))                                //nolint:gosec // At most 100.
-	b = binary.AppendUvarint(b, uint64(min(r.InputBytes, maxReserved))) //nolint:gosec // Not negative.
-	b = binary.AppendUvarint(b, uint64(t.amounts.input))                //nolint:gosec // Not negative.
-	b = binary.AppendUvarint(b, uint64(t.amounts.output))               //nolint:gosec // Not negative.
+	b = append(b, byte(p.cachedPercent))                             //nolint:gosec // At most 100.
+	b = binary.AppendUvarint(b, uint64(min(r.InputBytes, maxBytes))) //nolint:gosec // Not negative.
+	b = binary.AppendUvarint(b, uint64(t.amounts.input))             //nolint:gosec // Not negative.
+	b = binary.AppendUvarint(b, uint64(t.amounts.output))            //nolint:gosec // Not negative.
+	b = appendSubject(b, subject)
 	at := len(b)
 	b = append(b, 0) // the number of counters
 	for i, c := range p.counters[:t.charged] {
@@ -112,6 +115,26 @@ func (l *leases) seal(p *plan, id counter.LeaseID, now time.Time, r *descriptor.
 	}
 	l.ledger.opened(id, now)
 	return base64.RawURLEncoding.EncodeToString(append(b, s.sign(b)...))
+}
+
+// appendSubject writes the kind first: where it is nobody's there is nothing more.
+func appendSubject(b []byte, s counter.Subject) []byte {
+	b = append(b, kindOf(s))
+	if kindOf(s) == subjectOfNone {
+		return b
+	}
+	gateway, id := gatewayOf(s), idIn(s)
+	return append(append(b, gateway[:]...), id[:]...)
+}
+
+// subject reads what appendSubject writes.
+func (r *reader) subject() counter.Subject {
+	kind := r.byte()
+	if kind == subjectOfNone {
+		return counter.Subject{}
+	}
+	r.failed = r.failed || kind > subjectClient
+	return newSubject(gatewayID(r.bytes(gatewayIDSize)), kind, [16]byte(r.bytes(16)))
 }
 
 // sign returns the signature of content, which is good until the next call.
@@ -155,6 +178,7 @@ func (l *leases) open(s string) (*lease, error) {
 	out.model = modelID(binary.BigEndian.Uint32(r.bytes(4)))
 	out.cachedPercent, out.inputBytes = int64(r.byte()), r.number()
 	out.amounts = amounts{input: r.number(), output: r.number()}
+	out.subject = r.subject()
 	for range r.byte() {
 		var c charge
 		copy(c.key[:], r.bytes(len(c.key)))

@@ -1,6 +1,7 @@
 package ratelimit_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"net/http"
 	"slices"
@@ -32,8 +33,9 @@ func drawLease(t *rapid.T) ratelimit.Lease {
 		Protocol: rapid.SampledFrom(descriptor.Protocols).Draw(t, "protocol"),
 		Stream:   rapid.Bool().Draw(t, "stream"),
 		Model:    rapid.Uint32().Draw(t, "model"), CachedPercent: rapid.Int64Range(0, 100).Draw(t, "cachedPercent"),
-		InputBytes: amount.Draw(t, "inputBytes"),
+		InputBytes: rapid.Int64Range(0, ratelimit.MaxBytes).Draw(t, "inputBytes"),
 		Input:      amount.Draw(t, "input"), Output: amount.Draw(t, "output"),
+		Subject: somebody(rapid.ByteRange(0, 2).Draw(t, "kind")),
 	}
 	copy(l.ID[:], rapid.SliceOfN(rapid.Byte(), len(l.ID), len(l.ID)).Draw(t, "id"))
 	for range rapid.IntRange(0, counter.MaxLimits).Draw(t, "counters") {
@@ -69,12 +71,23 @@ func TestALeaseIsReadAsItWasWritten(t *testing.T) {
 	})
 }
 
+// somebody is whom a lease names, by kind; kind 0 is nobody.
+func somebody(kind byte) (s counter.Subject) {
+	if kind > 0 {
+		for i := range s {
+			s[i] = byte(i)
+		}
+		s[8] = kind
+	}
+	return s
+}
+
 // widest is a lease than which none is longer.
 func widest() ratelimit.Lease {
 	l := ratelimit.Lease{
 		Taken: time.Date(2999, 1, 1, 0, 0, 0, 0, time.UTC), Protocol: descriptor.ProtocolAnthropic, Stream: true,
-		Model: 1<<32 - 1, CachedPercent: 100, InputBytes: ratelimit.MaxReserved,
-		Input: ratelimit.MaxReserved, Output: ratelimit.MaxReserved,
+		Model: 1<<32 - 1, CachedPercent: 100, InputBytes: ratelimit.MaxBytes,
+		Input: ratelimit.MaxReserved, Output: ratelimit.MaxReserved, Subject: somebody(2),
 	}
 	for i := range counter.MaxLimits {
 		l.Charges = append(l.Charges, ratelimit.Charge{
@@ -121,6 +134,10 @@ func TestALeaseThatIsNotOursIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	content = content[:len(content)-16]
+	subjectAt := bytes.Index(content, []byte{2, 0, 1, 2, 3, 4, 5, 6, 7})
+	if subjectAt < 0 {
+		t.Fatal("the lease names nobody")
+	}
 	flipped := []byte(sealed)
 	flipped[100] ^= 1
 	for name, lease := range map[string]string{
@@ -133,7 +150,8 @@ func TestALeaseThatIsNotOursIsRefused(t *testing.T) {
 		"no base64":                      "*" + sealed[1:],
 		"padded base64":                  sealed + "=",
 		"too long":                       strings.Repeat(sealed, 5),
-		"of another version":             sealer.Sign(append([]byte{1}, content[1:]...)),
+		"of another version":             sealer.Sign(append([]byte{2}, content[1:]...)),
+		"signed, but of an unknown kind": sealer.Sign(slices.Concat(content[:subjectAt], []byte{3}, content[subjectAt+1:])),
 		"signed, but without content":    sealer.Sign(nil),
 		"signed, but only a version":     sealer.Sign(content[:1]),
 		"signed, but truncated":          sealer.Sign(content[:len(content)-3]),
@@ -194,7 +212,7 @@ func FuzzOpenLease(f *testing.F) {
 	}
 	f.Add([]byte(sealed))
 	f.Add(content[:len(content)-16])
-	f.Add([]byte{2})
+	f.Add([]byte{3})
 	f.Add(content[:40])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if l, err := sealer.Open(string(b)); err == nil && sealer.Seal(l) != sealed {

@@ -14,6 +14,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/puzpuzpuz/xsync/v4"
+
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -30,6 +32,9 @@ type Limiter struct {
 	log    *slog.Logger
 	ratios *ratios
 	epoch  atomic.Pointer[epoch]
+
+	failures counter.Failures                      // nil: nobody is blocked
+	abuses   *xsync.Map[policy.Name, *abuseCounts] // of gateways
 
 	queues     *queues
 	rehearsals *rehearsals
@@ -53,8 +58,9 @@ func WithLog(log *slog.Logger) Option { return func(l *Limiter) { l.log = log } 
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 	l := &Limiter{
 		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newTally(), misuses: newMisuses(),
-		clock: time.Now, //nolint:forbidigo // The clock of whoever injects none.
-		log:   slog.New(slog.DiscardHandler),
+		abuses: xsync.NewMap[policy.Name, *abuseCounts](),
+		clock:  time.Now, //nolint:forbidigo // The clock of whoever injects none.
+		log:    slog.New(slog.DiscardHandler),
 	}
 	l.rehearsals = newRehearsals(func(a *actor, at time.Time) { l.shadows.record(a.by, a.most, at) })
 	for _, o := range options {
@@ -96,7 +102,20 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 	if !ok {
 		return refuse(nil, r, now, notReady), nil
 	}
-	h, denial := e.identify(g, r, now)
+	h, credential, denial := e.identify(g, r, now)
+	s := suspect{e.guards.of(g), credential, r.Client}
+	if d, blocked := l.refuseBlocked(ctx, now, &s, g, h, r); blocked {
+		return d, nil
+	}
+	d, err := l.decide(ctx, now, e, g, h, denial, r)
+	if err == nil && d.Status != 0 {
+		l.answered(ctx, s.subject(), d.Status)
+	}
+	return d, err
+}
+
+// decide answers a request of a holder that is not blocked, or of nobody for the reason of the denial.
+func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, g *policy.Gateway, h *policy.Holder, denial *denial, r *descriptor.Reserve) (Decision, error) {
 	if denial != nil {
 		return refuse(g, r, now, *denial), nil
 	}
@@ -170,7 +189,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	if !ok {
 		return l.deny(&report, p.refuser(t), r), nil
 	}
-	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, id, now, r, t)}
+	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, p.subjectFor(r), id, now, r, t)}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "reserved", "lease", id.String(), "holder", h.Name, "gateway", r.Gateway, "resource", r.Resource,
 			"model", brief(r.Model), "inputTokens", t.amounts.input, "outputTokens", t.amounts.output, "limits", len(p.limits))
@@ -216,7 +235,7 @@ func (l *Limiter) await(ctx context.Context, now time.Time, id counter.LeaseID, 
 		l.queues.metrics.ended(c.Group, refused, 0)
 		return refused, nil // Others wait, so there is no slot.
 	}
-	w := &waiter{lease: id, holder: h.Name, lane: c.lane, arrived: now, bytes: held(r), slot: c.slot, served: make(chan struct{})}
+	w := &waiter{lease: id, holder: h.Name, lane: c.lane, arrived: l.clock(), bytes: held(r), slot: c.slot, served: make(chan struct{})}
 	slots := p.slots(t)
 	why := c.queue.wait(ctx, w, c.Queue, c.longest, func() {
 		at := l.clock()

@@ -34,6 +34,15 @@ var (
 		"Requests that a limit would have refused that is not enforced (enforcement: Shadow).", tallied, nil)
 )
 
+var (
+	abuseBlocks = prometheus.NewDesc("tierkeeper_abuse_blocks",
+		"ApiKeyQuotas and client addresses that are blocked at the gateway now, because they failed too often.", []string{"gateway"}, nil)
+	abuseBlocksTotal = prometheus.NewDesc("tierkeeper_abuse_blocks_total",
+		"Blocks that began at the gateway.", []string{"gateway"}, nil)
+	abuseFailuresTotal = prometheus.NewDesc("tierkeeper_abuse_failures_total",
+		"Unsuccessful responses of the gateway that counted towards a block. Those during a block do not.", []string{"gateway"}, nil)
+)
+
 func newEstimateError() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "tierkeeper_input_estimate_ratio",
@@ -43,7 +52,7 @@ func newEstimateError() prometheus.Histogram {
 }
 
 // Describe and Collect make a Limiter a prometheus.Collector. Models are those that objects name, at most 1,000 of them; the
-// rest together are "other".
+// rest together are "other". Gateways are those that protect themselves.
 func (l *Limiter) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(l, ch) }
 
 // Collect implements prometheus.Collector.
@@ -58,6 +67,36 @@ func (l *Limiter) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(estimatedInput, prometheus.CounterValue, float64(r.estimated.Load()), r.model)
 		ch <- prometheus.MustNewConstMetric(reportedInput, prometheus.CounterValue, float64(r.reported.Load()), r.model)
 	}
+	l.collectAbuse(ch)
+}
+
+// collectAbuse leaves the number of blocks out where the store cannot tell.
+func (l *Limiter) collectAbuse(ch chan<- prometheus.Metric) {
+	e := l.epoch.Load()
+	if e == nil {
+		return
+	}
+	blocked, err := l.blocked(context.Background()) //nolint:forbidigo // Collect is given none.
+	for id, g := range e.guards.byID {
+		if err == nil {
+			ch <- prometheus.MustNewConstMetric(abuseBlocks, prometheus.GaugeValue, float64(blocked[id]), g.name)
+		}
+		ch <- prometheus.MustNewConstMetric(abuseBlocksTotal, prometheus.CounterValue, float64(g.count.blocks.Load()), g.name)
+		ch <- prometheus.MustNewConstMetric(abuseFailuresTotal, prometheus.CounterValue, float64(g.count.failures.Load()), g.name)
+	}
+}
+
+// blocked counts the blocks in force at each gateway.
+func (l *Limiter) blocked(ctx context.Context) (map[gatewayID]int, error) {
+	if l.failures == nil {
+		return nil, nil
+	}
+	all, err := l.failures.Blocks(ctx, l.clock())
+	n := map[gatewayID]int{}
+	for _, b := range all {
+		n[gatewayOf(b.Subject)]++
+	}
+	return n, err //nolint:wrapcheck // The only caller does not look at it.
 }
 
 // list lists the ratios that were learned from.

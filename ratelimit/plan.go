@@ -32,6 +32,9 @@ type epoch struct {
 	limiter   *Limiter
 	plans     *xsync.Map[planKey, *plan]
 	strangers *xsync.Map[strangerKey, *policy.Holder]
+	guards    guards
+	// quotaNames has the names of all quotas by their ids in subjects. It is made when it is first asked for.
+	quotaNames func() map[[16]byte]string
 }
 
 type planKey struct {
@@ -46,7 +49,17 @@ type strangerKey struct {
 }
 
 func newEpoch(t *policy.Table, l *Limiter) *epoch {
-	return &epoch{table: t, limiter: l, plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder]()}
+	return &epoch{
+		table: t, limiter: l, guards: l.newGuards(t),
+		plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder](),
+		quotaNames: sync.OnceValue(func() map[[16]byte]string {
+			names := map[[16]byte]string{}
+			for _, name := range t.Quotas() {
+				names[quotaID(name.String())] = name.String()
+			}
+			return names
+		}),
+	}
 }
 
 // stranger is the holder for requests from an address on an assigned tier.
@@ -78,6 +91,8 @@ type plan struct {
 	defaultImage  int64
 	cachedPercent int64
 	ratio         *ratio
+	guard         *guard // nil: nobody is blocked at the gateway
+	subject       counter.Subject
 }
 
 // A capacity is what a request of a plan may wait for.
@@ -128,6 +143,9 @@ func (e *epoch) newPlan(k planKey, model string) *plan {
 		default:
 			p.limits = append(p.limits, l)
 		}
+	}
+	if p.guard = e.guards.of(k.gateway); p.guard != nil {
+		p.subject = p.guard.ofHolder(k.holder)
 	}
 	if len(p.limits) > counter.MaxLimits {
 		return p

@@ -20,6 +20,7 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 	if err != nil {
 		return fmt.Errorf("settling: %w", err)
 	}
+	l.answered(ctx, held.subject, int(s.Code))
 	if s.Absurd {
 		l.note(ctx, l.log, absurdUsage, "a provider reports numbers of tokens that no request can have; they count as no report", "lease", held.id.String())
 	}

@@ -37,9 +37,9 @@ type shadows struct {
 // A Shadow says how often a limit that is not enforced would have refused requests of a holder.
 type Shadow struct {
 	Gateway string        `json:"gateway"`
-	Key     string        `json:"key"` // namespace/name of the ApiKeyQuota, or the client
-	Scope   policy.Scope  `json:"scope"`
-	Metric  policy.Metric `json:"metric"`
+	Key     string        `json:"key"`             // namespace/name of the ApiKeyQuota, or the client
+	Scope   policy.Scope  `json:"scope,omitempty"` // empty, as metric, for a block of who fails too often
+	Metric  policy.Metric `json:"metric,omitempty"`
 	Per     policy.Per    `json:"per,omitempty"`
 	Max     int64         `json:"max"` // as it was the last time
 	Origin  policy.Origin `json:"origin"`
@@ -110,14 +110,14 @@ func (l *Limiter) enterShadow(ctx context.Context, now time.Time, id counter.Lea
 		}
 	}
 	if p.rehearsal != nil {
-		limit := p.rehearsed
+		limit, at := p.rehearsed, l.clock() // Not cut to milliseconds: ends are not either.
 		share := ""
 		if _, ok := limit.Capacity.Shares[h.Tier]; ok {
 			share = h.Tier
 		}
 		p.rehearsal.arrive(&actor{
-			waiter: waiter{lease: id, holder: h.Name, lane: lane{share, h.Priority}, arrived: now, bytes: held(r)},
+			waiter: waiter{lease: id, holder: h.Name, lane: lane{share, h.Priority}, arrived: at, bytes: held(r)},
 			by:     sight(g, h, limit), most: limit.Max,
-		}, limit.Capacity.MaxWait(h), now)
+		}, limit.Capacity.MaxWait(h), at)
 	}
 }

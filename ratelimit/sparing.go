@@ -5,6 +5,11 @@ import (
 	"time"
 )
 
+const (
+	tellEvery = time.Minute // how often the same thing is told
+	maxTold   = 1000        // things that are told apart
+)
+
 // sparing decides what is worth a line in the log: each thing once a minute, however often it happens. It is safe for
 // concurrent use, and the zero value is ready.
 type sparing[K comparable] struct {

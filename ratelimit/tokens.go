@@ -53,7 +53,7 @@ const bytesPerToken = 4.0
 
 // maxReserved is the most input, and the most output, that one request reserves: far more than any model takes, and little
 // enough that the lease of a client who writes a larger number stays short.
-const maxReserved = 1<<34 - 1
+const maxReserved = 1<<27 - 1
 
 // amounts is what a request takes, or took.
 type amounts struct{ input, output int64 }

@@ -161,6 +161,12 @@ func (c *console) metrics(at string) {
 	c.printf("Metrics: http://%s/metrics", at)
 }
 
+func (c *console) admin(at string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("Admin: http://%s (who is blocked: tierkeeper blocks --admin http://%s)", at, at)
+}
+
 func (c *console) bootstrap(g *policy.Gateway, path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

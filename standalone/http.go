@@ -11,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tierkeeper/tierkeeper/counter/memory"
 )
 
 // serveHTTP serves until ctx ends, and returns where. What is the name of what is served, for errors.
@@ -32,6 +34,14 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, what, address string,
 		return s.Close()
 	})
 	return l.Addr().String(), nil
+}
+
+// forgotten counts those whose failures were forgotten before their time.
+func forgotten(f *memory.Failures) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "tierkeeper_abuse_forgotten_total",
+		Help: "ApiKeyQuotas and client addresses whose failures, or block, were forgotten early because too many failed.",
+	}, func() float64 { return float64(f.Forgotten()) })
 }
 
 // metrics serves the metrics of the process and of what the collectors know.

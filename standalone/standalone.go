@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tierkeeper/tierkeeper/admin"
 	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/demo"
 	"github.com/tierkeeper/tierkeeper/manifest"
@@ -35,6 +36,8 @@ const (
 	NoEnvoy = "none"
 	// NoMetrics as Config.MetricsAddress serves none.
 	NoMetrics = "none"
+	// NoAdmin as Config.AdminAddress serves nothing.
+	NoAdmin = "none"
 )
 
 const (
@@ -56,6 +59,10 @@ type Config struct {
 	// MetricsAddress is where Prometheus finds metrics, as host:port, or NoMetrics; empty: loopback, at a port of the kernel's
 	// choice.
 	MetricsAddress string
+	// AdminAddress is where operators ask, as host:port, or NoAdmin; empty: loopback, at a port of the kernel's choice. One that
+	// is not of loopback needs AdminTokenFile, whose content they must bring.
+	AdminAddress   string
+	AdminTokenFile string
 	// DemoUpstream starts a fake provider and sends the requests of every backend to it.
 	DemoUpstream bool
 	// ExampleKey is an API key to write into the curl lines that are printed; empty: $KEY.
@@ -82,7 +89,9 @@ func Run(ctx context.Context, c Config) error {
 type runner struct {
 	*Config
 	console  *console
+	token    string // of operators; empty: none is needed
 	store    *memory.Store
+	failures *memory.Failures
 	limiter  *ratelimit.Limiter
 	xds      *server.Server
 	service  *service
@@ -101,7 +110,14 @@ func newRunner(c *Config) (*runner, error) {
 	if c.MetricsAddress == "" {
 		c.MetricsAddress = net.JoinHostPort(loopback, "0")
 	}
+	if c.AdminAddress == "" {
+		c.AdminAddress = net.JoinHostPort(loopback, "0")
+	}
 	if err := c.resolve(); err != nil {
+		return nil, err
+	}
+	token, err := c.adminToken()
+	if err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
@@ -111,7 +127,7 @@ func newRunner(c *Config) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{Config: c, console: newConsole(c.Out), store: store}
+	r := &runner{Config: c, console: newConsole(c.Out), token: token, store: store, failures: memory.NewFailures()}
 	if r.state, err = loadState(c.DataDir); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
@@ -119,7 +135,7 @@ func newRunner(c *Config) (*runner, error) {
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
-	r.limiter = ratelimit.New(store, secret, ratelimit.WithLog(c.Log))
+	r.limiter = ratelimit.New(store, secret, ratelimit.WithFailures(r.failures), ratelimit.WithLog(c.Log))
 	r.xds = server.New(r.report)
 	return r, nil
 }
@@ -141,6 +157,17 @@ func (c *Config) resolve() (err error) {
 	}
 	c.Envoy = path
 	return nil
+}
+
+func (c *Config) adminToken() (string, error) {
+	if c.AdminAddress == NoAdmin {
+		return "", nil
+	}
+	token, err := admin.Token(c.AdminAddress, c.AdminTokenFile)
+	if err != nil {
+		return "", fmt.Errorf("starting admin (see --admin-address and --admin-token-file): %w", err)
+	}
+	return token, nil
 }
 
 func (r *runner) close() {
@@ -172,6 +199,11 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	if r.MetricsAddress != NoMetrics {
 		if err := r.startMetrics(serving, group); err != nil {
+			return err
+		}
+	}
+	if r.AdminAddress != NoAdmin {
+		if err := r.startAdmin(serving, group); err != nil {
 			return err
 		}
 	}
@@ -251,6 +283,7 @@ func (r *runner) keepCounters(ctx context.Context) {
 			return
 		case now := <-sweep.C:
 			r.store.Sweep(now)
+			r.failures.Sweep(now)
 		case now := <-flush.C:
 			if err := r.store.Flush(now); err != nil {
 				r.Log.ErrorContext(ctx, "could not write the counters", "error", err)
@@ -395,10 +428,19 @@ func (r *runner) startUpstream(ctx context.Context, group *errgroup.Group) error
 }
 
 func (r *runner) startMetrics(ctx context.Context, group *errgroup.Group) error {
-	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", r.MetricsAddress, metrics(r.limiter))
+	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", r.MetricsAddress, metrics(r.limiter, forgotten(r.failures)))
 	if err != nil {
 		return err
 	}
 	r.console.metrics(address)
+	return nil
+}
+
+func (r *runner) startAdmin(ctx context.Context, group *errgroup.Group) error {
+	address, err := serveHTTP(ctx, group, "admin (choose another address, or none, with --admin-address)", r.AdminAddress, admin.Handler(r.limiter, r.token))
+	if err != nil {
+		return err
+	}
+	r.console.admin(address)
 	return nil
 }

@@ -103,6 +103,12 @@ type QuotaGatewaySpec struct {
 	// +optional
 	Headers *ResponseHeaders `json:"headers,omitempty"`
 
+	// abuseProtection blocks whoever gets too many unsuccessful responses. Absent means that nobody is blocked; {} blocks by the
+	// defaults.
+	//
+	// +optional
+	AbuseProtection *AbuseProtection `json:"abuseProtection,omitempty"`
+
 	// requests bounds what a request may be.
 	//
 	// +optional

@@ -87,7 +87,7 @@ func (s *system) sendAsWritten(t *testing.T, name, path, body string, header ...
 func TestWhatIsNoMaximumReservesTheDefault(t *testing.T) {
 	t.Parallel()
 	s, _ := witnessed(t, "", "")
-	const unsaid, most, refused = 1024, 1<<34 - 1, -1
+	const unsaid, most, refused = 1024, 1<<27 - 1, -1
 	fields := map[string]struct{ path, body string }{
 		"chat":                 {chatPath, `{"model":%q,"messages":[],"max_tokens":%s}`},
 		"chat, its newer name": {chatPath, `{"model":%q,"messages":[],"max_completion_tokens":%s}`},
@@ -97,7 +97,7 @@ func TestWhatIsNoMaximumReservesTheDefault(t *testing.T) {
 		"chat, somewhere else": {chatPath, `{"model":%q,"messages":[],"options":{"max_tokens":%s}}`},
 	}
 	for written, want := range map[string]int64{
-		"1": 1, "4096": 4096, "4294967296": 1 << 32, "1000000000000": most,
+		"1": 1, "4096": 4096, "134217726": most - 1, "4294967296": most, "1000000000000": most,
 		"-1": unsaid, "0": unsaid, "1000000000000000000": unsaid, "1e308": unsaid, "1e400": refused, "-1e308": unsaid,
 		"99999999999999999999999999": unsaid, "1.5": unsaid, `"many"`: unsaid, `"5"`: unsaid, "null": unsaid, "true": unsaid, "[5]": unsaid, `{"max":5}`: unsaid,
 	} {

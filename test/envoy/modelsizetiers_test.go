@@ -1,8 +1,10 @@
 package envoy_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -93,6 +95,21 @@ func TestModelSizeTiersServeEveryPath(t *testing.T) {
 	s.checkServes(t, all)
 	s.checkModelsAreFree(t, standardKey)
 	checkSizeHeaders(t, "an answer", s.pass(t, chat(standardKey, prompt{model: "qwen3-4b"})))
+}
+
+// The document counts whatever is no success, also what the provider fails to do.
+func TestModelSizeTiersBlockWhoFailsTooOften(t *testing.T) {
+	t.Parallel()
+	s := start(t, sample(t, "model-size-tiers"))
+	s.fail(t, 20, http.StatusServiceUnavailable, chat(standardKey, prompt{model: "qwen3-4b"}, "x-demo-status: 503"))
+	s.pass(t, chat(standardKey, prompt{model: "qwen3-4b"}))
+	s.fail(t, 1, http.StatusServiceUnavailable, chat(standardKey, prompt{model: "qwen3-4b"}, "x-demo-status: 503"))
+	a := s.send(t, chat(standardKey, prompt{model: "qwen3-4b"}))
+	const text = "Too many failed attempts (> 20) resulting in a non-success status code. Please wait %ss and try again."
+	if wait := a.header.Get("Retry-After"); !a.blocked() || !strings.Contains(a.body, fmt.Sprintf(text, wait)) || a.number(t, "Retry-After") > 30 {
+		t.Errorf("%d, Retry-After %s: %s", a.status, wait, a.body)
+	}
+	s.pass(t, chat(partnerKey, prompt{model: "qwen3-4b"}))
 }
 
 // checkSizeHeaders demands the document's headers: requests reset at a Unix time, tokens in some seconds.

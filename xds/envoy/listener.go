@@ -145,7 +145,7 @@ func connectionManager(g *policy.Gateway, routes string) *hcmv3.HttpConnectionMa
 			}),
 		},
 		AccessLogOptions: &hcmv3.HttpConnectionManager_HcmAccessLogOptions{AccessLogFlushInterval: durationpb.New(descriptor.Heartbeat)},
-		AccessLog:        accessLogs(),
+		AccessLog:        accessLogs(g),
 		LocalReplyConfig: localReplies(),
 		HttpFilters:      filters(g),
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{

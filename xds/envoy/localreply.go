@@ -5,9 +5,7 @@ import (
 	"net/http"
 	"strconv"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	cel_filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -103,18 +101,13 @@ func isProtocol(p descriptor.Protocol) string {
 }
 
 // ownReply gives the answer its status too: Envoy's own may be another, such as 502 where a provider answers nonsense.
-func ownReply(when string, status, retryAfter int, body map[string]any) *hcmv3.ResponseMapper {
+func ownReply(expression string, status, retryAfter int, body map[string]any) *hcmv3.ResponseMapper {
 	json, err := structpb.NewStruct(body)
 	if err != nil {
 		panic(err) // The bodies are the constants above.
 	}
 	m := &hcmv3.ResponseMapper{
-		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
-			ExtensionFilter: &accesslogv3.ExtensionFilter{
-				Name:       "envoy.access_loggers.extension_filters.cel",
-				ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: packed(&cel_filterv3.ExpressionFilter{Expression: when})},
-			},
-		}},
+		Filter:             when(expression),
 		StatusCode:         wrapperspb.UInt32(uint32(status)), //nolint:gosec // A status of our own table.
 		BodyFormatOverride: &corev3.SubstitutionFormatString{Format: &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: json}},
 	}

@@ -36,6 +36,9 @@ func gateways() *rapid.Generator[v1alpha1.QuotaGateway] {
 		if n := rapid.Int64Range(1023, 1<<30).Draw(t, "maxBodyBytes"); n > 1023 {
 			g.Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: n}
 		}
+		if rapid.Bool().Draw(t, "protects itself") {
+			g.Spec.AbuseProtection = &v1alpha1.AbuseProtection{}
+		}
 		return g
 	})
 }
