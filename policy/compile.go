@@ -125,6 +125,7 @@ func newTier(name string, spec *v1alpha1.RateLimitTierSpec) *tier {
 	return &tier{
 		name:     name,
 		priority: priorities[spec.Priority],
+		pool:     spec.BackendPool,
 		rules:    newRuleset(&spec.KeyLimits, Origin{Kind: KindTier, Name: name}),
 	}
 }

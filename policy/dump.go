@@ -19,6 +19,7 @@ type quotaDump struct {
 	Name     string      `json:"name"`
 	Tier     string      `json:"tier,omitempty"`
 	Priority int         `json:"priority,omitempty"`
+	Pool     string      `json:"pool,omitempty"`
 	Standing string      `json:"standing"`
 	Expires  *time.Time  `json:"expires,omitempty"`
 	Keys     []string    `json:"keys,omitempty"` // digests
@@ -76,6 +77,7 @@ type gatewayDump struct {
 type assignedDump struct {
 	Tier     string    `json:"tier"`
 	Priority int       `json:"priority"`
+	Pool     string    `json:"pool,omitempty"`
 	Says     rulesDump `json:"says"`
 }
 
@@ -102,7 +104,7 @@ func (t *Table) dumpQuotas() []quotaDump {
 			q.Expires = &c.expires
 		}
 		if h := c.Holder; h != nil {
-			q.Tier, q.Priority, q.Both = h.Tier, h.Priority, h.both
+			q.Tier, q.Priority, q.Pool, q.Both = h.Tier, h.Priority, h.Pool, h.both
 			for _, rs := range h.sources {
 				q.Says = append(q.Says, rs.dump())
 			}
@@ -187,7 +189,7 @@ func (a *Assigned) dump() *assignedDump {
 	if a == nil {
 		return nil
 	}
-	return &assignedDump{a.tier.name, a.tier.priority, a.tier.rules.dump()}
+	return &assignedDump{a.tier.name, a.tier.priority, a.tier.pool, a.tier.rules.dump()}
 }
 
 func sortedByName[T any](m map[Name]T) []T {

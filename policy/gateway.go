@@ -69,6 +69,7 @@ type Backend struct {
 type Endpoint struct {
 	Address string
 	Port    uint32
+	Pool    string `json:",omitempty"` // empty: it serves tiers without a pool, and those whose pool the backend lacks
 }
 
 // BackendTLS says how a backend is reached over TLS.

@@ -228,7 +228,7 @@ func newBackend(namespace string, b *v1alpha1.Backend) Backend {
 	}
 	out := Backend{Name: b.Name, ConnectTimeout: defaultConnectTimeout, IdleTimeout: defaultIdleTimeout}
 	for _, e := range b.Endpoints {
-		out.Endpoints = append(out.Endpoints, Endpoint{e.Address, uint32(e.Port)}) //nolint:gosec // The schema bounds ports to 1 to 65535.
+		out.Endpoints = append(out.Endpoints, Endpoint{e.Address, uint32(e.Port), e.Pool}) //nolint:gosec // The schema bounds ports to 1 to 65535.
 	}
 	if t := b.TLS; t != nil {
 		out.TLS = &BackendTLS{ServerName: t.SNI}

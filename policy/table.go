@@ -89,7 +89,8 @@ func (c *Credential) Standing(now time.Time) Standing {
 type Holder struct {
 	Name     string // "namespace/name" of the quota, or what describes the address
 	Tier     string
-	Priority int // 1 (Low) to 4 (Critical)
+	Priority int    // 1 (Low) to 4 (Critical)
+	Pool     string // of endpoints that serve its requests; empty: those without one
 
 	subject string
 	sources []*ruleset // what goes first in precedence stands first
@@ -176,7 +177,7 @@ func ClientNetwork(client netip.Addr) netip.Addr {
 func (a *Assigned) Holder(client netip.Addr) *Holder {
 	network := ClientNetwork(client).String()
 	return &Holder{
-		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority,
+		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority, Pool: a.tier.pool,
 		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
 	}
 }
@@ -186,6 +187,7 @@ type tier struct {
 	key      string // in Accepted.Tiers; empty for one that a gateway assigns
 	name     string
 	priority int
+	pool     string
 	rules    *ruleset
 }
 

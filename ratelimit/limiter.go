@@ -60,6 +60,7 @@ type Decision struct {
 	Lease   string // by which the request is settled; empty on a denial, and where nothing is counted
 	Headers []Header
 	Body    string // of a denial: JSON
+	Pool    string // of endpoints that are to serve the request; empty: those without one
 }
 
 // A Header is a response header. Names are in the case in which the documents write them.
@@ -83,7 +84,7 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 	}
 	if r.Unmetered {
 		report := report{gateway: g, holder: h, resource: r.Resource, now: now}
-		return Decision{Headers: report.headers(nil)}, nil
+		return Decision{Headers: report.headers(nil), Pool: h.Pool}, nil
 	}
 	if denial := checkModel(g, r); denial != nil {
 		return refuse(g, r, now, *denial), nil
@@ -137,7 +138,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	if !ok {
 		return report.deny(p.worst(t), r.Protocol), nil
 	}
-	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, id, now, r, t)}
+	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, id, now, r, t), Pool: h.Pool}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "reserved", "lease", id.String(), "holder", h.Name, "gateway", r.Gateway, "resource", r.Resource,
 			"model", brief(r.Model), "inputTokens", t.amounts.input, "outputTokens", t.amounts.output, "limits", len(p.limits))

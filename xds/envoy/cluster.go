@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -62,6 +63,7 @@ func backendCluster(g *policy.Gateway, b *policy.Backend, v *vault) (*clusterv3.
 		DnsLookupFamily:               clusterv3.Cluster_V4_PREFERRED, // Envoy's default prefers ::1 for localhost
 		ConnectTimeout:                durationpb.New(b.ConnectTimeout),
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
+		LbSubsetConfig:                pools(b.Endpoints),
 		LoadAssignment:                endpoints(name, b.Endpoints),
 		CircuitBreakers:               unbounded(),
 		TransportSocket:               socket,
@@ -118,11 +120,16 @@ func discoveryType(all []policy.Endpoint) clusterv3.Cluster_DiscoveryType {
 }
 
 func endpoints(cluster string, all []policy.Endpoint) *endpointv3.ClusterLoadAssignment {
+	pooled := slices.ContainsFunc(all, hasPool)
 	var lb []*endpointv3.LbEndpoint
 	for _, e := range all {
-		lb = append(lb, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+		at := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
 			Endpoint: &endpointv3.Endpoint{Address: address(e.Address, e.Port)},
-		}})
+		}}
+		if pooled {
+			at.Metadata = labels(e)
+		}
+		lb = append(lb, at)
 	}
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: lb}},

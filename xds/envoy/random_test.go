@@ -86,9 +86,11 @@ func backends(name string) *rapid.Generator[v1alpha1.Backend] {
 					rapid.StringMatching(`[A-Za-z0-9]([-A-Za-z0-9.]{0,40}[A-Za-z0-9])?`), rapid.StringMatching(`[0-9a-fA-F:.]{1,39}`),
 					rapid.SampledFrom([]string{"127.0.0.1", "::1", "2001:db8::7", "localhost"})).Draw(t, "address"),
 				Port: rapid.Int32Range(1, 65535).Draw(t, "port"),
+				Pool: rapid.SampledFrom([]string{"", "", "own", "other"}).Draw(t, "pool"),
 			}
 		})
 		b := v1alpha1.Backend{Name: name, Endpoints: rapid.SliceOfN(endpoint, 1, 4).Draw(t, "endpoints")}
+		b.Endpoints[0].Pool = ""
 		ref := v1alpha1.SecretKeyRef{Key: "key"}
 		if rapid.Bool().Draw(t, "tls") {
 			b.TLS = &v1alpha1.BackendTLS{SNI: "api.example", Trust: v1alpha1.TrustSystem}
