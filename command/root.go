@@ -23,6 +23,7 @@ const (
 // commands makes each command, in the order in which help lists them.
 var commands = []func() *cobra.Command{
 	newStandalone,
+	newRatelimit,
 	newCompile,
 	newEffective,
 	newKeygen,
@@ -73,7 +74,7 @@ read them from a directory; no cluster is needed.`,
 		root.AddCommand(command())
 	}
 	for _, c := range append(root.Commands(), root) {
-		c.Example = strings.ReplaceAll(c.Example, "{{name}}", name)
+		c.Example, c.Long = strings.ReplaceAll(c.Example, "{{name}}", name), strings.ReplaceAll(c.Long, "{{name}}", name)
 	}
 	return root
 }

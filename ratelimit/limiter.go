@@ -40,6 +40,11 @@ func WithClock(now func() time.Time) Option { return func(l *Limiter) { l.clock 
 // WithLog sets where the limiter tells, at level debug, what it reserved and settled.
 func WithLog(log *slog.Logger) Option { return func(l *Limiter) { l.log = log } }
 
+// WithFormerSecret lets leases be settled that were signed with a secret that another has replaced. Nil is none.
+func WithFormerSecret(secret []byte) Option {
+	return func(l *Limiter) { l.leases.former = secret }
+}
+
 // New makes a Limiter that counts in the store and signs its leases with the secret, which replicas share. Until SetTable
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {

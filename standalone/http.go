@@ -34,6 +34,23 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, what, address string,
 	return l.Addr().String(), nil
 }
 
+// serveMetrics serves the metrics of the process, and of the limits if it holds any, unless none are wanted.
+func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *console, e *enforcer) error {
+	if c.MetricsAddress == NoMetrics {
+		return nil
+	}
+	var all []prometheus.Collector
+	if e != nil {
+		all = append(all, e.limiter)
+	}
+	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", c.MetricsAddress, metrics(all...))
+	if err != nil {
+		return err
+	}
+	tell.metrics(address)
+	return nil
+}
+
 // metrics serves the metrics of the process and of what the collectors know.
 func metrics(all ...prometheus.Collector) http.Handler {
 	registry := prometheus.NewRegistry()
