@@ -22,6 +22,7 @@ type Gateway struct {
 	PerMetric         *PerMetric
 	PerResource       *PerResource
 	MaxBodyBytes      int64
+	AllowUncounted    bool `json:",omitempty"` // while the rate-limit service does not answer
 
 	admits  func(namespace string) bool
 	models  *catalog

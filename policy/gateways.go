@@ -157,6 +157,7 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 		admits:            c.admits(name.Namespace, spec.AllowedKeys),
 		models:            c.catalogOf(spec.ModelLimitSelector),
 		secrets:           secretUses(name.Namespace, spec),
+		AllowUncounted:    spec.Failure != nil && spec.Failure.WhenServiceUnavailable == v1alpha1.ServiceUnavailableAllow,
 	}
 	for _, l := range spec.Listeners {
 		g.Listeners = append(g.Listeners, newListener(name.Namespace, &l))

@@ -33,6 +33,7 @@ func gateways() *rapid.Generator[v1alpha1.QuotaGateway] {
 		g.Spec.PathPrefixes = rapid.SampledFrom([][]string{nil, nil, {"/api"}, {"/v1", "/x"}}).Draw(t, "pathPrefixes")
 		g.Spec.Identity.TrustedProxyHops = rapid.Ptr(rapid.Int32Range(0, 16), true).Draw(t, "trustedProxyHops")
 		g.Spec.Identity.Sources = rapid.SliceOfN(sources(), 1, 8).Draw(t, "sources")
+		g.Spec.Failure = rapid.SampledFrom([]*v1alpha1.Failure{nil, {WhenServiceUnavailable: v1alpha1.ServiceUnavailableAllow}}).Draw(t, "failure")
 		if n := rapid.Int64Range(1023, 1<<30).Draw(t, "maxBodyBytes"); n > 1023 {
 			g.Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: n}
 		}
