@@ -28,6 +28,7 @@ type Limiter struct {
 	clock  func() time.Time
 	log    *slog.Logger
 	ratios *ratios
+	stalls stalls
 	epoch  atomic.Pointer[epoch]
 }
 
@@ -99,6 +100,10 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 		return refuse(g, r, now, tooManyLimits), nil
 	}
 	// A caller that waited in a hung process may be long gone: it must not be charged.
+	if l.stalls.justWokeUp(now) {
+		l.stalls.wait(ctx)
+		now = l.clock()
+	}
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
 	}

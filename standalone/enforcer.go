@@ -56,6 +56,13 @@ func (e *enforcer) obey(t *policy.Table) {
 // leave tells whoever asks to ask others from now on.
 func (e *enforcer) leave() { e.health.Shutdown() }
 
+// run does what is to be done regularly, until ctx ends.
+func (e *enforcer) run(ctx context.Context) error {
+	go e.limiter.Watch(ctx)
+	e.keepCounters(ctx)
+	return nil
+}
+
 // keepCounters writes what was counted and forgets what is over, until ctx ends. It waits for nothing else: however long a
 // reload takes, a crash loses no more than a second.
 func (e *enforcer) keepCounters(ctx context.Context) {

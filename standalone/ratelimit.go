@@ -9,9 +9,6 @@ import (
 	"github.com/tierkeeper/tierkeeper/manifest"
 )
 
-// leaveWait is how long the service goes on answering after it has told Envoys to ask others: two of their health checks.
-const leaveWait = 2 * time.Second
-
 // ServiceConfig says what RunService runs.
 type ServiceConfig struct {
 	Common
@@ -61,10 +58,7 @@ func (r *serviceRunner) run(ctx context.Context) error {
 	r.load(ctx)
 	r.console.limits(server.listener.Addr().String(), r.Manifests)
 	group.Go(server.serve)
-	group.Go(func() error {
-		r.enforcer.keepCounters(serving)
-		return nil
-	})
+	group.Go(func() error { return r.enforcer.run(serving) })
 	group.Go(func() error {
 		follow(ctx, changes, r.Log, func(ctx context.Context) error {
 			r.load(ctx)
@@ -72,7 +66,6 @@ func (r *serviceRunner) run(ctx context.Context) error {
 		})
 		r.console.stopping()
 		r.enforcer.leave()
-		<-time.After(leaveWait)
 		server.stop()
 		stopServing()
 		return nil

@@ -195,10 +195,7 @@ func (r *runner) run(ctx context.Context) error {
 	}
 	group.Go(r.service.serve)
 	if r.enforcer != nil {
-		group.Go(func() error {
-			r.enforcer.keepCounters(serving)
-			return nil
-		})
+		group.Go(func() error { return r.enforcer.run(serving) })
 	}
 	group.Go(func() error {
 		follow(ctx, changes, r.Log, r.load)
