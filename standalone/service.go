@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
@@ -23,6 +25,7 @@ type service struct {
 	grpc     *grpc.Server
 	listener net.Listener
 	endpoint policy.Endpoint
+	stopping chan struct{}
 }
 
 // listen takes a port of loopback: the calls carry API keys and are not encrypted.
@@ -39,14 +42,31 @@ func listen(ctx context.Context, address string, register func(*grpc.Server)) (*
 	if err != nil {
 		return nil, err
 	}
+	stopping := make(chan struct{})
 	g := grpc.NewServer(
+		grpc.StreamInterceptor(until(stopping)),
 		grpc.NumStreamWorkers(streamWorkers),
 		ratelimit.Codec(),
 		// Envoy pings every 2 seconds to find a hung service.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	register(g)
-	return &service{grpc: g, listener: l, endpoint: at}, nil
+	return &service{grpc: g, listener: l, endpoint: at, stopping: stopping}, nil
+}
+
+// until ends streams, which have no end of their own, when the service stops: a stop that waited for them would keep away
+// the service that comes next.
+func until(stopping <-chan struct{}) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ended := make(chan error, 1)
+		go func() { ended <- handler(srv, stream) }()
+		select {
+		case err := <-ended:
+			return err
+		case <-stopping:
+			return status.Error(codes.Unavailable, "the service is stopping")
+		}
+	}
 }
 
 // onLoopback reads "host:port".
@@ -68,9 +88,9 @@ func (s *service) serve() error {
 	return nil
 }
 
-// stop lets calls under way end. Streams of configuration end before, with the context of listen; those of an Envoy that
-// others started are cut after a while.
+// stop lets calls under way end, for a while, and ends all streams.
 func (s *service) stop() {
+	close(s.stopping)
 	hard := time.AfterFunc(stopWait, s.grpc.Stop)
 	defer hard.Stop()
 	s.grpc.GracefulStop()
