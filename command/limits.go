@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
 
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
@@ -17,14 +19,16 @@ type effectiveLimits struct {
 }
 
 type effectiveLimit struct {
-	Scope       string        `json:"scope"`
-	Metric      string        `json:"metric"`
-	Per         string        `json:"per,omitempty"` // not for ConcurrentRequests
-	Max         int64         `json:"max"`
-	Algorithm   string        `json:"algorithm"`
-	Enforcement string        `json:"enforcement"`
-	Exceeded    string        `json:"exceeded"`
-	Origin      policy.Origin `json:"origin"`
+	Scope       string `json:"scope"`
+	Metric      string `json:"metric"`
+	Per         string `json:"per,omitempty"` // not for ConcurrentRequests
+	Max         int64  `json:"max"`
+	Algorithm   string `json:"algorithm"`
+	Enforcement string `json:"enforcement"`
+	Exceeded    string `json:"exceeded"`
+	// MaxWaitSeconds is how long a request may wait that does not fit; 0 if it is answered at once.
+	MaxWaitSeconds int64         `json:"maxWaitSeconds,omitempty"`
+	Origin         policy.Origin `json:"origin"`
 
 	status int
 }
@@ -38,11 +42,30 @@ func newEffectiveLimits(table *policy.Table, g *policy.Gateway, c *policy.Creden
 	for _, l := range table.Resolve(g, c.Holder, model, resource).Limits {
 		e.Limits = append(e.Limits, effectiveLimit{
 			Scope: l.Scope.String(), Metric: l.Pair.Metric.String(), Per: l.Pair.Per.String(), Max: l.Max,
-			Algorithm: policy.FixedWindow, Enforcement: policy.Enforce, Exceeded: l.Exceeded(), Origin: l.Origin,
-			status: l.Status,
+			Algorithm: policy.FixedWindow, Enforcement: l.Enforcement(), Exceeded: l.Exceeded(), Origin: l.Origin,
+			MaxWaitSeconds: maxWait(l, c.Holder), status: l.Status,
 		})
 	}
 	return e
+}
+
+func maxWait(l policy.Limit, h *policy.Holder) int64 {
+	if l.Capacity == nil || l.Shadow {
+		return 0
+	}
+	return int64(l.Capacity.MaxWait(h) / time.Second)
+}
+
+// answer is what becomes of a request that does not fit.
+func (l effectiveLimit) answer() string {
+	switch {
+	case l.Enforcement == string(v1alpha1.EnforcementShadow):
+		return "none: Shadow"
+	case l.MaxWaitSeconds > 0:
+		return fmt.Sprintf("waits %ds, %d", l.MaxWaitSeconds, l.status)
+	default:
+		return strconv.Itoa(l.status)
+	}
 }
 
 // print writes a table for people.
@@ -79,7 +102,7 @@ func (e effectiveLimits) printLimits(w io.Writer, p paint) {
 		}
 		origin := policy.Object{Kind: l.Origin.Kind, Name: policy.Name{Namespace: l.Origin.Namespace, Name: l.Origin.Name}}
 		rows = append(rows, []string{
-			l.Scope, l.Metric, per, grouped(l.Max), strconv.Itoa(l.status), origin.String() + " " + l.Origin.Field,
+			l.Scope, l.Metric, per, grouped(l.Max), l.answer(), origin.String() + " " + l.Origin.Field,
 		})
 	}
 	for i, line := range columns(rows) {

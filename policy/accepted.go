@@ -27,6 +27,8 @@ type AcceptedQuota struct {
 	User   string             `json:"user,omitempty"`
 	Tier   string             `json:"tier"` // in Accepted.Tiers
 
+	Enforcement v1alpha1.Enforcement `json:"enforcement,omitempty"`
+
 	Keys           []string              `json:"keys"` // as Digest.String writes them
 	DesiredState   v1alpha1.DesiredState `json:"desiredState,omitempty"`
 	ExpirationTime *metav1.Time          `json:"expirationTime,omitempty"`
@@ -75,7 +77,7 @@ func (a *Accepted) Restore(in *Input, lost func(Object) bool) {
 func (q *AcceptedQuota) object(name Name, tier string) v1alpha1.ApiKeyQuota {
 	out := v1alpha1.ApiKeyQuota{ObjectMeta: Object{KindQuota, name}.meta(), Spec: v1alpha1.ApiKeyQuotaSpec{
 		KeyLimits: q.Limits, User: q.User, TierRef: v1alpha1.Ref{Name: tier},
-		DesiredState: q.DesiredState, ExpirationTime: q.ExpirationTime,
+		DesiredState: q.DesiredState, ExpirationTime: q.ExpirationTime, Enforcement: q.Enforcement,
 	}}
 	for i, digest := range q.Keys {
 		out.Spec.Keys = append(out.Spec.Keys, v1alpha1.APIKey{Name: fmt.Sprintf("restored-%d", i), Digest: digest})
@@ -95,7 +97,7 @@ func parseName(s string) Name {
 
 // remember notes what an accepted quota needs to go on should it be rejected one day.
 func (a *Accepted) remember(q *v1alpha1.ApiKeyQuota, t *tier, spec *v1alpha1.RateLimitTierSpec) {
-	a.Quotas[nameOf(&q.ObjectMeta).String()] = AcceptedQuota{Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key}
+	a.Quotas[nameOf(&q.ObjectMeta).String()] = AcceptedQuota{Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key, Enforcement: q.Spec.Enforcement}
 	a.Tiers[t.key] = AcceptedTier{t.name, *spec}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -126,8 +127,17 @@ func newTier(name string, spec *v1alpha1.RateLimitTierSpec) *tier {
 		name:     name,
 		priority: priorities[spec.Priority],
 		pool:     spec.BackendPool,
-		rules:    newRuleset(&spec.KeyLimits, Origin{Kind: KindTier, Name: name}),
+		maxWait:  maxWait(spec.Queue),
+		rules:    newRuleset(&spec.KeyLimits, spec.Enforcement, Origin{Kind: KindTier, Name: name}),
 	}
+}
+
+// maxWait is 0 for a tier whose requests do not wait.
+func maxWait(q *v1alpha1.TierQueue) time.Duration {
+	if q == nil || q.Mode != v1alpha1.QueueWait {
+		return 0
+	}
+	return seconds(q.MaxWaitSeconds)
 }
 
 var priorities = map[v1alpha1.Priority]int{
@@ -135,7 +145,7 @@ var priorities = map[v1alpha1.Priority]int{
 	v1alpha1.PriorityLow:      1,
 	v1alpha1.PriorityNormal:   2,
 	v1alpha1.PriorityHigh:     3,
-	v1alpha1.PriorityCritical: 4,
+	v1alpha1.PriorityCritical: HighestPriority,
 }
 
 func (c *compiler) compileUsers() {
@@ -150,7 +160,7 @@ func (c *compiler) compileUsers() {
 		}
 		c.users[key] = &user{
 			subject: u.Namespace + "/" + u.Spec.User,
-			rules:   newRuleset(&u.Spec.KeyLimits, Origin{Kind: KindUser, Namespace: u.Namespace, Name: u.Name}),
+			rules:   newRuleset(&u.Spec.KeyLimits, u.Spec.Enforcement, Origin{Kind: KindUser, Namespace: u.Namespace, Name: u.Name}),
 		}
 		c.judge(KindUser, &u.ObjectMeta)
 	}

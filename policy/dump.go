@@ -20,6 +20,7 @@ type quotaDump struct {
 	Tier     string      `json:"tier,omitempty"`
 	Priority int         `json:"priority,omitempty"`
 	Pool     string      `json:"pool,omitempty"`
+	MaxWait  string      `json:"maxWait,omitempty"` // for a model's capacity
 	Standing string      `json:"standing"`
 	Expires  *time.Time  `json:"expires,omitempty"`
 	Keys     []string    `json:"keys,omitempty"` // digests
@@ -34,6 +35,7 @@ type userDump struct {
 }
 
 type rulesDump struct {
+	Shadow    bool                  `json:"shadow,omitempty"`
 	All       []ruleDump            `json:"all,omitempty"`
 	Resources map[string][]ruleDump `json:"resources,omitempty"`
 	Classes   map[string]entryDump  `json:"classes,omitempty"`
@@ -64,6 +66,8 @@ type groupDump struct {
 	PerKey        []ruleDump `json:"perKey,omitempty"`
 	DefaultOutput int64      `json:"defaultOutputTokens,omitempty"`
 	CachedPercent int64      `json:"cachedInputPercent"`
+	Capacity      *Capacity  `json:"capacity,omitempty"`
+	Shadow        bool       `json:"shadow,omitempty"`
 }
 
 type gatewayDump struct {
@@ -78,6 +82,7 @@ type assignedDump struct {
 	Tier     string    `json:"tier"`
 	Priority int       `json:"priority"`
 	Pool     string    `json:"pool,omitempty"`
+	MaxWait  string    `json:"maxWait,omitempty"`
 	Says     rulesDump `json:"says"`
 }
 
@@ -104,7 +109,7 @@ func (t *Table) dumpQuotas() []quotaDump {
 			q.Expires = &c.expires
 		}
 		if h := c.Holder; h != nil {
-			q.Tier, q.Priority, q.Pool, q.Both = h.Tier, h.Priority, h.Pool, h.both
+			q.Tier, q.Priority, q.Pool, q.MaxWait, q.Both = h.Tier, h.Priority, h.Pool, dumpWait(h.MaxWait), h.both
 			for _, rs := range h.sources {
 				q.Says = append(q.Says, rs.dump())
 			}
@@ -118,7 +123,7 @@ func (t *Table) dumpQuotas() []quotaDump {
 }
 
 func (rs *ruleset) dump() rulesDump {
-	d := rulesDump{All: dumpRules(rs.all), Resources: map[string][]ruleDump{}, Classes: map[string]entryDump{}, Models: map[string]entryDump{}}
+	d := rulesDump{Shadow: rs.shadow, All: dumpRules(rs.all), Resources: map[string][]ruleDump{}, Classes: map[string]entryDump{}, Models: map[string]entryDump{}}
 	for name, rules := range rs.resources {
 		d.Resources[name] = dumpRules(rules)
 	}
@@ -148,7 +153,7 @@ func (c *catalog) dump() []groupDump {
 		if d == nil {
 			d = &groupDump{
 				Name: g.name, Class: g.class, Resource: g.resource, DefaultOutput: g.defaultOutput, CachedPercent: g.cachedPercent,
-				Shared: dumpRules(g.shared), PerKey: dumpRules(g.perKey),
+				Shared: dumpRules(g.shared), PerKey: dumpRules(g.perKey), Capacity: g.capacity(), Shadow: g.shadow,
 			}
 			if g.parent != nil {
 				d.Parent = g.parent.name
@@ -189,7 +194,14 @@ func (a *Assigned) dump() *assignedDump {
 	if a == nil {
 		return nil
 	}
-	return &assignedDump{a.tier.name, a.tier.priority, a.tier.pool, a.tier.rules.dump()}
+	return &assignedDump{a.tier.name, a.tier.priority, a.tier.pool, dumpWait(a.tier.maxWait), a.tier.rules.dump()}
+}
+
+func dumpWait(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
 }
 
 func sortedByName[T any](m map[Name]T) []T {

@@ -21,8 +21,12 @@ type Gateway struct {
 	DenyUnknownModels bool
 	PerMetric         *PerMetric
 	PerResource       *PerResource
+	IETF              *IETFHeaders
+	Anthropic         *AnthropicHeaders
 	MaxBodyBytes      int64
-	AllowUncounted    bool `json:",omitempty"` // while the rate-limit service does not answer
+	AllowUncounted    bool          `json:",omitempty"` // while the rate-limit service does not answer
+	MaxWait           time.Duration // the longest that a request may wait for a model's capacity; 0: none waits
+	Shadow            bool          // no limit refuses anything here: what would be refused is recorded
 
 	admits  func(namespace string) bool
 	models  *catalog
@@ -166,11 +170,13 @@ type KeySource struct {
 // Reset is the form in which a header tells when a window ends.
 type Reset uint8
 
-// The forms: seconds since 1970, seconds left, time left as in 6m0s.
+// The forms: seconds since 1970, seconds left, time left as in 6m0s, and the time of the end as RFC 3339 writes it, which is
+// Anthropic's and nobody's choice.
 const (
 	ResetUnixSeconds Reset = iota
 	ResetDeltaSeconds
 	ResetDuration
+	ResetRFC3339
 )
 
 // PerMetric configures x-ratelimit-{limit,remaining,reset}-{requests,tokens}.
@@ -182,6 +188,16 @@ type PerMetric struct {
 
 // PerResource configures X-RateLimit-{Limit,Remaining,Reset,Resource,Used} and X-Request-Priority.
 type PerResource struct {
+	Window Per // NoPer: the shortest that has a limit
+}
+
+// IETFHeaders configures RateLimit and RateLimit-Policy.
+type IETFHeaders struct {
+	Window Per // NoPer: the shortest that has a limit
+}
+
+// AnthropicHeaders configures anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}.
+type AnthropicHeaders struct {
 	Window Per // NoPer: the shortest that has a limit
 }
 

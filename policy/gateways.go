@@ -158,6 +158,10 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 		models:            c.catalogOf(spec.ModelLimitSelector),
 		secrets:           secretUses(name.Namespace, spec),
 		AllowUncounted:    spec.Failure != nil && spec.Failure.WhenServiceUnavailable == v1alpha1.ServiceUnavailableAllow,
+		Shadow:            spec.Enforcement == v1alpha1.EnforcementShadow,
+	}
+	if !g.Shadow {
+		g.MaxWait = g.models.longestWait()
 	}
 	for _, l := range spec.Listeners {
 		g.Listeners = append(g.Listeners, newListener(name.Namespace, &l))
@@ -306,6 +310,16 @@ func (g *Gateway) setDialects(h *v1alpha1.ResponseHeaders) {
 			g.PerResource = &PerResource{}
 			if r := d.PerResource; r != nil {
 				g.PerResource.Window = headerWindow(r.Window)
+			}
+		case v1alpha1.DialectIETF:
+			g.IETF = &IETFHeaders{}
+			if i := d.IETF; i != nil {
+				g.IETF.Window = headerWindow(i.Window)
+			}
+		case v1alpha1.DialectAnthropic:
+			g.Anthropic = &AnthropicHeaders{}
+			if a := d.Anthropic; a != nil {
+				g.Anthropic.Window = headerWindow(a.Window)
 			}
 		}
 	}

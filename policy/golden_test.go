@@ -161,7 +161,7 @@ func writeAnswers(t testing.TB, ask []query, table, before *policy.Table) []byte
 		}
 		fmt.Fprintln(&out, "  limits:")
 		for _, l := range resolution.Limits {
-			a := describe(t, l, before, q)
+			a := describe(t, l, holder, before, q)
 			if counters[l.Counter] == 0 {
 				counters[l.Counter] = len(counters) + 1
 			}
@@ -182,16 +182,21 @@ type answer struct {
 	From     string        `json:"from"`
 	Field    string        `json:"field"`
 	Entry    string        `json:"entry,omitempty"`
+	Shadow   bool          `json:"shadow,omitempty"`
+	Waits    string        `json:"waits,omitempty"` // for a capacity
 	Counter  int           `json:"counter"`         // equal numbers in one file: the same counter
 	Count    string        `json:"count,omitempty"` // beside a last.yaml: whether the count goes on
 }
 
-func describe(t testing.TB, l policy.Limit, before *policy.Table, q query) answer {
+func describe(t testing.TB, l policy.Limit, holder *policy.Holder, before *policy.Table, q query) answer {
 	t.Helper()
 	from := policy.Object{Kind: l.Origin.Kind, Name: policy.Name{Namespace: l.Origin.Namespace, Name: l.Origin.Name}}
 	a := answer{
 		Scope: l.Scope, Metric: l.Pair.Metric, Per: l.Pair.Per, Max: l.Max, Exceeded: l.Exceeded(),
-		From: from.String(), Field: l.Origin.Field, Entry: l.Entry,
+		From: from.String(), Field: l.Origin.Field, Entry: l.Entry, Shadow: l.Shadow,
+	}
+	if l.Capacity != nil {
+		a.Waits = l.Capacity.MaxWait(holder).String()
 	}
 	if before == nil {
 		return a

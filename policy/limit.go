@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 )
 
 // A Metric is something that requests use up.
@@ -81,9 +83,6 @@ func (s Scope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // FixedWindow is the way rates are counted: a window is a calendar unit in UTC and starts at zero.
 const FixedWindow = "FixedWindow"
 
-// Enforce is the standing of a limit that refuses what does not fit.
-const Enforce = "Enforce"
-
 // An Origin is where a limit was written.
 type Origin struct {
 	Kind      string `json:"kind"`
@@ -99,6 +98,10 @@ type Limit struct {
 	Max    int64
 	Status int // the HTTP status of a denial: 429, 402, 403 or 503
 	Origin Origin
+	// Shadow: what does not fit is recorded and let through.
+	Shadow bool
+	// Capacity is what a request waits for that does not fit; nil for all but the capacity of a ModelLimit.
+	Capacity *Capacity
 
 	// Counter identifies what the limit counts by scope, subject, model entry or resource, metric, unit and algorithm. It
 	// does not change when a number, a tier or a generation does, so that an edit keeps the count.
@@ -121,6 +124,14 @@ func counter(scope Scope, subject, entry string, pair Pair) string {
 
 // Exceeded is the name that the API gives to the limit's Status.
 func (l Limit) Exceeded() string { return exceededNames[l.Status] }
+
+// Enforcement is the name that the API gives to the limit's Shadow.
+func (l Limit) Enforcement() string {
+	if l.Shadow {
+		return string(v1alpha1.EnforcementShadow)
+	}
+	return string(v1alpha1.EnforcementEnforce)
+}
 
 // String is for messages, as in "Requests per Minute".
 func (p Pair) String() string {

@@ -68,6 +68,11 @@ func newCatalog(models []*v1alpha1.ModelLimit) *catalog {
 			c.problems[name] = p
 		}
 	}
+	for name, g := range groups {
+		if p := g.oneQueue(); p != nil {
+			c.problems[name] = p
+		}
+	}
 	c.measure()
 	return c
 }
@@ -78,9 +83,9 @@ func (c *catalog) measure() {
 	for _, name := range c.names {
 		g, _ := c.groups.said(name)
 		c.perKey |= bitsOf(g.perKey)
-		n := len(g.shared)
+		n := g.sharedCounters()
 		if g.parent != nil {
-			n += len(g.parent.shared)
+			n += g.parent.sharedCounters()
 		}
 		c.shared = max(c.shared, n)
 	}
@@ -108,7 +113,7 @@ func (c *compiler) catalogsFor(namespace string) []*catalog {
 func (c *compiler) judgeModels() {
 	gateways := c.table.Gateways()
 	for _, m := range c.models {
-		c.judge(KindModel, &m.ObjectMeta, c.modelProblems(m.Name, gateways)...)
+		c.judge(KindModel, &m.ObjectMeta, slices.Concat(c.modelProblems(m.Name, gateways), c.shareProblems(m))...)
 	}
 }
 
@@ -151,8 +156,12 @@ func newGroup(m *v1alpha1.ModelLimit) *group {
 		resource: m.Spec.Resource,
 		shared:   newRules(m.Spec.Shared, from, "spec.shared"),
 		perKey:   newRules(m.Spec.PerKey, from, "spec.perKey"),
+		shadow:   m.Spec.Enforcement == v1alpha1.EnforcementShadow,
 
 		cachedPercent: wholePercent,
+	}
+	if m.Spec.Capacity != nil {
+		g.shared = append(g.shared, newCapacity(m.Name, m.Spec.Capacity, from))
 	}
 	if t := m.Spec.Tokens; t != nil {
 		g.defaultOutput = t.DefaultOutputTokens
@@ -161,6 +170,14 @@ func newGroup(m *v1alpha1.ModelLimit) *group {
 		}
 	}
 	return g
+}
+
+// sharedCounters is how many counters of the group itself one request meets.
+func (g *group) sharedCounters() int {
+	if c := g.capacity(); c != nil && len(c.Shares) > 0 {
+		return len(g.shared) + 1
+	}
+	return len(g.shared)
 }
 
 func (g *group) join(groups map[string]*group, parents map[string]string) []Problem {

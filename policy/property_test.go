@@ -232,6 +232,7 @@ func TestAGatewayWithoutASelectorCountsAllModelLimits(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := small(t).input()
 		for i := range in.Gateways {
+			in.Gateways[i].Spec.Enforcement = ""
 			if in.Gateways[i].Spec.ModelLimitSelector != nil {
 				in.Gateways[i].Spec.ModelLimitSelector = &metav1.LabelSelector{}
 			}

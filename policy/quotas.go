@@ -95,7 +95,7 @@ func (c *compiler) goOn(cred *Credential) {
 // compileHolder sets the credential's holder if what it may use is in order.
 func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Problem {
 	t := c.compiled[q.Spec.TierRef.Name]
-	h := c.holder(cred.Quota, &q.Spec.KeyLimits, q.Spec.User, t)
+	h := c.holder(cred.Quota, &q.Spec.KeyLimits, q.Spec.Enforcement, q.Spec.User, t)
 	catalogs := c.catalogsFor(cred.Quota.Namespace)
 	if p := c.checkOverrides(h, t, c.tiers[t.name].Spec.KeyOverrides, catalogs); p != nil {
 		return []Problem{*p}
@@ -116,7 +116,7 @@ func (c *compiler) lastHolder(name Name, last *AcceptedQuota, former *AcceptedTi
 	if c.checkTier(name.Namespace, former.Name, "") == nil {
 		t, overrides = c.compiled[former.Name], c.tiers[former.Name].Spec.KeyOverrides
 	}
-	h := c.holder(name, &last.Limits, last.User, t)
+	h := c.holder(name, &last.Limits, last.Enforcement, last.User, t)
 	h.both = c.checkOverrides(h, t, overrides, c.catalogsFor(name.Namespace)) != nil
 	return h
 }
@@ -129,10 +129,10 @@ func (c *compiler) lastTier(last *AcceptedQuota, former *AcceptedTier) *tier {
 	return c.former[last.Tier]
 }
 
-func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, userName string, t *tier) *Holder {
-	h := &Holder{Name: name.String(), Tier: t.name, Priority: t.priority, Pool: t.pool, subject: name.String()}
+func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, enforcement v1alpha1.Enforcement, userName string, t *tier) *Holder {
+	h := &Holder{Name: name.String(), Tier: t.name, Priority: t.priority, Pool: t.pool, MaxWait: t.maxWait, subject: name.String()}
 	if !saysNothing(limits) {
-		h.sources = append(h.sources, newRuleset(limits, Origin{Kind: KindQuota, Namespace: name.Namespace, Name: name.Name}))
+		h.sources = append(h.sources, newRuleset(limits, enforcement, Origin{Kind: KindQuota, Namespace: name.Namespace, Name: name.Name}))
 	}
 	h.sources = append(h.sources, t.rules)
 	if userName != "" {

@@ -83,6 +83,21 @@ func (w world) optionalLimits(liftable bool) *v1alpha1.Limits {
 	return new(w.limits(liftable))
 }
 
+func (w world) enforcement() v1alpha1.Enforcement {
+	return pick(w, []v1alpha1.Enforcement{"", v1alpha1.EnforcementEnforce, v1alpha1.EnforcementShadow}, "enforcement")
+}
+
+func (w world) capacity() *v1alpha1.Capacity {
+	c := &v1alpha1.Capacity{ConcurrentRequests: rapid.Int32Range(1, 3+1).Draw(w.T, "capacity")}
+	if w.chance(2, "queue") {
+		c.Queue = &v1alpha1.CapacityQueue{MaxLength: rapid.Int32Range(1, 3+1).Draw(w.T, "length"), MaxWaitSeconds: rapid.Int32Range(1, 2+1).Draw(w.T, "wait")}
+	}
+	for _, tier := range some(w, []string{"t0", "t1"}, 1, "reserved") {
+		c.Reserved = append(c.Reserved, v1alpha1.ReservedShare{TierName: tier, ConcurrentRequests: 1})
+	}
+	return c
+}
+
 var counted = []v1alpha1.Counted{"", v1alpha1.CountedPerModel, v1alpha1.CountedTogether}
 
 func (w world) keyLimits() v1alpha1.KeyLimits {
@@ -166,6 +181,10 @@ func (w world) input() policy.Input {
 	in.Namespaces = []policy.Namespace{{Name: "team-a", Labels: map[string]string{"paid": "yes"}}}
 	for i := range w.number(3, "tiers") {
 		t := w.tier(fmt.Sprintf("t%d", i))
+		t.Spec.Enforcement = w.enforcement()
+		if w.chance(2, "queue") {
+			t.Spec.Queue = &v1alpha1.TierQueue{Mode: v1alpha1.QueueWait, MaxWaitSeconds: rapid.Int32Range(1, 2+1).Draw(w.T, "wait")}
+		}
 		t.Spec.KeyOverrides = pick(w, []v1alpha1.KeyOverrides{"", v1alpha1.KeyOverridesNone, v1alpha1.KeyOverridesAny}, "overrides")
 		switch w.number(6, "allowed") {
 		case 0:
@@ -176,12 +195,20 @@ func (w world) input() policy.Input {
 		in.Tiers = append(in.Tiers, t)
 	}
 	in.Models = w.groups(false)
+	for i := range in.Models {
+		spec := &in.Models[i].Spec
+		spec.Enforcement = w.enforcement()
+		if (spec.Shared == nil || spec.Shared.Concurrency == nil) && w.chance(2, "capacity") {
+			spec.Capacity = w.capacity()
+		}
+	}
 	for i := range w.number(3, "quotas") {
 		in.Quotas = append(in.Quotas, w.quota(fmt.Sprintf("q%d", i)))
 	}
 	for i := range w.number(2, "users") {
 		u := v1alpha1.UserQuota{ObjectMeta: w.meta(pick(w, namespaces, "namespace"), fmt.Sprintf("u%d", i))}
 		u.Spec.User, u.Spec.KeyLimits = pick(w, []string{"ann", "bob"}, "user"), w.keyLimits()
+		u.Spec.Enforcement = w.enforcement()
 		in.Users = append(in.Users, u)
 	}
 	for i := range w.number(2, "gateways") {
@@ -199,6 +226,7 @@ func (w world) quota(name string) v1alpha1.ApiKeyQuota {
 	q.Spec.User = pick(w, []string{"", "ann", "bob"}, "user")
 	if w.chance(2, "own limits") {
 		q.Spec.KeyLimits = w.keyLimits()
+		q.Spec.Enforcement = w.enforcement()
 	}
 	q.Spec.DesiredState = pick(w, []v1alpha1.DesiredState{"", "", v1alpha1.DesiredStateSuspended}, "state")
 	return q
@@ -218,6 +246,7 @@ func (w world) gateway(name string) v1alpha1.QuotaGateway {
 		ref := v1alpha1.Ref{Name: pick(w, []string{"t0", "t1"}, "tier")}
 		g.Spec.Identity.MissingKey = &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &ref}
 	}
+	g.Spec.Enforcement = w.enforcement()
 	g.Spec.ModelLimitSelector = pick(w, append(chosen, selectors[3]), "modelLimitSelector")
 	if w.chance(2, "unknown models") {
 		g.Spec.UnknownModels = &v1alpha1.UnknownModels{Action: v1alpha1.UnknownModelsDeny}

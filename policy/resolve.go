@@ -30,21 +30,21 @@ const (
 // ModelLimit's perKey) and within one source by exact name, then longest pattern, then class. (Where a quota that is not
 // accepted goes on with limits that would now let more pass than its tier, its limits and its tier's hold together.)
 func (t *Table) Resolve(g *Gateway, h *Holder, model, resource string) Resolution {
-	return t.catalog(g).resolve(h, model, resource)
+	return t.catalog(g).resolve(h, model, resource, g != nil && g.Shadow)
 }
 
-func (c *catalog) resolve(h *Holder, model, resource string) Resolution {
+func (c *catalog) resolve(h *Holder, model, resource string, shadow bool) Resolution {
 	m := c.model(model)
-	r := resolver{model: m, probe: h.probe}
+	r := resolver{model: m, probe: h.probe, shadow: shadow}
 
 	for _, rs := range h.sources {
 		r.next(h)
-		r.pick(rs.all, "")
+		r.pick(rs.all, "", rs.shadow)
 	}
 	r.take(ScopeKey, h.subject)
 	for _, rs := range h.sources {
 		r.next(h)
-		r.pick(rs.resources[resource], resource)
+		r.pick(rs.resources[resource], resource, rs.shadow)
 	}
 	r.take(ScopeKeyResource, h.subject)
 	for _, rs := range h.sources {
@@ -52,20 +52,20 @@ func (c *catalog) resolve(h *Holder, model, resource string) Resolution {
 		r.pickModel(rs)
 	}
 	if m.group != nil {
-		r.pick(m.group.perKey, "group:"+m.group.name)
+		r.pick(m.group.perKey, "group:"+m.group.name, m.group.shadow)
 	}
 	r.take(ScopeKeyModel, h.subject)
 
 	if u := h.user; u != nil {
-		r.pick(u.rules.all, "")
+		r.pick(u.rules.all, "", u.rules.shadow)
 		r.take(ScopeUser, u.subject)
-		r.pick(u.rules.resources[resource], resource)
+		r.pick(u.rules.resources[resource], resource, u.rules.shadow)
 		r.take(ScopeUserResource, u.subject)
 		r.pickModel(u.rules)
 		r.take(ScopeUserModel, u.subject)
 	}
 	for g := m.group; g != nil; g = g.parent {
-		r.pick(g.shared, "")
+		r.pick(g.shared, "", g.shadow)
 		r.take(ScopeModelShared, g.name)
 	}
 
@@ -84,28 +84,38 @@ func (c *catalog) resolve(h *Holder, model, resource string) Resolution {
 type resolver struct {
 	model  model
 	probe  bool
+	shadow bool // all limits are
 	limits []Limit
 	picked []candidate
 	seen   uint32 // pairs about which something was said at this scope
+	held   uint32 // pairs about which something was said that is enforced
 }
 
 type candidate struct {
-	rule  rule
-	entry string
+	rule   rule
+	entry  string
+	shadow bool
 }
 
-func (r *resolver) pick(rules []rule, entry string) {
+// pick takes up what is said first about a pair. What is enforced holds as if nothing else were written; what is not stands
+// beside it where it would hold if everything were enforced.
+func (r *resolver) pick(rules []rule, entry string, shadow bool) {
+	shadow = (shadow || r.shadow) && !r.probe
 	for _, ru := range rules {
-		if r.seen&ru.pair.bit() != 0 {
-			continue
+		bit := ru.pair.bit()
+		first := r.seen&bit == 0
+		r.seen |= bit
+		if !shadow {
+			first = r.held&bit == 0
+			r.held |= bit
 		}
-		r.seen |= ru.pair.bit()
 		switch {
+		case !first:
 		case !ru.unlimited:
-			r.picked = append(r.picked, candidate{ru, entry})
+			r.picked = append(r.picked, candidate{ru, entry, shadow})
 		case r.probe:
 			ru.max = beyondAll
-			r.picked = append(r.picked, candidate{ru, entry})
+			r.picked = append(r.picked, candidate{ru, entry, shadow})
 		}
 	}
 }
@@ -116,7 +126,7 @@ const beyondAll = math.MaxInt64 / 2
 // next goes on to the holder's next source.
 func (r *resolver) next(h *Holder) {
 	if h.both {
-		r.seen = 0
+		r.seen, r.held = 0, 0
 	}
 }
 
@@ -127,13 +137,13 @@ func (r *resolver) pickModel(rs *ruleset) {
 	own, _, _ := rs.models.find(r.model.name)
 	apart := "model:" + narrower(own, r.model.entry)
 	for name, e := range rs.models.all(r.model.name) {
-		r.pick(e.rules, either(e.together, "model:"+name, apart))
+		r.pick(e.rules, either(e.together, "model:"+name, apart), rs.shadow)
 	}
 	if r.model.group == nil {
 		return
 	}
 	if e, ok := rs.classes[r.model.group.class]; ok {
-		r.pick(e.rules, either(e.together, "class:"+e.name, apart))
+		r.pick(e.rules, either(e.together, "class:"+e.name, apart), rs.shadow)
 	}
 }
 
@@ -147,17 +157,30 @@ func either(condition bool, yes, no string) string {
 func (r *resolver) take(scope Scope, subject string) {
 	slices.SortFunc(r.picked, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.rule.pair.Metric, b.rule.pair.Metric), cmp.Compare(a.rule.pair.Per, b.rule.pair.Per),
-			strings.Compare(a.entry, b.entry), cmp.Compare(a.rule.max, b.rule.max))
+			strings.Compare(a.entry, b.entry), compareBool(a.shadow, b.shadow), cmp.Compare(a.rule.max, b.rule.max))
 	})
 	for i, c := range r.picked {
-		if i > 0 && c.rule.pair == r.picked[i-1].rule.pair && c.entry == r.picked[i-1].entry {
-			continue // Of two limits on one counter the smaller holds.
+		beside := false // another limit on the same counter
+		if i > 0 {
+			last := r.picked[i-1]
+			beside = c.rule.pair == last.rule.pair && c.entry == last.entry
+			if beside && c.shadow == last.shadow {
+				continue // Of two limits on one counter the smaller holds.
+			}
 		}
-		l := Limit{Scope: scope, Pair: c.rule.pair, Max: c.rule.max, Status: c.rule.status, Origin: c.rule.origin, Entry: c.entry}
+		l := Limit{
+			Scope: scope, Pair: c.rule.pair, Max: c.rule.max, Status: c.rule.status, Origin: c.rule.origin, Entry: c.entry,
+			Shadow: c.shadow, Capacity: c.rule.capacity,
+		}
 		if !r.probe {
 			l.Counter = counter(scope, subject, c.entry, c.rule.pair)
 		}
+		if beside {
+			// It counts other requests than the one that is enforced. Alone it has the counter to itself, so that the count goes on
+			// when it is enforced.
+			l.Counter += " " + l.Enforcement()
+		}
 		r.limits = append(r.limits, l)
 	}
-	r.picked, r.seen = r.picked[:0], 0
+	r.picked, r.seen, r.held = r.picked[:0], 0, 0
 }

@@ -14,6 +14,7 @@ type rule struct {
 	max       int64
 	status    int
 	origin    Origin
+	capacity  *Capacity // nil for all but the capacity of a ModelLimit
 }
 
 // An entry is the rules that one object has for a class, or for the models of one name or pattern.
@@ -30,10 +31,11 @@ type ruleset struct {
 	classes   map[string]entry
 	models    matcher[entry]
 	pairs     pairs
+	shadow    bool // recorded only
 }
 
-func newRuleset(in *v1alpha1.KeyLimits, from Origin) *ruleset {
-	rs := &ruleset{resources: map[string][]rule{}, classes: map[string]entry{}}
+func newRuleset(in *v1alpha1.KeyLimits, enforcement v1alpha1.Enforcement, from Origin) *ruleset {
+	rs := &ruleset{resources: map[string][]rule{}, classes: map[string]entry{}, shadow: enforcement == v1alpha1.EnforcementShadow}
 	rs.all = newRules(in.Limits, from, "spec.limits")
 	rs.pairs.all = bitsOf(rs.all)
 	for _, r := range in.Resources {

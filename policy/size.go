@@ -52,9 +52,19 @@ func (c *catalog) mentioned(h *Holder) int {
 	for _, rs := range h.sources {
 		p = p.or(rs.pairs)
 	}
-	n := p.count() + c.shared
+	n := p.count() + c.shared + h.beside()
 	if h.user != nil {
 		n += h.user.rules.pairs.count()
+	}
+	return n
+}
+
+// beside is the most limits of the holder that replace no other, because they are not enforced.
+func (h *Holder) beside() (n int) {
+	for _, rs := range h.sources {
+		if rs.shadow {
+			n += rs.pairs.count()
+		}
 	}
 	return n
 }
@@ -83,7 +93,7 @@ func (c *compiler) mostLimits(models *catalog, h *Holder, t *tier) int {
 			byResource = max(byResource, models.limitsAt(&probe, point{resource: r}))
 		}
 	}
-	n := byModel + byResource - everywhere
+	n := byModel + byResource - everywhere + h.beside()
 	if plain {
 		c.worst[key] = n
 	}
@@ -91,8 +101,11 @@ func (c *compiler) mostLimits(models *catalog, h *Holder, t *tier) int {
 }
 
 func (c *catalog) limitsAt(h *Holder, p point) (n int) {
-	for _, l := range c.resolve(h, p.model, p.resource).Limits {
+	for _, l := range c.resolve(h, p.model, p.resource, false).Limits {
 		if l.Max != beyondAll {
+			n++
+		}
+		if l.Capacity != nil && len(l.Capacity.Shares) > 0 {
 			n++
 		}
 	}

@@ -91,6 +91,8 @@ type Holder struct {
 	Tier     string
 	Priority int    // 1 (Low) to 4 (Critical)
 	Pool     string // of endpoints that serve its requests; empty: those without one
+	// MaxWait is the longest that the tier lets a request wait for a model's capacity; 0: it must not wait.
+	MaxWait time.Duration
 
 	subject string
 	sources []*ruleset // what goes first in precedence stands first
@@ -110,8 +112,9 @@ type group struct {
 	name          string
 	class         string
 	resource      string
-	shared        []rule
+	shared        []rule // capacity included
 	perKey        []rule
+	shadow        bool // recorded only
 	parent        *group
 	defaultOutput int64 // 0: nothing is said
 	cachedPercent int64
@@ -177,7 +180,7 @@ func ClientNetwork(client netip.Addr) netip.Addr {
 func (a *Assigned) Holder(client netip.Addr) *Holder {
 	network := ClientNetwork(client).String()
 	return &Holder{
-		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority, Pool: a.tier.pool,
+		Name: "client " + network, Tier: a.tier.name, Priority: a.tier.priority, Pool: a.tier.pool, MaxWait: a.tier.maxWait,
 		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
 	}
 }
@@ -188,6 +191,7 @@ type tier struct {
 	name     string
 	priority int
 	pool     string
+	maxWait  time.Duration
 	rules    *ruleset
 }
 

@@ -102,7 +102,7 @@ func (c *compiler) loosened(models *catalog, h *Holder, t *tier) (*Limit, string
 		bare := c.bareLimits(models, t, own, p)
 		with := bare
 		if models.speaksAt(own, p) {
-			with = models.resolve(full, p.model, p.resource).Limits
+			with = models.resolve(full, p.model, p.resource, false).Limits
 		}
 		for _, base := range bare {
 			if base.Scope != p.scope() || base.Max == beyondAll {
@@ -135,7 +135,7 @@ func (c *compiler) bareLimits(models *catalog, t *tier, own *ruleset, p point) [
 	if known, ok := c.bare[key]; ok && p.model != "" {
 		return known
 	}
-	limits := models.resolve(&Holder{sources: []*ruleset{t.rules}, probe: true}, p.model, p.resource).Limits
+	limits := models.resolve(&Holder{sources: []*ruleset{t.rules}, probe: true}, p.model, p.resource, false).Limits
 	if _, mine := own.models.said(p.name); p.model != "" && !mine {
 		c.bare[key] = limits
 	}

@@ -39,6 +39,7 @@ func (c *Credential) appendTo(b []byte, sums map[*ruleset][]byte) []byte {
 func (h *Holder) appendTo(b []byte, sums map[*ruleset][]byte) []byte {
 	b = appendText(b, h.Tier)
 	b = binary.AppendVarint(b, int64(h.Priority))
+	b = binary.AppendVarint(b, int64(h.MaxWait))
 	b = appendBool(b, h.both)
 	b = binary.AppendUvarint(b, uint64(len(h.sources)))
 	for _, rs := range h.sources {

@@ -103,6 +103,14 @@ func TestEveryChangeIsANewVersion(t *testing.T) {
 		"allowed keys": func(in *policy.Input) {
 			in.Gateways[0].Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesAll}}
 		},
+		"a dialect":       dialect(v1alpha1.Dialect{Type: v1alpha1.DialectIETF}),
+		"another dialect": dialect(v1alpha1.Dialect{Type: v1alpha1.DialectAnthropic}),
+		"a dialect's window": dialect(v1alpha1.Dialect{
+			Type: v1alpha1.DialectAnthropic, Anthropic: &v1alpha1.AnthropicHeaders{Window: v1alpha1.HeaderWindow(v1alpha1.PerMinute)},
+		}),
+		"another dialect's window": dialect(v1alpha1.Dialect{
+			Type: v1alpha1.DialectIETF, IETF: &v1alpha1.IETFHeaders{Window: v1alpha1.HeaderWindow(v1alpha1.PerMinute)},
+		}),
 		"a key source":  func(in *policy.Input) { in.Gateways[0].Spec.Identity.Sources[0].Header = "authorization" },
 		"a body's size": func(in *policy.Input) { in.Gateways[0].Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: 2048} },
 		"what was permitted when a quota was last accepted": func(in *policy.Input) {
@@ -118,5 +126,12 @@ func TestEveryChangeIsANewVersion(t *testing.T) {
 			t.Errorf("%q and %q have one version", name, other)
 		}
 		versions[table.Version()] = name
+	}
+}
+
+// dialect is a change of what answers tell.
+func dialect(d v1alpha1.Dialect) func(*policy.Input) {
+	return func(in *policy.Input) {
+		in.Gateways[0].Spec.Headers = &v1alpha1.ResponseHeaders{Dialects: []v1alpha1.Dialect{d}}
 	}
 }

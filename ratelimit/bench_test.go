@@ -46,13 +46,13 @@ type load struct {
 	steps    atomic.Int64
 }
 
-func newLoad(tb testing.TB, model string) *load {
+func newLoad(tb testing.TB, model string, more ...string) *load {
 	tb.Helper()
 	l := &load{}
 	l.Limiter = ratelimit.New(memory.New(), secret, ratelimit.WithClock(func() time.Time {
 		return start.Add(time.Duration(l.steps.Add(1)) * benchStep)
 	}))
-	table := compile(tb, sevenLimits(model), nil)
+	table := compile(tb, sevenLimits(model)+strings.Join(more, ""), nil)
 	l.SetTable(table)
 	for i := range benchKeys {
 		request := chat(fmt.Sprintf("sk-%d", i))
@@ -119,6 +119,19 @@ func BenchmarkReserve(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		l.reserve(b, i)
+	}
+}
+
+// BenchmarkReserveInOtherDialects is BenchmarkReserve, told in words that it does not use.
+func BenchmarkReserveInOtherDialects(b *testing.B) {
+	for _, dialect := range []string{"IETF", "Anthropic"} {
+		b.Run(dialect, func(b *testing.B) {
+			l := newLoad(b, "gpt-5", speaking("{type: "+dialect+"}"))
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				l.reserve(b, i)
+			}
+		})
 	}
 }
 

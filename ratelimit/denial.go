@@ -93,6 +93,22 @@ var concurrencyDenial = denial{
 	"Too many requests at once. Please retry after %d seconds.",
 }
 
+// capacityDenials are the denials of requests for a model that is at its capacity.
+var capacityDenials = map[outcome]denial{ //nolint:exhaustive // Who is served, or gone, is told nothing.
+	refused: {
+		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "capacity_exceeded",
+		"The model is at its capacity. Please retry after %d seconds.",
+	},
+	full: {
+		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "queue_full",
+		"The model is at its capacity and too many requests wait for it. Please retry after %d seconds.",
+	},
+	timedOut: {
+		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "queue_timeout",
+		"The model is at its capacity and the request has waited as long as it may. Please retry after %d seconds.",
+	},
+}
+
 const (
 	retryConcurrency = 1  // seconds after which a slot may be free
 	retryService     = 2  // seconds after which the service may be ready

@@ -33,6 +33,9 @@ func TestEveryDenialIsDocumented(t *testing.T) {
 	for _, d := range limitDenials {
 		denials = append(denials, d)
 	}
+	for _, d := range capacityDenials {
+		denials = append(denials, d)
+	}
 	for _, d := range denials {
 		for _, row := range []string{
 			fmt.Sprintf("\n| %d | `%s` | `%s` | `%s` | `%s` |\n", d.status, d.kind, d.anthropicKind, descriptor.GoogleStatuses[d.status], d.code),
@@ -48,14 +51,19 @@ func TestEveryDenialIsDocumented(t *testing.T) {
 func TestEveryHeaderIsDocumented(t *testing.T) {
 	t.Parallel()
 	doc := readCallersDoc(t)
-	limits := []policy.Limit{{Status: 429, Pair: policy.Pair{Metric: policy.Requests}}, {Status: 429, Pair: policy.Pair{Metric: policy.Tokens}}}
+	var limits []policy.Limit
+	for metric := policy.Requests; metric <= policy.OutputTokens; metric++ {
+		limits = append(limits, policy.Limit{Status: 429, Pair: policy.Pair{Metric: metric, Per: policy.Minute}})
+	}
+	gateway := &policy.Gateway{
+		PerMetric: &policy.PerMetric{}, PerResource: &policy.PerResource{}, IETF: &policy.IETFHeaders{}, Anthropic: &policy.AnthropicHeaders{},
+	}
 	everything := report{
-		gateway: &policy.Gateway{PerMetric: &policy.PerMetric{}, PerResource: &policy.PerResource{}},
-		holder:  &policy.Holder{}, plan: &plan{limits: limits}, counts: make([]counter.Count, len(limits)), resource: "chat",
+		gateway: gateway, holder: &policy.Holder{}, plan: &plan{limits: limits, enforced: len(limits)}, counts: make([]counter.Count, len(limits)), resource: "chat",
 	}
 	headers := everything.deny(0, descriptor.ProtocolOpenAIChat).Headers
-	if len(headers) != mostHeaders {
-		t.Errorf("there are %d headers, want all %d", len(headers), mostHeaders)
+	if most := mostHeaders(gateway); len(headers) != most {
+		t.Errorf("there are %d headers, want all %d", len(headers), most)
 	}
 	for _, h := range headers {
 		if !strings.Contains(doc, "`"+h.Name+"`") {

@@ -14,7 +14,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// KeyOf lets tests look at the counter of a limit in the store.
+// KeyOf lets tests look at a counter in the store.
 var KeyOf = keyOf
 
 // MaxReserved is the most input, and the most output, that one request reserves.
@@ -60,6 +60,7 @@ func (s *Sealer) Seal(l Lease) string {
 		p.counters = append(p.counters, counter.Limit{Key: c.Key, Window: c.Window})
 		t.hits[i] = c.Charged
 	}
+	t.charged = len(p.counters)
 	return s.leases.seal(p, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream, InputBytes: l.InputBytes}, t)
 }
 
@@ -100,5 +101,6 @@ func (d *Decider) Decide(ctx context.Context, h *policy.Holder, r *descriptor.Re
 	e := d.limiter.epoch.Load()
 	g, _ := e.table.Gateway(r.Gateway)
 	p := e.plan(g, h, r.Model, r.Resource)
-	return p.acquire(ctx, d.limiter.clock(), d.limiter.leases.next(), r, &d.taken)
+	p.ask(r, &d.taken)
+	return d.limiter.enter(ctx, d.limiter.clock(), d.limiter.leases.next(), p, &d.taken)
 }

@@ -133,10 +133,15 @@ func decode[T any](t testing.TB, text string) (v T) {
 	return v
 }
 
-// clock is a time that stands still until it is moved.
+// clock is a time that stands still until it is moved. A nil one is that of the bubble in which a test runs.
 type clock struct{ nanos atomic.Int64 }
 
-func (c *clock) now() time.Time          { return time.Unix(0, c.nanos.Load()).UTC() }
+func (c *clock) now() time.Time {
+	if c == nil {
+		return time.Now() //nolint:forbidigo // The clock of the bubble.
+	}
+	return time.Unix(0, c.nanos.Load()).UTC()
+}
 func (c *clock) set(at time.Time)        { c.nanos.Store(at.UnixNano()) }
 func (c *clock) advance(d time.Duration) { c.nanos.Add(int64(d)) }
 
@@ -152,8 +157,15 @@ type service struct {
 // serve starts a service at the time start by a table of the manifests.
 func serve(t testing.TB, text string, options ...ratelimit.Option) *service {
 	t.Helper()
-	s := &service{clock: &clock{}, store: memory.New()}
-	s.clock.set(start)
+	c := &clock{}
+	c.set(start)
+	return serveAt(t, c, text, options...)
+}
+
+// serveAt starts a service with the clock.
+func serveAt(t testing.TB, c *clock, text string, options ...ratelimit.Option) *service {
+	t.Helper()
+	s := &service{clock: c, store: memory.New()}
 	s.Limiter = ratelimit.New(s.store, secret, append([]ratelimit.Option{ratelimit.WithClock(s.clock.now)}, options...)...)
 	s.apply(t, text)
 	return s
@@ -218,7 +230,7 @@ func (s *service) used(t testing.TB, r *descriptor.Reserve) map[string]int64 {
 	limits := s.table.Resolve(nil, credential.Holder, r.Model, r.Resource).Limits
 	counters := make([]counter.Limit, len(limits))
 	for i, l := range limits {
-		counters[i] = counter.Limit{Key: ratelimit.KeyOf(l), Window: windows[l.Pair.Per], Max: l.Max}
+		counters[i] = counter.Limit{Key: ratelimit.KeyOf(l.Counter), Window: windows[l.Pair.Per], Max: l.Max}
 	}
 	counts := make([]counter.Count, len(limits))
 	if err := s.store.Peek(t.Context(), s.clock.now(), counters, counts); err != nil {

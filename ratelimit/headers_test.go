@@ -3,12 +3,14 @@ package ratelimit_test
 import (
 	"maps"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
 func TestEveryResponseTellsItsLimitsInBothDialects(t *testing.T) {
@@ -96,6 +98,30 @@ func TestHeadersAreThoseOfTheGateway(t *testing.T) {
 		"the resource's, of a window without a limit": {
 			"{type: PerResource, perResource: {window: Month}}",
 			map[string]string{"X-RateLimit-Resource": "chat", "X-Request-Priority": "2"},
+		},
+		"Anthropic's": {
+			"{type: Anthropic}", inAnthropics("requests 5 4 2024-02-14T12:31:00Z", "tokens 100 90 2024-02-14T13:00:00Z"),
+		},
+		"Anthropic's, of a named window": {
+			"{type: Anthropic, anthropic: {window: Day}}",
+			inAnthropics("requests 4 3 2024-02-15T00:00:00Z", "tokens 90 80 2024-02-15T00:00:00Z"),
+		},
+		"IETF's": {
+			"{type: IETF}",
+			map[string]string{
+				"RateLimit-Policy": `"requests-minute";q=5;w=60, "tokens-hour";q=100;qu="tokens";w=3600`,
+				"RateLimit":        `"requests-minute";r=4;t=12, "tokens-hour";r=90;t=1752`,
+			},
+		},
+		"IETF's, of a named window": {
+			"{type: IETF, ietf: {window: Day}}",
+			map[string]string{
+				"RateLimit-Policy": `"requests-day";q=4;w=86400, "tokens-day";q=90;qu="tokens";w=86400`,
+				"RateLimit":        `"requests-day";r=3;t=41352, "tokens-day";r=80;t=41352`,
+			},
+		},
+		"IETF's and Anthropic's, of a window without a limit": {
+			"{type: IETF, ietf: {window: Month}}, {type: Anthropic, anthropic: {window: Second}}", map[string]string{},
 		},
 		"none": {"", map[string]string{}},
 	} {
@@ -202,6 +228,88 @@ func TestADenialReportsTheLimitThatDenied(t *testing.T) {
 				t.Errorf("headers (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// inAnthropics are Anthropic's headers of metrics, each as in "requests 5 4 2024-02-14T12:31:00Z".
+func inAnthropics(metrics ...string) map[string]string {
+	headers := map[string]string{}
+	for _, m := range metrics {
+		values := strings.Fields(m)
+		for i, name := range []string{"limit", "remaining", "reset"} {
+			headers["anthropic-ratelimit-"+values[0]+"-"+name] = values[i+1]
+		}
+	}
+	return headers
+}
+
+// speaking is a gateway that speaks the dialects.
+func speaking(dialects string) string {
+	return "\ngateway: {headers: {dialects: [" + dialects + "]}}"
+}
+
+// The dialects that know all metrics.
+const everyMetric = "{type: IETF}, {type: Anthropic}"
+
+func TestEveryMetricIsTold(t *testing.T) {
+	t.Parallel()
+	limits := "{concurrency: {max: 3}, rates: [{metric: Requests, per: Second, max: 5}, {metric: Tokens, per: Month, max: 9007199254740991}," +
+		" {metric: InputTokens, per: Minute, max: 100}, {metric: OutputTokens, per: Hour, max: 50}]}"
+	s := serve(t, oneTier(limits)+speaking(everyMetric))
+	got := headersOf(t, s.pass(t, with(chat("sk-alice"), func(r *descriptor.Reserve) { r.MaxOutput = 10; r.InputBytes = 40 })))
+	want := inAnthropics(
+		"requests 5 4 2024-02-14T12:30:49Z", "tokens 9007199254740991 9007199254740971 2024-03-01T00:00:00Z",
+		"input-tokens 100 90 2024-02-14T12:31:00Z", "output-tokens 50 40 2024-02-14T13:00:00Z")
+	want["RateLimit-Policy"] = `"requests-second";q=5;w=1, "tokens-month";q=999999999999999;qu="tokens";w=2505600, ` +
+		`"input-tokens-minute";q=100;qu="input-tokens";w=60, "output-tokens-hour";q=50;qu="output-tokens";w=3600, ` +
+		`"concurrent-requests";q=3;qu="concurrent-requests"`
+	want["RateLimit"] = `"requests-second";r=4;t=1, "tokens-month";r=999999999999999;t=1337352, ` +
+		`"input-tokens-minute";r=90;t=12, "output-tokens-hour";r=40;t=1752, "concurrent-requests";r=2`
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("headers (-want +got):\n%s", diff)
+	}
+}
+
+// What denied stands in the place of what else would be told of its metric.
+func TestADenialIsToldForEveryMetric(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		limits, left, tokens, output string
+	}{
+		"output tokens": {
+			rates("Requests Minute 50", "Tokens Minute 100", "OutputTokens Minute 90", "OutputTokens Hour 15"),
+			`"requests-minute";r=49;t=12, "tokens-minute";r=90;t=12, "output-tokens-hour";r=5;t=1752`, "90", "5",
+		},
+		"concurrency": {
+			"{rates: [{metric: Requests, per: Minute, max: 50}, {metric: OutputTokens, per: Minute, max: 90}], concurrency: {max: 1}}",
+			`"requests-minute";r=49;t=12, "output-tokens-minute";r=80;t=12, "concurrent-requests";r=0`, "", "80",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, oneTier(tc.limits)+speaking(everyMetric))
+			s.pass(t, chat("sk-alice"))
+			got := headersOf(t, s.refuse(t, chat("sk-alice"), http.StatusTooManyRequests))
+			told := [3]string{got["RateLimit"], got["anthropic-ratelimit-tokens-remaining"], got["anthropic-ratelimit-output-tokens-remaining"]}
+			if want := [3]string{tc.left, tc.tokens, tc.output}; told != want {
+				t.Errorf("told %q, want %q", told, want)
+			}
+		})
+	}
+}
+
+func TestWhoeverIsNotCountedIsToldNoLimit(t *testing.T) {
+	t.Parallel()
+	unlimited := "{rates: [{metric: Requests, per: Minute, mode: Unlimited}, {metric: OutputTokens, per: Day, mode: Unlimited}], concurrency: {mode: Unlimited}}"
+	s := serve(t, oneTier(unlimited)+speaking(everyMetric))
+	for what, got := range map[string]ratelimit.Decision{
+		"unlimited":   s.pass(t, chat("sk-alice")),
+		"unmetered":   s.pass(t, with(chat("sk-alice"), func(r *descriptor.Reserve) { r.Unmetered = true })),
+		"unknown key": s.refuse(t, chat("sk-nobody"), http.StatusUnauthorized),
+	} {
+		if diff := cmp.Diff(map[string]string{}, headersOf(t, got)); diff != "" {
+			t.Errorf("%s: headers (-want +got):\n%s", what, diff)
+		}
 	}
 }
 

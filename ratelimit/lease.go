@@ -104,8 +104,13 @@ func (l *leases) seal(p *plan, id counter.LeaseID, now time.Time, r *descriptor.
 	b = binary.AppendUvarint(b, uint64(min(r.InputBytes, maxReserved))) //nolint:gosec // Not negative.
 	b = binary.AppendUvarint(b, uint64(t.amounts.input))                //nolint:gosec // Not negative.
 	b = binary.AppendUvarint(b, uint64(t.amounts.output))               //nolint:gosec // Not negative.
-	b = append(b, byte(len(p.counters)))                                //nolint:gosec // At most counter.MaxLimits.
-	for i, c := range p.counters {
+	at := len(b)
+	b = append(b, 0) // the number of counters
+	for i, c := range p.counters[:t.charged] {
+		if c.Window == counter.InUse && t.hits[i] == 0 {
+			continue // A slot that was not taken must not be renewed.
+		}
+		b[at]++
 		b = append(b, c.Key[:]...)
 		b = append(b, byte(p.limits[i].Pair.Metric)<<4|byte(c.Window))
 		b = binary.AppendUvarint(b, uint64(t.hits[i])) //nolint:gosec // Not negative.

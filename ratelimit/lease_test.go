@@ -43,6 +43,9 @@ func drawLease(t *rapid.T) ratelimit.Lease {
 			Window:  rapid.SampledFrom(slices.Collect(maps.Values(windows))).Draw(t, "window"),
 			Charged: rapid.Int64Range(0, 2*ratelimit.MaxReserved).Draw(t, "charged"),
 		}
+		if c.Window == counter.InUse {
+			c.Charged = 1
+		}
 		copy(c.Key[:], rapid.SliceOfN(rapid.Byte(), len(c.Key), len(c.Key)).Draw(t, "key"))
 		l.Charges = append(l.Charges, c)
 	}

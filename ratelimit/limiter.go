@@ -6,6 +6,7 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"strings"
@@ -30,6 +31,11 @@ type Limiter struct {
 	ratios *ratios
 	stalls stalls
 	epoch  atomic.Pointer[epoch]
+
+	queues     *queues
+	rehearsals *rehearsals
+	shadows    *shadows
+	denied     *tally
 }
 
 // An Option changes a Limiter from what New makes it.
@@ -49,7 +55,12 @@ func WithFormerSecret(secret []byte) Option {
 // New makes a Limiter that counts in the store and signs its leases with the secret, which replicas share. Until SetTable
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
-	l := &Limiter{store: store, leases: newLeases(secret), ratios: newRatios(), clock: time.Now, log: slog.New(slog.DiscardHandler)} //nolint:forbidigo // The clock of whoever injects none.
+	l := &Limiter{
+		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newTally(),
+		clock: time.Now, //nolint:forbidigo // The clock of whoever injects none.
+		log:   slog.New(slog.DiscardHandler),
+	}
+	l.rehearsals = newRehearsals(func(a *actor, at time.Time) { l.shadows.record(a.by, a.most, at) })
 	for _, o := range options {
 		o(l)
 	}
@@ -57,8 +68,11 @@ func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 }
 
 // SetTable makes the limiter answer by the table from the next request on. Counts stay: they belong to counters, not to
-// tables.
-func (l *Limiter) SetTable(t *policy.Table) { l.epoch.Store(newEpoch(t, l.store, l.ratios)) }
+// tables. So do those who wait: they go on by what their capacity is now.
+func (l *Limiter) SetTable(t *policy.Table) {
+	l.epoch.Store(newEpoch(t, l))
+	l.queues.update(t.Capacities())
+}
 
 // A Decision is the answer to a reserve.
 type Decision struct {
@@ -125,28 +139,42 @@ func checkModel(g *policy.Gateway, r *descriptor.Reserve) *denial {
 	return nil
 }
 
-// take charges the limits of the plan and words the answer.
+// take charges the limits of the plan, waits for the capacity of the model if there is one and if it must, and words the
+// answer.
 func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h *policy.Holder, p *plan, r *descriptor.Reserve) (Decision, error) {
 	t := takens.Get().(*taken) //nolint:forcetypeassert // The pool holds nothing else.
 	defer takens.Put(t)
 	id := l.leases.next()
-	ok, err := p.acquire(ctx, now, id, r, t)
+	p.ask(r, t)
+	ok, err := l.enter(ctx, now, id, p, t)
 	if err != nil {
 		return Decision{}, err
 	}
-	// Envoy gives up after a while and answers without us. Nobody would ever settle what was taken for it.
-	if gone := ctx.Err(); gone != nil {
-		if !ok {
-			return Decision{}, gone
+	report := report{gateway: g, holder: h, plan: p, counts: t.counts[:p.enforced], resource: r.Resource, now: now}
+	if ok {
+		l.enterShadow(ctx, now, id, g, h, p, r, t)
+	}
+	if ok && p.mustWait(t) {
+		var why outcome
+		if why, err = l.await(ctx, now, id, h, p, r, t); why != released {
+			l.giveBack(ctx, now, id, p, t)
+			if why == gone {
+				return Decision{}, ctx.Err()
+			}
+			report.now = l.clock()
+			return report.denyCapacity(why, r.Protocol), nil
 		}
-		if err := l.giveBack(context.WithoutCancel(ctx), now, id, p, t); err != nil {
-			l.log.ErrorContext(ctx, "could not give back what nobody waits for", "lease", id.String(), "error", err)
+		report.now = l.clock()
+	}
+	// Envoy gives up after a while and answers without us. Nobody would ever settle what was taken for it.
+	if gone := cmp.Or(err, ctx.Err()); gone != nil {
+		if ok {
+			l.giveBack(ctx, now, id, p, t)
 		}
 		return Decision{}, gone
 	}
-	report := report{gateway: g, holder: h, plan: p, counts: t.counts[:len(p.limits)], resource: r.Resource, now: now}
 	if !ok {
-		return report.deny(p.worst(t), r.Protocol), nil
+		return l.deny(&report, p.refuser(t), r), nil
 	}
 	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, id, now, r, t), Pool: h.Pool}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
@@ -156,13 +184,95 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	return d, nil
 }
 
-// giveBack undoes an Acquire.
-func (l *Limiter) giveBack(ctx context.Context, now time.Time, id counter.LeaseID, p *plan, t *taken) error {
-	s := counter.Settlement{Lease: id, Taken: now, Charges: make([]counter.Charge, len(p.counters))}
-	for i, c := range p.counters {
-		s.Charges[i] = counter.Charge{Key: c.Key, Window: c.Window, Charged: t.hits[i]}
+// deny words the denial by limit number i.
+func (l *Limiter) deny(report *report, i int, r *descriptor.Reserve) Decision {
+	limit := report.plan.limits[i]
+	l.denied.add(labelsOf(report.holder.Name, limit.Scope, limit.Pair, limit.Origin))
+	if limit.Capacity != nil {
+		l.queues.metrics.ended(limit.Capacity.Group, refused, 0)
 	}
-	return l.store.Settle(ctx, now, s)
+	return report.deny(i, r.Protocol)
+}
+
+// enter takes what is enforced, with a slot of the capacity if there is one and nobody waits for it, else without: the rest
+// is taken before a request waits.
+func (l *Limiter) enter(ctx context.Context, now time.Time, id counter.LeaseID, p *plan, t *taken) (bool, error) {
+	c := p.capacity
+	if c == nil {
+		return p.acquire(ctx, now, id, t)
+	}
+	if c.queue == nil || !c.queue.busy() {
+		ok, err := p.acquire(ctx, now, id, t)
+		if ok || err != nil || c.queue == nil || c.longest == 0 || p.refuser(t) != c.limit {
+			return ok, err
+		}
+	}
+	c.slots(t, 0)
+	return p.acquire(ctx, now, id, t)
+}
+
+// mustWait reports whether the request has everything but a slot.
+func (p *plan) mustWait(t *taken) bool { return p.capacity != nil && t.hits[p.capacity.limit] == 0 }
+
+// await waits for a slot of the capacity. Meanwhile the slots that the request holds of other limits are kept alive: nobody
+// else does before Envoy has the lease.
+func (l *Limiter) await(ctx context.Context, now time.Time, id counter.LeaseID, h *policy.Holder, p *plan, r *descriptor.Reserve, t *taken) (outcome, error) {
+	c := p.capacity
+	if c.longest == 0 {
+		l.queues.metrics.ended(c.Group, refused, 0)
+		return refused, nil // Others wait, so there is no slot.
+	}
+	w := &waiter{lease: id, holder: h.Name, lane: c.lane, arrived: now, bytes: held(r), slot: c.slot, served: make(chan struct{})}
+	slots := p.slots(t)
+	why := c.queue.wait(ctx, w, c.Queue, c.longest, func() {
+		at := l.clock()
+		if err := l.store.Renew(context.WithoutCancel(ctx), at, id, slots, at.Add(SlotExpiry)); err != nil {
+			l.log.ErrorContext(ctx, "could not keep the slots of a request that waits", "lease", id.String(), "error", err)
+		}
+	})
+	l.queues.metrics.ended(c.Group, why, l.clock().Sub(now))
+	if why != released {
+		return why, nil
+	}
+	if !w.free {
+		c.slots(t, 1)
+	}
+	// What is left may have changed while it waited.
+	return why, l.store.Peek(ctx, l.clock(), p.counters[:p.enforced], t.counts[:p.enforced])
+}
+
+// held is how many bytes of the body Envoy holds while a request waits.
+func held(r *descriptor.Reserve) int64 {
+	if forms[r.Protocol].unread {
+		return unreadBody
+	}
+	return r.InputBytes
+}
+
+// slots lists the slots that the request holds.
+func (p *plan) slots(t *taken) []counter.Key {
+	var keys []counter.Key
+	for i, c := range p.counters[:t.charged] {
+		if c.Window == counter.InUse && t.hits[i] > 0 {
+			keys = append(keys, c.Key)
+		}
+	}
+	return keys
+}
+
+// giveBack undoes what was taken. A store that fails keeps it until it expires.
+func (l *Limiter) giveBack(ctx context.Context, now time.Time, id counter.LeaseID, p *plan, t *taken) {
+	s := counter.Settlement{Lease: id, Taken: now}
+	for i, c := range p.counters[:t.charged] {
+		if t.hits[i] > 0 {
+			s.Charges = append(s.Charges, counter.Charge{Key: c.Key, Window: c.Window, Charged: t.hits[i]})
+		}
+	}
+	l.rehearsals.each(func(r *rehearsal) { r.leave(id, now) })
+	if err := l.store.Settle(context.WithoutCancel(ctx), l.clock(), s); err != nil {
+		l.log.ErrorContext(ctx, "could not give back what nobody waits for", "lease", id.String(), "error", err)
+	}
+	l.queues.freed(s.Charges)
 }
 
 // brief keeps what a client may have written at a length that a log can bear.

@@ -1,9 +1,15 @@
 package ratelimit
 
 import (
+	"context"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/policy"
 )
 
 var (
@@ -13,6 +19,19 @@ var (
 		"Input tokens that were reserved for requests whose provider reported its input.", []string{"model"}, nil)
 	reportedInput = prometheus.NewDesc("tierkeeper_reported_input_tokens_total",
 		"Input tokens that providers reported for the same requests. The difference is the error of the estimate.", []string{"model"}, nil)
+
+	queueLength = prometheus.NewDesc("tierkeeper_queue_length",
+		"Requests that wait for the capacity of a ModelLimit.", []string{"model_limit", "priority"}, nil)
+	capacityInUse = prometheus.NewDesc("tierkeeper_capacity_in_use",
+		"Requests under way of those that count in the capacity of a ModelLimit.", []string{"model_limit"}, nil)
+	queueBytes = prometheus.NewDesc("tierkeeper_queue_body_bytes",
+		"Bytes of the bodies of requests that wait, which Envoy holds.", []string{"model_limit"}, nil)
+
+	tallied     = []string{"key", "scope", "metric", "per", "object"}
+	deniedTotal = prometheus.NewDesc("tierkeeper_denied_total",
+		"Requests that a limit refused, by the key and the object that the limit stands in. Those that are refused most are told apart.", tallied, nil)
+	shadowTotal = prometheus.NewDesc("tierkeeper_shadow_denied_total",
+		"Requests that a limit would have refused that is not enforced (enforcement: Shadow).", tallied, nil)
 )
 
 func newEstimateError() prometheus.Histogram {
@@ -30,6 +49,9 @@ func (l *Limiter) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCo
 // Collect implements prometheus.Collector.
 func (l *Limiter) Collect(ch chan<- prometheus.Metric) {
 	l.ratios.errors.Collect(ch)
+	l.queues.Collect(ch)
+	l.denied.collect(ch, deniedTotal)
+	l.shadows.tally.collect(ch, shadowTotal)
 	for _, r := range l.ratios.list() {
 		ch <- prometheus.MustNewConstMetric(tokensPerByte, prometheus.GaugeValue, r.input.value(inputFirst), r.model)
 		ch <- prometheus.MustNewConstMetric(estimatedInput, prometheus.CounterValue, float64(r.estimated.Load()), r.model)
@@ -44,4 +66,53 @@ func (rs *ratios) list() []*ratio {
 		all = append(all, r)
 	}
 	return slices.DeleteFunc(all, func(r *ratio) bool { return r.input.seen.Load() == 0 })
+}
+
+// queueMetrics are those of all queues. Models' names come from objects, so they are few.
+type queueMetrics struct{ waits *prometheus.HistogramVec }
+
+func newQueueMetrics() *queueMetrics {
+	return &queueMetrics{prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "tierkeeper_queue_wait_seconds",
+		Help:    "How long requests waited for the capacity of a ModelLimit, by how the wait ended: released, timeout, gone (the client), or without a wait: full, refused (its tier may not wait).",
+		Buckets: []float64{0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300},
+	}, []string{"model_limit", "outcome"})}
+}
+
+func (m *queueMetrics) ended(group string, why outcome, wait time.Duration) {
+	m.waits.WithLabelValues(group, string(why)).Observe(wait.Seconds())
+}
+
+// Collect writes the metrics of all queues.
+func (qs *queues) Collect(ch chan<- prometheus.Metric) {
+	qs.metrics.waits.Collect(ch)
+	for key, q := range qs.byKey.All() {
+		byPriority, bytes := q.lengths()
+		for priority, n := range byPriority {
+			ch <- prometheus.MustNewConstMetric(queueLength, prometheus.GaugeValue, float64(n), q.group, strconv.Itoa(priority+1))
+		}
+		ch <- prometheus.MustNewConstMetric(queueBytes, prometheus.GaugeValue, float64(bytes), q.group)
+		var inUse [1]counter.Count
+		if q.store.Peek(context.Background(), q.clock(), []counter.Limit{{Key: key, Window: counter.InUse}}, inUse[:]) == nil { //nolint:forbidigo // A Collector is given none.
+			ch <- prometheus.MustNewConstMetric(capacityInUse, prometheus.GaugeValue, float64(inUse[0].Used), q.group)
+		}
+	}
+}
+
+// lengths counts who waits, by priority from 1 up.
+func (q *queue) lengths() (byPriority [policy.HighestPriority]int, bytes int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for lane, ts := range q.line.lanes {
+		for _, t := range ts.heap {
+			byPriority[lane.priority-1] += t.waiting.Len()
+		}
+	}
+	return byPriority, q.line.bytes
+}
+
+func (t *tally) collect(ch chan<- prometheus.Metric, desc *prometheus.Desc) {
+	t.each(func(l labels, n int64) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), l.key, l.scope, l.metric, l.per, l.object)
+	})
 }

@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"context"
 	"crypto/sha256"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -28,8 +29,7 @@ var _ = [1]struct{}{}[counter.MaxLimits-policy.MaxLimits]
 // gateway, holder, model and resource that the table tells apart.
 type epoch struct {
 	table     *policy.Table
-	store     counter.Store
-	ratios    *ratios
+	limiter   *Limiter
 	plans     *xsync.Map[planKey, *plan]
 	strangers *xsync.Map[strangerKey, *policy.Holder]
 }
@@ -45,8 +45,8 @@ type strangerKey struct {
 	address netip.Addr
 }
 
-func newEpoch(t *policy.Table, store counter.Store, r *ratios) *epoch {
-	return &epoch{table: t, store: store, ratios: r, plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder]()}
+func newEpoch(t *policy.Table, l *Limiter) *epoch {
+	return &epoch{table: t, limiter: l, plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder]()}
 }
 
 // stranger is the holder for requests from an address on an assigned tier.
@@ -62,16 +62,34 @@ func (e *epoch) stranger(tier *policy.Assigned, address netip.Addr) *policy.Hold
 	return h
 }
 
-// A plan is the limits of one kind of request and their counters.
+// A plan is the limits of one kind of request and their counters: first those that are enforced, then those that are only
+// recorded.
 type plan struct {
 	limits        []policy.Limit
 	counters      []counter.Limit
 	caps          []int64     // the most that one request may take of each
-	set           counter.Set // nil if there are more limits than a lease can carry
+	enforced      int         // how many of limits are
+	set           counter.Set // of the enforced ones; nil if there are more limits than a lease can carry
+	shadow        counter.Set // of the others; nil if there are none
+	capacity      *capacity   // nil: nothing is waited for
+	rehearsal     *rehearsal  // of a capacity that is only recorded; nil if there is none
+	rehearsed     policy.Limit
 	defaultOutput int64
 	defaultImage  int64
 	cachedPercent int64
 	ratio         *ratio
+}
+
+// A capacity is what a request of a plan may wait for.
+type capacity struct {
+	*policy.Capacity
+
+	queue   *queue        // nil: nobody waits
+	longest time.Duration // that a request waits; 0: it does not
+	limit   int           // its place among plan.limits
+	share   int           // the place of the counter of the tier's share; -1 if it has none
+	slot    slot
+	lane    lane
 }
 
 func (e *epoch) plan(g *policy.Gateway, h *policy.Holder, model, resource string) *plan {
@@ -89,23 +107,63 @@ func (e *epoch) plan(g *policy.Gateway, h *policy.Holder, model, resource string
 func (e *epoch) newPlan(k planKey, model string) *plan {
 	resolution := e.table.Resolve(k.gateway, k.holder, model, k.resource)
 	p := &plan{
-		limits: resolution.Limits, defaultOutput: resolution.DefaultOutputTokens, defaultImage: resolution.DefaultImageTokens,
-		cachedPercent: resolution.CachedInputPercent, ratio: e.ratios.of(k.model),
+		defaultOutput: resolution.DefaultOutputTokens, defaultImage: resolution.DefaultImageTokens,
+		cachedPercent: resolution.CachedInputPercent, ratio: e.limiter.ratios.of(k.model),
+	}
+	for _, l := range resolution.Limits {
+		switch {
+		case l.Shadow:
+		case l.Capacity != nil:
+			e.addCapacity(p, l, k.holder)
+		default:
+			p.limits = append(p.limits, l)
+		}
+	}
+	p.enforced = len(p.limits)
+	for _, l := range resolution.Limits {
+		switch {
+		case !l.Shadow:
+		case l.Capacity != nil:
+			p.rehearsal, p.rehearsed = e.limiter.rehearsals.of(l.Capacity), l
+		default:
+			p.limits = append(p.limits, l)
+		}
 	}
 	if len(p.limits) > counter.MaxLimits {
 		return p
 	}
 	for _, l := range p.limits {
-		p.counters = append(p.counters, counter.Limit{Key: keyOf(l), Window: windows[l.Pair.Per], Max: l.Max})
+		p.counters = append(p.counters, counter.Limit{Key: keyOf(l.Counter), Window: windows[l.Pair.Per], Max: l.Max})
 		p.caps = append(p.caps, capOf(l, p.limits))
 	}
-	p.set = e.store.Open(p.counters)
+	p.set = e.limiter.store.Open(p.counters[:p.enforced])
+	if p.enforced < len(p.limits) {
+		p.shadow = e.limiter.store.Open(p.counters[p.enforced:])
+	}
 	return p
 }
 
-// keyOf is the name of the limit's counter in a store.
-func keyOf(l policy.Limit) (k counter.Key) {
-	sum := sha256.Sum256([]byte(l.Counter))
+// addCapacity adds the limit, and a counter for the share of the holder's tier.
+func (e *epoch) addCapacity(p *plan, l policy.Limit, h *policy.Holder) {
+	c := &capacity{Capacity: l.Capacity, longest: l.Capacity.MaxWait(h), limit: len(p.limits), share: -1, lane: lane{priority: h.Priority}}
+	c.slot.capacity = keyOf(l.Counter)
+	p.limits = append(p.limits, l)
+	if share, ok := l.Capacity.Shares[h.Tier]; ok {
+		c.share, c.lane.share, c.slot.share = len(p.limits), h.Tier, keyOf(share.Counter)
+		p.limits = append(p.limits, policy.Limit{
+			Scope: l.Scope, Pair: l.Pair, Max: math.MaxInt64, Status: l.Status, Origin: l.Origin, Counter: share.Counter,
+			Capacity: l.Capacity,
+		})
+	}
+	if c.Queue != nil {
+		c.queue = e.limiter.queues.of(l.Capacity, c.slot.capacity, e.limiter)
+	}
+	p.capacity = c
+}
+
+// keyOf is the name in a store of a counter that policy names.
+func keyOf(name string) (k counter.Key) {
+	sum := sha256.Sum256([]byte(name))
 	copy(k[:], sum[:])
 	return k
 }
@@ -119,23 +177,44 @@ var windows = map[policy.Per]counter.Window{
 	policy.Month:  counter.Month,
 }
 
-// taken is what one Acquire asked for and found, by index of the plan's limits.
+// taken is what one request asked for and found, by index of the plan's limits.
 type taken struct {
 	amounts amounts
 	hits    [counter.MaxLimits]int64
 	counts  [counter.MaxLimits]counter.Count
+	charged int // how many of the plan's limits hits were taken from: the enforced ones, or all
 }
 
 // takens keeps what would be over a kilobyte of garbage for each request.
 var takens = sync.Pool{New: func() any { return new(taken) }}
 
-func (p *plan) acquire(ctx context.Context, now time.Time, id counter.LeaseID, r *descriptor.Reserve, t *taken) (bool, error) {
-	t.amounts = p.estimate(r)
+// ask sets what the request would take of each limit.
+func (p *plan) ask(r *descriptor.Reserve, t *taken) {
+	t.amounts, t.charged = p.estimate(r), p.enforced
 	for i := range p.limits {
 		t.hits[i] = clamp(t.amounts.of(p.limits[i].Pair.Metric), p.caps[i])
 	}
-	n := len(p.limits)
-	return p.set.Acquire(ctx, now, id, now.Add(SlotExpiry), t.hits[:n], t.counts[:n])
+}
+
+func (p *plan) acquire(ctx context.Context, now time.Time, id counter.LeaseID, t *taken) (bool, error) {
+	return p.set.Acquire(ctx, now, id, now.Add(SlotExpiry), t.hits[:p.enforced], t.counts[:p.enforced])
+}
+
+// acquireShadow takes what is only recorded, all of it or nothing, as if it were enforced.
+func (p *plan) acquireShadow(ctx context.Context, now time.Time, id counter.LeaseID, t *taken) (bool, error) {
+	ok, err := p.shadow.Acquire(ctx, now, id, now.Add(SlotExpiry), t.hits[p.enforced:len(p.limits)], t.counts[p.enforced:len(p.limits)])
+	if ok {
+		t.charged = len(p.limits)
+	}
+	return ok, err
+}
+
+// slots sets whether the request takes a slot of the capacity.
+func (c *capacity) slots(t *taken, n int64) {
+	t.hits[c.limit] = n
+	if c.share >= 0 {
+		t.hits[c.share] = n
+	}
 }
 
 // capOf is the limit's Max, or less: of what many share, a request takes no more than its key, and of what others share as
@@ -144,7 +223,7 @@ func (p *plan) acquire(ctx context.Context, now time.Time, id counter.LeaseID, r
 func capOf(l policy.Limit, all []policy.Limit) int64 {
 	most := l.Max
 	for _, narrow := range all {
-		if narrow.Pair.Metric == l.Pair.Metric && sharers(narrow.Scope) < sharers(l.Scope) {
+		if narrow.Shadow == l.Shadow && narrow.Pair.Metric == l.Pair.Metric && sharers(narrow.Scope) < sharers(l.Scope) {
 			most = min(most, narrow.Max)
 		}
 	}
@@ -172,17 +251,32 @@ func clamp(amount, most int64) int64 {
 	return max(most, 1)
 }
 
-// worst is the index of the limit that a denial speaks of: of those that refused, the rate that resets last, and
-// concurrency only if no rate refused.
-func (p *plan) worst(t *taken) int {
+// worst is the index of the limit that a denial speaks of, among those from first up to last: of those that refused, the
+// rate that resets last, and concurrency only if no rate refused. It is -1 if none refused.
+func (p *plan) worst(t *taken, first, last int) int {
 	worst := -1
-	for i := range p.counters {
+	for i := first; i < last; i++ {
 		if p.counters[i].Fits(t.counts[i].Used, t.hits[i]) {
 			continue
 		}
 		if worst < 0 || t.counts[i].Reset.After(t.counts[worst].Reset) {
 			worst = i // The Reset of a concurrency limit is the zero time, before any other.
 		}
+	}
+	return worst
+}
+
+// refuser is the index of the enforced limit that refused. A capacity is named only where nothing else refused.
+func (p *plan) refuser(t *taken) int {
+	if p.capacity == nil || t.hits[p.capacity.limit] == 0 {
+		return p.worst(t, 0, p.enforced)
+	}
+	n := t.hits[p.capacity.limit]
+	p.capacity.slots(t, 0)
+	worst := p.worst(t, 0, p.enforced)
+	p.capacity.slots(t, n)
+	if worst < 0 {
+		return p.capacity.limit
 	}
 	return worst
 }

@@ -27,9 +27,12 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 			settlement.Charges[i].Used = max(c.charged, used.of(c.metric))
 		}
 	}
-	if err := l.store.Settle(ctx, l.clock(), settlement); err != nil {
+	now := l.clock()
+	l.rehearsals.each(func(r *rehearsal) { r.end(held.id, now) })
+	if err := l.store.Settle(ctx, now, settlement); err != nil {
 		return fmt.Errorf("settling lease %s: %w", held.id, err)
 	}
+	l.queues.freed(settlement.Charges)
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "settled", "lease", held.id.String(), "status", s.Code, "inputTokens", cost.Input, "outputTokens", cost.Output,
 			"cachedTokens", cost.Cached, "inputEstimated", cost.InputEstimated, "outputEstimated", cost.OutputEstimated, "reservationKept", cost.Kept, "outputBytes", s.OutputBytes)
@@ -49,10 +52,11 @@ func (l *Limiter) Renew(ctx context.Context, sealed string) error {
 			slots = append(slots, c.key)
 		}
 	}
+	now := l.clock()
+	l.rehearsals.each(func(r *rehearsal) { r.alive(held.id, now) })
 	if len(slots) == 0 {
 		return nil
 	}
-	now := l.clock()
 	if err := l.store.Renew(ctx, now, held.id, slots, now.Add(SlotExpiry)); err != nil {
 		return fmt.Errorf("renewing lease %s: %w", held.id, err)
 	}

@@ -74,6 +74,12 @@ type ApiKeyQuotaSpec struct {
 	//
 	// +optional
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
+
+	// enforcement Shadow records what the limits of this object would refuse, and refuses nothing: a limit that does not fit is not
+	// charged. They replace no limit of the tier meanwhile. Absent means Enforce.
+	//
+	// +optional
+	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
 // +kubebuilder:object:root=true

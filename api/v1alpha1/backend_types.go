@@ -38,7 +38,8 @@ type Timeouts struct {
 	// +kubebuilder:validation:Maximum=60
 	ConnectSeconds int32 `json:"connectSeconds,omitempty"`
 
-	// idleStreamSeconds bounds the time in which nothing moves in either direction. Absent means 600.
+	// idleStreamSeconds bounds the time in which nothing moves in either direction. It is never less than a request may wait for
+	// the capacity of a model, and 2 seconds. Absent means 600.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=1

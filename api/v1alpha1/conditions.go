@@ -32,6 +32,8 @@ const (
 	ReasonModelConflict = "ModelConflict"
 	// ReasonParentNotFound: parentRef names a ModelLimit that does not exist, is not accepted, or has a parent itself.
 	ReasonParentNotFound = "ParentNotFound"
+	// ReasonCapacityConflict: a ModelLimit and its parent both have a capacity, and a request can wait in one place only.
+	ReasonCapacityConflict = "CapacityConflict"
 	// ReasonInvalidSelector: a label selector cannot be evaluated.
 	ReasonInvalidSelector = "InvalidSelector"
 	// ReasonInvalidRoute: two routes of a gateway match the same requests, or no request can match a route.

@@ -48,8 +48,28 @@ type PerResourceHeaders struct {
 	Window HeaderWindow `json:"window,omitempty"`
 }
 
+// IETFHeaders configures RateLimit and RateLimit-Policy.
+//
+// +kubebuilder:validation:MinProperties=1
+type IETFHeaders struct {
+	// window is the window to report of each metric. Absent means Nearest.
+	//
+	// +optional
+	Window HeaderWindow `json:"window,omitempty"`
+}
+
+// AnthropicHeaders configures anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}.
+//
+// +kubebuilder:validation:MinProperties=1
+type AnthropicHeaders struct {
+	// window is the window to report of each metric. Absent means Nearest.
+	//
+	// +optional
+	Window HeaderWindow `json:"window,omitempty"`
+}
+
 // DialectType names a set of response headers.
-// +kubebuilder:validation:Enum=PerMetric;PerResource
+// +kubebuilder:validation:Enum=PerMetric;PerResource;IETF;Anthropic
 type DialectType string
 
 const (
@@ -57,12 +77,18 @@ const (
 	DialectPerMetric DialectType = "PerMetric"
 	// DialectPerResource is X-RateLimit-{Limit,Remaining,Reset,Resource,Used} and X-Request-Priority.
 	DialectPerResource DialectType = "PerResource"
+	// DialectIETF is RateLimit and RateLimit-Policy, as draft-ietf-httpapi-ratelimit-headers-11 has them.
+	DialectIETF DialectType = "IETF"
+	// DialectAnthropic is anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}.
+	DialectAnthropic DialectType = "Anthropic"
 )
 
 // Dialect is one set of response headers.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.perMetric) == (self.type == 'PerMetric')",message="perMetric goes with type PerMetric, and only with it"
 // +kubebuilder:validation:XValidation:rule="!has(self.perResource) || self.type == 'PerResource'",message="perResource goes with type PerResource, and only with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.ietf) || self.type == 'IETF'",message="ietf goes with type IETF, and only with it"
+// +kubebuilder:validation:XValidation:rule="!has(self.anthropic) || self.type == 'Anthropic'",message="anthropic goes with type Anthropic, and only with it"
 type Dialect struct {
 	// type names the set.
 	//
@@ -78,6 +104,16 @@ type Dialect struct {
 	//
 	// +optional
 	PerResource *PerResourceHeaders `json:"perResource,omitempty"`
+
+	// ietf configures type IETF.
+	//
+	// +optional
+	IETF *IETFHeaders `json:"ietf,omitempty"`
+
+	// anthropic configures type Anthropic.
+	//
+	// +optional
+	Anthropic *AnthropicHeaders `json:"anthropic,omitempty"`
 }
 
 // ResponseHeaders says what responses tell about limits.
@@ -88,6 +124,6 @@ type ResponseHeaders struct {
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:MaxItems=4
 	Dialects []Dialect `json:"dialects,omitempty"`
 }

@@ -58,6 +58,18 @@ const (
 	ExceededServiceUnavailable Exceeded = "ServiceUnavailable"
 )
 
+// Enforcement says whether limits refuse what does not fit, or only record it.
+// +kubebuilder:validation:Enum=Enforce;Shadow
+type Enforcement string
+
+const (
+	// EnforcementEnforce: what does not fit is refused.
+	EnforcementEnforce Enforcement = "Enforce"
+	// EnforcementShadow: what would be refused is recorded and let through; clients see nothing of it. The limits stand beside
+	// those that hold without them and replace none.
+	EnforcementShadow Enforcement = "Shadow"
+)
+
 // Counted says what shares one counter, where a limit is written for several models.
 // +kubebuilder:validation:Enum=PerModel;Together
 type Counted string

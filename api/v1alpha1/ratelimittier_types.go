@@ -58,11 +58,40 @@ type TierNamespaces struct {
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
+// QueueMode says what becomes of a request for a model that is at its capacity.
+// +kubebuilder:validation:Enum=Wait;Refuse
+type QueueMode string
+
+const (
+	// QueueWait: it waits for its turn.
+	QueueWait QueueMode = "Wait"
+	// QueueRefuse: it is answered 503.
+	QueueRefuse QueueMode = "Refuse"
+)
+
+// TierQueue says whether requests may wait for a model that is at its capacity, and how long.
+//
+// +kubebuilder:validation:XValidation:rule="self.mode == 'Wait' ? has(self.maxWaitSeconds) : !has(self.maxWaitSeconds)",message="maxWaitSeconds goes with mode: Wait, and only with it"
+type TierQueue struct {
+	// mode is what happens.
+	//
+	// +required
+	Mode QueueMode `json:"mode,omitempty"`
+
+	// maxWaitSeconds is the longest wait. The ModelLimit's capacity.queue.maxWaitSeconds bounds it as well.
+	//
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=300
+	MaxWaitSeconds int32 `json:"maxWaitSeconds,omitempty"`
+}
+
 // RateLimitTierSpec says what a plan allows each key on it.
 type RateLimitTierSpec struct {
 	KeyLimits `json:",inline"`
 
-	// priority is sent to clients as X-Request-Priority: Low is 1, Normal 2, High 3, Critical 4. Absent means Normal.
+	// priority decides who goes first where requests wait for a model, and is sent to clients as X-Request-Priority: Low is 1,
+	// Normal 2, High 3, Critical 4. Absent means Normal.
 	//
 	// +optional
 	Priority Priority `json:"priority,omitempty"`
@@ -87,6 +116,17 @@ type RateLimitTierSpec struct {
 	//
 	// +optional
 	KeyOverrides KeyOverrides `json:"keyOverrides,omitempty"`
+
+	// queue says whether requests may wait for a model that is at its capacity. Absent means that they are refused with 503.
+	//
+	// +optional
+	Queue *TierQueue `json:"queue,omitempty"`
+
+	// enforcement Shadow records what these limits would refuse, and refuses nothing: a limit that does not fit is not
+	// charged. Limits of quotas, users and models hold. Absent means Enforce.
+	//
+	// +optional
+	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
 // +kubebuilder:object:root=true

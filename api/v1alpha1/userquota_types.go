@@ -13,6 +13,12 @@ type UserQuotaSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="user is immutable"
 	User string `json:"user,omitempty"`
+
+	// enforcement Shadow records what these limits would refuse, and refuses nothing: a limit that does not fit is not
+	// charged. What else limits the user's keys holds. Absent means Enforce.
+	//
+	// +optional
+	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
 // +kubebuilder:object:root=true

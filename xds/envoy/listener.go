@@ -135,7 +135,7 @@ func connectionManager(g *policy.Gateway, routes string) *hcmv3.HttpConnectionMa
 		// Many servers take x_api_key for x-api-key: it would stand there beside the gateway's own.
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_DROP_HEADER},
 		RequestHeadersTimeout:     durationpb.New(headersTimeout),
-		RequestTimeout:            durationpb.New(requestTimeout),
+		RequestTimeout:            durationpb.New(requestTimeout + g.MaxWait), // A body that is not read first stands still meanwhile.
 		StreamIdleTimeout:         durationpb.New(longestIdle(g)),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
 			// Before route selection and before every filter: a mutation of the route would come too late. Envoy by itself drops
@@ -158,7 +158,15 @@ func connectionManager(g *policy.Gateway, routes string) *hcmv3.HttpConnectionMa
 func longestIdle(g *policy.Gateway) time.Duration {
 	var longest time.Duration
 	for _, b := range g.Backends {
-		longest = max(longest, b.IdleTimeout)
+		longest = max(longest, idleTimeout(g, b.IdleTimeout))
 	}
 	return longest
+}
+
+// idleTimeout is that of a backend, and never less than a request may wait for its model: Envoy counts that as idle.
+func idleTimeout(g *policy.Gateway, backend time.Duration) time.Duration {
+	if g.MaxWait == 0 {
+		return backend
+	}
+	return max(backend, patience(g))
 }

@@ -16,16 +16,29 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// answerTimeout bounds the wait for the service. Envoy's default of 20 ms would let requests through while a machine is
-// busy. Nothing queues, so an answer takes no longer.
-const answerTimeout = 500 * time.Millisecond
+const (
+	// answerTimeout bounds the wait for the service where no request waits for a model. Envoy's default of 20 ms would cut
+	// answers off while a machine is busy.
+	answerTimeout = 500 * time.Millisecond
+	// waitMargin is how much longer Envoy waits for an answer than a request for a model, so that the service words the denial.
+	waitMargin = 2 * time.Second
+)
+
+// patience is how long Envoy waits for the service: a request that waits for its model is a call without an answer. A service
+// that hangs is noticed by the connection, long before.
+func patience(g *policy.Gateway) time.Duration {
+	if g.MaxWait == 0 {
+		return answerTimeout
+	}
+	return g.MaxWait + waitMargin
+}
 
 // rateLimit asks the service before a request is forwarded, and tells it when the stream has ended. The descriptors stand
 // in the filter, not in routes, so that no route can forget them.
 func rateLimit(g *policy.Gateway) *ratelimitv3.RateLimit {
 	return &ratelimitv3.RateLimit{
 		Domain:  descriptor.Domain,
-		Timeout: durationpb.New(answerTimeout),
+		Timeout: durationpb.New(patience(g)),
 		RateLimitService: &ratelimit_configv3.RateLimitServiceConfig{
 			TransportApiVersion: corev3.ApiVersion_V3, GrpcService: grpcService(ServiceCluster),
 		},

@@ -64,7 +64,7 @@ func forwarding(g *policy.Gateway, r policy.Route, b *policy.Backend) *routev3.R
 	out.Action = forward(g, r, b, &routev3.RouteAction{
 		// A stream may run as long as something moves; the time of the whole response is not bounded.
 		Timeout:     durationpb.New(0),
-		IdleTimeout: durationpb.New(b.IdleTimeout),
+		IdleTimeout: durationpb.New(idleTimeout(g, b.IdleTimeout)),
 		// What the provider cannot have seen is sent again: a kept connection may close just as a request takes it.
 		RetryPolicy: &routev3.RetryPolicy{RetryOn: "connect-failure,refused-stream,reset-before-request", NumRetries: wrapperspb.UInt32(1)},
 	})

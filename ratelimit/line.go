@@ -1,0 +1,199 @@
+package ratelimit
+
+import (
+	"container/heap"
+	"container/list"
+	"time"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// A waiter is a request that waits for a slot of a capacity.
+type waiter struct {
+	lease   counter.LeaseID
+	holder  string // whose turn it waits for
+	lane    lane
+	arrived time.Time
+	bytes   int64 // of its body, which Envoy holds
+	slot    slot
+	served  chan struct{} // closed when it has its slot
+	free    bool          // it goes on without a slot: there is no capacity any more
+
+	turn  *turn
+	place *list.Element // among turn.waiting; nil when it is not in the line
+}
+
+// A slot is the counters of a place among the requests under way.
+type slot struct {
+	capacity counter.Key
+	share    counter.Key // of the waiter's tier; zero if it has none
+}
+
+// A lane is the waiters of one priority, those of a tier with a reserved share apart from all others.
+type lane struct {
+	share    string // the tier, if it has a share; else empty
+	priority int
+}
+
+// A line is all that wait for one capacity, and decides who goes next. It knows no clock and takes no locks.
+//
+// Tiers whose reserved share is not used up go first. Then goes the highest priority, which rises by one for each age that
+// the first request of a holder has waited. Among equals the holder goes whose last turn is longest ago, so that nobody
+// pushes others back by sending more. Age counts from when a request became the first of its holder, or else whoever sends
+// most would have the oldest requests, and rise above the others by that.
+type line struct {
+	age   time.Duration
+	lanes map[lane]*turns
+	n     int
+	bytes int64
+	order uint64 // of turns, where times are equal
+}
+
+func newLine() line { return line{lanes: map[lane]*turns{}} }
+
+// A turn is the waiters of one holder in a lane, the first one first.
+type turn struct {
+	turns   *turns
+	holder  string
+	since   time.Time // when the first waiter became the first
+	order   uint64
+	waiting list.List
+	index   int // in turns.heap
+}
+
+// turns are the holders of a lane; heap[0] is the one who is next.
+type turns struct {
+	heap     []*turn
+	byHolder map[string]*turn
+}
+
+// push puts a waiter at the end of its holder's turn.
+func (l *line) push(w *waiter) {
+	ts := l.lanes[w.lane]
+	if ts == nil {
+		ts = &turns{byHolder: map[string]*turn{}}
+		l.lanes[w.lane] = ts
+	}
+	t := ts.byHolder[w.holder]
+	if t == nil {
+		l.order++
+		t = &turn{turns: ts, holder: w.holder, since: w.arrived, order: l.order}
+		ts.byHolder[w.holder] = t
+		heap.Push(ts, t)
+	}
+	w.turn, w.place = t, t.waiting.PushBack(w)
+	l.n++
+	l.bytes += w.bytes
+}
+
+// next is the waiter that gets the next slot, nil if nobody waits. Entitled says whether a tier has used up its share.
+func (l *line) next(now time.Time, entitled func(tier string) bool) *waiter {
+	var best *turn
+	var bestFirst bool
+	var bestRank int
+	for lane, ts := range l.lanes {
+		if len(ts.heap) == 0 {
+			continue
+		}
+		t := ts.heap[0]
+		first, rank := lane.share != "" && entitled(lane.share), l.rank(lane, t, now)
+		switch {
+		case best == nil:
+		case first != bestFirst:
+			if !first {
+				continue
+			}
+		case rank != bestRank:
+			if rank < bestRank {
+				continue
+			}
+		case !t.before(best):
+			continue
+		}
+		best, bestFirst, bestRank = t, first, rank
+	}
+	if best == nil {
+		return nil
+	}
+	return best.waiting.Front().Value.(*waiter) //nolint:forcetypeassert // The list holds nothing else.
+}
+
+func (l *line) rank(lane lane, t *turn, now time.Time) int {
+	risen := int(max(now.Sub(t.since), 0) / l.age)
+	return min(lane.priority+risen, policy.HighestPriority)
+}
+
+// serve takes a waiter out whose turn it was: its holder's next turn comes after everybody else's.
+func (l *line) serve(w *waiter, now time.Time) {
+	t := w.turn
+	l.order++
+	t.order = l.order
+	l.takeOut(w, now)
+}
+
+// leave takes a waiter out that waits no longer. Its holder keeps the turn.
+func (l *line) leave(w *waiter) {
+	l.takeOut(w, w.turn.since)
+}
+
+func (l *line) takeOut(w *waiter, since time.Time) {
+	t := w.turn
+	first := t.waiting.Front() == w.place
+	t.waiting.Remove(w.place)
+	w.turn, w.place = nil, nil
+	l.n--
+	l.bytes -= w.bytes
+	switch {
+	case t.waiting.Len() == 0:
+		heap.Remove(t.turns, t.index)
+		delete(t.turns.byHolder, t.holder)
+		if len(t.turns.heap) == 0 {
+			delete(l.lanes, w.lane)
+		}
+	case first:
+		t.since = later(since, t.waiting.Front().Value.(*waiter).arrived) //nolint:forcetypeassert // The list holds nothing else.
+		heap.Fix(t.turns, t.index)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// before orders turns by how long ago they were had.
+func (t *turn) before(other *turn) bool {
+	if !t.since.Equal(other.since) {
+		return t.since.Before(other.since)
+	}
+	return t.order < other.order
+}
+
+// Len and the others make turns a heap.
+func (ts *turns) Len() int { return len(ts.heap) }
+
+func (ts *turns) Less(i, j int) bool { return ts.heap[i].before(ts.heap[j]) }
+
+func (ts *turns) Swap(i, j int) {
+	ts.heap[i], ts.heap[j] = ts.heap[j], ts.heap[i]
+	ts.heap[i].index, ts.heap[j].index = i, j
+}
+
+// Push implements heap.Interface.
+func (ts *turns) Push(x any) {
+	t := x.(*turn) //nolint:forcetypeassert // Only push calls it.
+	t.index = len(ts.heap)
+	ts.heap = append(ts.heap, t)
+}
+
+// Pop implements heap.Interface.
+func (ts *turns) Pop() any {
+	last := len(ts.heap) - 1
+	t := ts.heap[last]
+	ts.heap[last] = nil
+	ts.heap = ts.heap[:last]
+	return t
+}

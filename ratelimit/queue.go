@@ -1,0 +1,338 @@
+package ratelimit
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+const (
+	// lookAgain is how often a queue looks for slots of which nobody told it: of leases that have expired, and of requests that
+	// ended elsewhere.
+	lookAgain = 50 * time.Millisecond
+	// burst and pace bound how fast slots are given out that become free at once: some thousand requests that are let go in one
+	// moment find more connections to make than a backend, or Envoy, can bear.
+	burst = 50
+	pace  = 10 * time.Millisecond
+	// unreadBody is what a body counts for that Envoy does not read before it asks: it holds no more of it than that.
+	unreadBody = 1 << 20
+)
+
+// An outcome is how a wait ended.
+type outcome string
+
+const (
+	released outcome = "released" // with a slot
+	timedOut outcome = "timeout"
+	full     outcome = "full" // without a wait
+	gone     outcome = "gone" // the client went away
+	refused  outcome = "refused"
+)
+
+// A queue holds those who wait for one capacity, and gives out its slots: the slots are counted in the store, which other
+// replicas share, and who waits is known here alone. It is safe for concurrent use.
+type queue struct {
+	group   string
+	store   counter.Store
+	clock   func() time.Time
+	log     *slog.Logger
+	metrics *queueMetrics
+
+	wake    chan struct{}
+	waiting atomic.Int64 // line.n, for those who do not wait for mu
+
+	mu       sync.Mutex
+	capacity *policy.Capacity // nil: not any more
+	line     line
+	active   bool          // a goroutine gives out slots
+	last     time.Time     // when a slot was given out while others waited
+	gap      time.Duration // between two of them, on average; 0: not known
+}
+
+// busy reports whether anybody waits, so that nobody may overtake.
+func (q *queue) busy() bool { return q.waiting.Load() > 0 }
+
+// update takes over what the capacity is now. Where there is none any more all waiters go on without a slot.
+func (q *queue) update(c *policy.Capacity) {
+	q.mu.Lock()
+	q.capacity = c
+	if c != nil && c.Queue != nil {
+		q.line.age = c.Queue.Age
+	}
+	q.mu.Unlock()
+	q.signal()
+}
+
+// signal says that a slot may be free.
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// join puts a waiter into the line, if the queue has room for it.
+func (q *queue) join(ctx context.Context, w *waiter, bounds *policy.Queue) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.line.n >= bounds.MaxLength || q.line.bytes+w.bytes > bounds.MaxBodyBytes {
+		return false
+	}
+	if q.line.n == 0 {
+		q.last = time.Time{}
+	}
+	q.line.push(w)
+	q.waiting.Store(int64(q.line.n))
+	if !q.active {
+		q.active = true
+		go q.giveOut(context.WithoutCancel(ctx))
+	}
+	return true
+}
+
+// leave takes a waiter out, and reports false if it has its slot already.
+func (q *queue) leave(w *waiter) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if w.place == nil {
+		return false
+	}
+	q.line.leave(w)
+	q.waiting.Store(int64(q.line.n))
+	return true
+}
+
+// wait returns when w has its slot, when it has waited for the longest time, or when ctx ends. Alive is called every
+// heartbeat meanwhile.
+func (q *queue) wait(ctx context.Context, w *waiter, bounds *policy.Queue, longest time.Duration, alive func()) outcome {
+	if !q.join(ctx, w, bounds) {
+		return full
+	}
+	q.signal() // A slot may have become free before w was in the line.
+	late, beat := time.NewTimer(longest), time.NewTicker(descriptor.Heartbeat)
+	defer late.Stop()
+	defer beat.Stop()
+	for {
+		select {
+		case <-w.served:
+			return released
+		case <-ctx.Done():
+			if q.leave(w) {
+				return gone
+			}
+			return released // The slot is there, and it is for the caller to give it back.
+		case <-late.C:
+			if q.leave(w) {
+				return timedOut
+			}
+			return released
+		case <-beat.C:
+			alive()
+		}
+	}
+}
+
+// giveOut gives slots to waiters until nobody waits.
+func (q *queue) giveOut(ctx context.Context) {
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	breath := time.NewTimer(0)
+	defer breath.Stop()
+	for {
+		n := q.round(ctx)
+		if q.rest() {
+			return
+		}
+		if n == burst {
+			breath.Reset(pace)
+			<-breath.C
+			continue
+		}
+		select {
+		case <-q.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// rest reports that nobody waits: the next one to join starts anew.
+func (q *queue) rest() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.active = q.line.n > 0
+	return !q.active
+}
+
+// round gives out the slots that are free, and returns how many.
+func (q *queue) round(ctx context.Context) int {
+	for n := range burst {
+		w := q.next(ctx)
+		if w == nil {
+			return n
+		}
+		ok, err := q.take(ctx, w)
+		if err != nil {
+			q.log.ErrorContext(ctx, "could not take a slot for a request that waits", "modelLimit", q.group, "error", err)
+		}
+		if !ok {
+			return n
+		}
+		if !q.serve(w) {
+			q.giveBack(ctx, w)
+		}
+	}
+	return burst
+}
+
+// next is whose turn it is.
+func (q *queue) next(ctx context.Context) *waiter {
+	inUse := q.sharesInUse(ctx)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.line.next(q.clock(), func(tier string) bool { return q.capacity != nil && inUse[tier] < q.capacity.Shares[tier].Size })
+}
+
+// sharesInUse is how many requests each tier has under way that has a share. A store that fails has none in use: its
+// trouble is seen where slots are taken.
+func (q *queue) sharesInUse(ctx context.Context) map[string]int64 {
+	q.mu.Lock()
+	capacity := q.capacity
+	q.mu.Unlock()
+	if capacity == nil || len(capacity.Shares) == 0 {
+		return nil
+	}
+	var tiers []string
+	var limits []counter.Limit
+	for tier, share := range capacity.Shares {
+		tiers = append(tiers, tier)
+		limits = append(limits, counter.Limit{Key: keyOf(share.Counter), Window: counter.InUse})
+	}
+	counts := make([]counter.Count, len(limits))
+	if err := q.store.Peek(ctx, q.clock(), limits, counts); err != nil {
+		return nil
+	}
+	inUse := make(map[string]int64, len(tiers))
+	for i, tier := range tiers {
+		inUse[tier] = counts[i].Used
+	}
+	return inUse
+}
+
+// take takes a slot for w by what the capacity is now, which may differ from what it was when w came.
+func (q *queue) take(ctx context.Context, w *waiter) (bool, error) {
+	q.mu.Lock()
+	capacity := q.capacity
+	q.mu.Unlock()
+	if capacity == nil {
+		w.free = true
+		return true, nil
+	}
+	limits := []counter.Limit{{Key: w.slot.capacity, Window: counter.InUse, Max: capacity.Max}}
+	if w.slot.share != (counter.Key{}) {
+		limits = append(limits, counter.Limit{Key: w.slot.share, Window: counter.InUse, Max: math.MaxInt64})
+	}
+	hits, counts := []int64{1, 1}, make([]counter.Count, len(limits))
+	now := q.clock()
+	return q.store.Open(limits).Acquire(ctx, now, w.lease, now.Add(SlotExpiry), hits[:len(limits)], counts)
+}
+
+// serve tells w that it has its slot, and reports false if it has left meanwhile.
+func (q *queue) serve(w *waiter) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if w.place == nil {
+		return false
+	}
+	now := q.clock()
+	q.line.serve(w, now)
+	q.waiting.Store(int64(q.line.n))
+	if !q.last.IsZero() {
+		if gap := now.Sub(q.last); q.gap == 0 {
+			q.gap = gap
+		} else {
+			q.gap += (gap - q.gap) / 8
+		}
+	}
+	q.last = now
+	close(w.served)
+	return true
+}
+
+// giveBack frees the slot of a waiter that left while it was taken.
+func (q *queue) giveBack(ctx context.Context, w *waiter) {
+	if w.free {
+		return
+	}
+	s := counter.Settlement{Lease: w.lease, Taken: w.arrived, Charges: []counter.Charge{{Key: w.slot.capacity, Window: counter.InUse}}}
+	if w.slot.share != (counter.Key{}) {
+		s.Charges = append(s.Charges, counter.Charge{Key: w.slot.share, Window: counter.InUse})
+	}
+	if err := q.store.Settle(ctx, q.clock(), s); err != nil {
+		q.log.ErrorContext(ctx, "could not give back a slot; it expires by itself", "modelLimit", q.group, "error", err)
+	}
+}
+
+// retryAfter is in how many seconds a request that was not let in might get a slot, if all who wait go first: at the pace of
+// the last ones, from 1 to longWait.
+func (q *queue) retryAfter() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.gap == 0 {
+		return retryService
+	}
+	return min(ceilSeconds(q.gap*time.Duration(q.line.n+1)), longWait)
+}
+
+// queues are those of all capacities, by the key of their slots. They outlive tables, because those who wait do.
+type queues struct {
+	byKey   *xsync.Map[counter.Key, *queue]
+	metrics *queueMetrics
+}
+
+func newQueues() *queues {
+	return &queues{byKey: xsync.NewMap[counter.Key, *queue](), metrics: newQueueMetrics()}
+}
+
+// of finds the queue of a capacity, and makes it where there is none.
+func (qs *queues) of(c *policy.Capacity, key counter.Key, l *Limiter) *queue {
+	q, _ := qs.byKey.LoadOrCompute(key, func() (*queue, bool) {
+		q := &queue{group: c.Group, store: l.store, clock: l.clock, log: l.log, metrics: qs.metrics, wake: make(chan struct{}, 1), line: newLine()}
+		q.update(c)
+		return q, false
+	})
+	return q
+}
+
+// update takes over what all capacities are now, and forgets those that are gone and for which nobody waits.
+func (qs *queues) update(all map[string]*policy.Capacity) {
+	for key, q := range qs.byKey.All() {
+		q.update(all[q.group])
+		if all[q.group] == nil && !q.busy() {
+			qs.byKey.Delete(key)
+		}
+	}
+}
+
+// freed says that slots of these counters may be free.
+func (qs *queues) freed(charges []counter.Charge) {
+	if qs.byKey.Size() == 0 {
+		return
+	}
+	for _, c := range charges {
+		if c.Window != counter.InUse {
+			continue
+		}
+		if q, ok := qs.byKey.Load(c.Key); ok {
+			q.signal()
+		}
+	}
+}
