@@ -64,14 +64,14 @@ func (l *load) attempt(ctx context.Context, s *system, r request) {
 	l.all = append(l.all, a)
 }
 
-// are are the attempts so far that somebody wants, in the order in which they ended.
-func (l *load) are(wanted func(attempt) bool) []attempt {
+// attempts are those so far that are wanted, in the order in which they ended.
+func (l *load) attempts(wanted func(attempt) bool) []attempt {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(l.all), func(a attempt) bool { return !wanted(a) })
 }
 
-// began selects attempts by the time at which they began.
+// between selects attempts by the time at which they began.
 func between(from, to time.Time) func(attempt) bool {
 	return func(a attempt) bool { return a.began.After(from) && a.began.Before(to) }
 }

@@ -20,7 +20,7 @@ type apart struct {
 const (
 	flushed  = 3 * time.Second  // after which a count is in the file; the service writes every second
 	givenUp  = time.Second      // the answer to a call
-	hangMost = 5 * time.Second  // longer than Envoy waits for an answer, on a machine that is busy
+	hangMost = 8 * time.Second  // much longer than Envoy waits for an answer: 3 seconds
 	heard    = 12 * time.Second // by when a heartbeat of a stream has come
 )
 
@@ -55,6 +55,17 @@ func (s *apart) startService(t *testing.T) {
 			t.Fatalf("the service ended: %v", p.err)
 		}
 		return strings.Contains(p.stdout.String(), "listens on "+s.address)
+	})
+}
+
+// freeze stops the service until it is told to go on.
+func (s *apart) freeze(t *testing.T) {
+	t.Helper()
+	s.service.signal(t, syscall.SIGSTOP)
+	t.Cleanup(func() { _ = s.service.cmd.Process.Signal(syscall.SIGCONT) })
+	eventually(t, soon, "the service has stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.service.cmd.Process.Pid))
+		return err == nil && strings.Contains(string(stat), ") T ")
 	})
 }
 
@@ -134,7 +145,7 @@ func newTrial(t *testing.T, when string) *trial {
 	began := time.Now()
 	x.load = x.system.load(t, 10*time.Millisecond, chat(keyLoad, prompt{}))
 	eventually(t, startMost, "what the streams have taken is written, and the load is steady", func() bool {
-		return time.Since(began) > flushed && len(x.load.are(func(a attempt) bool { return a.status == http.StatusOK })) >= 50
+		return time.Since(began) > flushed && len(x.load.attempts(func(a attempt) bool { return a.status == http.StatusOK })) >= 50
 	})
 	return x
 }
@@ -148,19 +159,14 @@ func (x *trial) kill(t *testing.T) {
 
 func (x *trial) hang(t *testing.T) {
 	t.Helper()
-	x.service.signal(t, syscall.SIGSTOP)
-	t.Cleanup(func() { _ = x.service.cmd.Process.Signal(syscall.SIGCONT) })
-	eventually(t, soon, "the service has stopped", func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", x.service.cmd.Process.Pid))
-		return err == nil && strings.Contains(string(stat), ") T ")
-	})
+	x.freeze(t)
 	x.away = time.Now()
 }
 
 // checkAway lets requests come in while the service is away, and a stream end.
 func (x *trial) checkAway(t *testing.T) {
 	t.Helper()
-	since := func() []attempt { return x.load.are(between(x.away, time.Now())) }
+	since := func() []attempt { return x.load.attempts(between(x.away, time.Now())) }
 	eventually(t, startMost, "requests are answered without the service, and Envoy has given up those that it has asked about", func() bool {
 		return len(since()) >= 50 && time.Since(x.away) > givenUp
 	})
@@ -196,7 +202,7 @@ func (x *trial) checkBack(t *testing.T) {
 	t.Helper()
 	back := time.Now()
 	eventually(t, startMost, "all requests are limited again", func() bool {
-		all := x.load.are(func(a attempt) bool { return a.began.After(back) })
+		all := x.load.attempts(func(a attempt) bool { return a.began.After(back) })
 		if len(all) < 25 {
 			return false
 		}
@@ -208,19 +214,19 @@ func (x *trial) checkBack(t *testing.T) {
 		return true
 	})
 	x.load.stop()
-	away := x.load.are(between(x.away, x.back))
+	away := x.load.attempts(between(x.away, x.back))
 	for _, a := range away {
 		if wrong := x.answeredAway(a); wrong != "" {
 			t.Errorf("an answer %s after the service was gone: %s", a.began.Sub(x.away), wrong)
 		}
 	}
-	for _, a := range x.load.are(func(attempt) bool { return true }) {
+	for _, a := range x.load.attempts(func(attempt) bool { return true }) {
 		if a.err != nil || a.took() > hangMost {
 			t.Errorf("a request %s after the service was gone took %s: %v", a.began.Sub(x.away), a.took(), a.err)
 		}
 	}
 	median, longest := spread(away)
-	first := x.load.are(func(a attempt) bool { return a.began.After(back) && a.limited() })[0]
+	first := x.load.attempts(func(a attempt) bool { return a.began.After(back) && a.limited() })[0]
 	t.Logf("away: %d requests, p50 %s, max %s; limited again %s after the service was called back", len(away), median, longest, first.ended.Sub(back).Round(time.Millisecond))
 }
 
@@ -233,9 +239,9 @@ func (x *trial) used(t *testing.T) int64 {
 // The counts are those of the last second before the kill at worst, and what came after.
 func (x *trial) checkCountsOfAKill(t *testing.T) {
 	t.Helper()
-	before := x.load.are(func(a attempt) bool { return a.limited() && a.began.Before(x.away) })
-	after := x.load.are(func(a attempt) bool { return a.limited() && a.began.After(x.away) })
-	sent := x.load.are(func(a attempt) bool { return a.began.Before(x.away) })
+	before := x.load.attempts(func(a attempt) bool { return a.limited() && a.began.Before(x.away) })
+	after := x.load.attempts(func(a attempt) bool { return a.limited() && a.began.After(x.away) })
+	sent := x.load.attempts(func(a attempt) bool { return a.began.Before(x.away) })
 	kept := x.used(t) - int64(len(after))
 	var old int64
 	for _, a := range before {
@@ -252,8 +258,8 @@ func (x *trial) checkCountsOfAKill(t *testing.T) {
 // Nothing is lost, and nobody is charged for what the service saw too late: at most what it was about to answer as it stopped.
 func (x *trial) checkCountsOfAHang(t *testing.T) {
 	t.Helper()
-	counted := int64(len(x.load.are(attempt.limited)))
-	dying := int64(len(x.load.are(func(a attempt) bool { return a.began.Before(x.away) && a.ended.After(x.away) && !a.limited() })))
+	counted := int64(len(x.load.attempts(attempt.limited)))
+	dying := int64(len(x.load.attempts(func(a attempt) bool { return a.began.Before(x.away) && a.ended.After(x.away) && !a.limited() })))
 	used := x.used(t)
 	if used < counted || used > counted+dying {
 		t.Errorf("%d requests are counted, want the %d that were limited, and at most %d that were under way", used, counted, dying)
@@ -289,4 +295,29 @@ func (x *trial) checkSlots(t *testing.T, within time.Duration) {
 	x.slots[0].cut()
 	eventually(t, soon, "a slot is free", func() bool { return !x.send(t, short).busy() })
 	x.slots[1].cut()
+}
+
+// Where requests may wait for a model Envoy waits with them for an answer, and yet not for a service that hangs.
+func TestAHungServiceIsNoticedWhereRequestsMayWait(t *testing.T) {
+	t.Parallel()
+	s := startApart(t, manifests(gateway, model("held", "{concurrentRequests: 1, queue: {maxLength: 500, maxWaitSeconds: 120}}"),
+		patient("patient", "High"), holder("patient", "patient", keyLoad)))
+	r := chat(keyLoad, prompt{model: "held", stream: true}, "x-demo-token-delay: 1h")
+	holds := s.open(t, r)
+	short := chat(keyLoad, prompt{model: "other"})
+	s.pass(t, short)
+
+	s.freeze(t)
+	began := time.Now()
+	first := s.send(t, short)
+	if first.status != http.StatusServiceUnavailable || time.Since(began) > hangMost {
+		t.Errorf("a request to a hung service got %d after %s, want 503 within %s: %s", first.status, time.Since(began), hangMost, first.body)
+	}
+	t.Logf("the first request got its answer after %s", time.Since(began).Round(time.Millisecond))
+	s.service.signal(t, syscall.SIGCONT)
+	eventually(t, startMost, "the service is asked again", func() bool { return s.send(t, short).status == http.StatusOK })
+	holds.cut()
+	if st := s.open(t, r); st.status != http.StatusOK {
+		t.Errorf("once the model was free a request for it got %d", st.status)
+	}
 }
