@@ -20,6 +20,7 @@ import (
 
 const (
 	blocksPath = "/admin/blocks"
+	shadowPath = "/admin/shadow"
 	minToken   = 16 // characters
 )
 
@@ -27,11 +28,18 @@ const (
 type Service interface {
 	Blocks(ctx context.Context) ([]ratelimit.Block, error)
 	Lift(ctx context.Context, id string) (bool, error)
+	Shadows() (list []ratelimit.Shadow, more int64)
 }
 
 // blockList is the answer to GET.
 type blockList struct {
 	Blocks []ratelimit.Block `json:"blocks"`
+}
+
+// shadowList is the answer to GET: what would have been refused since the process began.
+type shadowList struct {
+	Shadow []ratelimit.Shadow `json:"shadow"`
+	More   int64              `json:"more"` // refusals that are not told apart
 }
 
 // failed is the body of every answer that is no success.
@@ -41,7 +49,7 @@ type failed struct {
 	} `json:"error"`
 }
 
-// Handler serves GET /admin/blocks and DELETE /admin/blocks/{id}. With a token it answers whoever brings that. Without one, which
+// Handler serves GET /admin/blocks, DELETE /admin/blocks/{id} and GET /admin/shadow. With a token it answers whoever brings that. Without one, which
 // is for loopback only, it answers programs on the machine that ask for it by a name of loopback: no page in a browser, and no
 // gateway that has the address for a backend.
 func Handler(s Service, token string) http.Handler {
@@ -56,6 +64,13 @@ func Handler(s Service, token string) http.Handler {
 			blocks = []ratelimit.Block{} // [], and not null
 		}
 		answer(w, http.StatusOK, blockList{blocks})
+	})
+	mux.HandleFunc("GET "+shadowPath, func(w http.ResponseWriter, _ *http.Request) {
+		list, more := s.Shadows()
+		if list == nil {
+			list = []ratelimit.Shadow{}
+		}
+		answer(w, http.StatusOK, shadowList{list, more})
 	})
 	mux.HandleFunc("DELETE "+blocksPath+"/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")

@@ -73,6 +73,10 @@ func TestExitCodes(t *testing.T) {
 		"key in a wrong place":    {[]string{"effective", "-f", keyTiers, "--key", "team/basic"}, 1, "Error: there is no ApiKeyQuota team/basic in " + keyTiers + "; did you mean default/basic?\n"},
 		"key unlike any":          {[]string{"effective", "-f", keyTiers, "--key", "team/zebra"}, 1, "Error: there is no ApiKeyQuota team/zebra in " + keyTiers + "; there are default/basic, default/enterprise, default/free, default/pro\n"},
 		"admin for everybody":     {[]string{"standalone", "--manifests", quickstart, "--envoy", "none", "--data-dir", empty, "--admin-address", "0.0.0.0:0"}, 1, "Error: starting admin (see --admin-address and --admin-token-file): other machines may reach 0.0.0.0:0: name a file that holds a token, or choose an address of loopback\n"},
+		"unknown level":           {[]string{"ratelimit", "--manifests", quickstart, "--log-level", "loud"}, 2, "Error: --log-level \"loud\" is not one of debug, info, warn, error\nRun \"tierkeeper ratelimit --help\" to see what it takes.\n"},
+		"lease key of another":    {[]string{"standalone", "--manifests", quickstart, "--service", "127.0.0.1:1", "--lease-key-file", "k"}, 2, "Error: --lease-key-file is for the process that signs leases: give it to the one at --service\nRun \"tierkeeper standalone --help\" to see what it takes.\n"},
+		"service in the open":     {[]string{"ratelimit", "--manifests", quickstart, "--data-dir", empty, "--address", "0.0.0.0:8081"}, 1, "Error: starting the rate-limit service: 0.0.0.0:8081 is not on loopback: calls carry API keys and are not encrypted, so they must not leave the machine; use 127.0.0.1:8081\n"},
+		"service elsewhere":       {[]string{"standalone", "--manifests", quickstart, "--data-dir", empty, "--envoy", "none", "--service", "10.0.0.1:8081"}, 1, "Error: finding the rate-limit service: 10.0.0.1:8081 is not on loopback: calls carry API keys and are not encrypted, so they must not leave the machine; use 127.0.0.1:8081\n"},
 		"key without any":         {[]string{"effective", "-f", other, "--key", "a/b"}, 1, "Error: there is no ApiKeyQuota a/b in " + other + ", nor any other\n"},
 	}
 	for name, tc := range cases {
@@ -101,7 +105,7 @@ func TestPluginName(t *testing.T) {
 
 func TestEveryCommandTeaches(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"compile", "effective", "keygen", "blocks"} {
+	for _, name := range []string{"standalone", "ratelimit", "compile", "effective", "keygen", "blocks"} {
 		help := mustRun(t, name, "--help")
 		if !strings.Contains(help, "Examples:\n  # ") || !strings.Contains(help, "  tierkeeper "+name) {
 			t.Errorf("want examples in the help of %s, got\n%s", name, help)

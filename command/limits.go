@@ -78,7 +78,11 @@ func (e effectiveLimits) print(w io.Writer, h *policy.Holder, standing string) {
 	if e.Model != "" {
 		about += " and the model " + e.Model
 	}
-	fmt.Fprintf(w, "Limits of ApiKeyQuota %s, on tier %s with priority %d, for %s:\n\n", e.Key, h.Tier, h.Priority, about)
+	pool := ""
+	if h.Pool != "" {
+		pool = " and backend pool " + h.Pool
+	}
+	fmt.Fprintf(w, "Limits of ApiKeyQuota %s, on tier %s with priority %d%s, for %s:\n\n", e.Key, h.Tier, h.Priority, pool, about)
 	if len(e.Limits) == 0 {
 		fmt.Fprintln(w, "None: nothing is limited.")
 	} else {

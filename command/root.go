@@ -23,6 +23,7 @@ const (
 // commands makes each command, in the order in which help lists them.
 var commands = []func() *cobra.Command{
 	newStandalone,
+	newRatelimit,
 	newCompile,
 	newEffective,
 	newKeygen,
@@ -79,7 +80,7 @@ read them from a directory; no cluster is needed.`,
 
 // nameIn writes the name of the program into the examples of the command and of those below it.
 func nameIn(c *cobra.Command, name string) {
-	c.Example = strings.ReplaceAll(c.Example, "{{name}}", name)
+	c.Example, c.Long = strings.ReplaceAll(c.Example, "{{name}}", name), strings.ReplaceAll(c.Long, "{{name}}", name)
 	for _, below := range c.Commands() {
 		nameIn(below, name)
 	}

@@ -71,6 +71,13 @@ const MetadataService = "envoy.filters.http.ratelimit"
 // MetadataDenyStatus is the HTTP status of a denial, as a decimal string.
 const MetadataDenyStatus = "deny_status"
 
+// HeaderPrefix begins the names of request headers that exist between the service and Envoy's filters only. What a client
+// sends under such a name is dropped before anything reads it.
+const HeaderPrefix = "x-tk-"
+
+// HeaderPool names the pool of endpoints that serves the request. The service adds it, and no backend sees it.
+const HeaderPool = HeaderPrefix + "pool"
+
 // DenyStatuses are the statuses that a denial can have. Envoy has a mapper for each.
 var DenyStatuses = []int{400, 401, 402, 403, 404, 429, 503}
 

@@ -126,6 +126,7 @@ func newTier(name string, spec *v1alpha1.RateLimitTierSpec) *tier {
 	return &tier{
 		name:     name,
 		priority: priorities[spec.Priority],
+		pool:     spec.BackendPool,
 		maxWait:  maxWait(spec.Queue),
 		rules:    newRuleset(&spec.KeyLimits, spec.Enforcement, Origin{Kind: KindTier, Name: name}),
 	}

@@ -19,6 +19,7 @@ type quotaDump struct {
 	Name     string      `json:"name"`
 	Tier     string      `json:"tier,omitempty"`
 	Priority int         `json:"priority,omitempty"`
+	Pool     string      `json:"pool,omitempty"`
 	MaxWait  string      `json:"maxWait,omitempty"` // for a model's capacity
 	Standing string      `json:"standing"`
 	Expires  *time.Time  `json:"expires,omitempty"`
@@ -81,6 +82,7 @@ type gatewayDump struct {
 type assignedDump struct {
 	Tier     string    `json:"tier"`
 	Priority int       `json:"priority"`
+	Pool     string    `json:"pool,omitempty"`
 	MaxWait  string    `json:"maxWait,omitempty"`
 	Says     rulesDump `json:"says"`
 }
@@ -108,7 +110,7 @@ func (t *Table) dumpQuotas() []quotaDump {
 			q.Expires = &c.expires
 		}
 		if h := c.Holder; h != nil {
-			q.Tier, q.Priority, q.MaxWait, q.Both = h.Tier, h.Priority, dumpWait(h.MaxWait), h.both
+			q.Tier, q.Priority, q.Pool, q.MaxWait, q.Both = h.Tier, h.Priority, h.Pool, dumpWait(h.MaxWait), h.both
 			for _, rs := range h.sources {
 				q.Says = append(q.Says, rs.dump())
 			}
@@ -193,7 +195,7 @@ func (a *Assigned) dump() *assignedDump {
 	if a == nil {
 		return nil
 	}
-	return &assignedDump{a.tier.name, a.tier.priority, dumpWait(a.tier.maxWait), a.tier.rules.dump()}
+	return &assignedDump{a.tier.name, a.tier.priority, a.tier.pool, dumpWait(a.tier.maxWait), a.tier.rules.dump()}
 }
 
 func dumpWait(d time.Duration) string {

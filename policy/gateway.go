@@ -24,6 +24,7 @@ type Gateway struct {
 	IETF              *IETFHeaders
 	Anthropic         *AnthropicHeaders
 	MaxBodyBytes      int64
+	AllowUncounted    bool             `json:",omitempty"` // while the rate-limit service does not answer
 	MaxWait           time.Duration    // the longest that a request may wait for a model's capacity; 0: none waits
 	Shadow            bool             // no limit refuses anything here: what would be refused is recorded
 	Abuse             *AbuseProtection `json:"Abuse,omitempty"` // nil: nobody is blocked
@@ -74,6 +75,7 @@ type Backend struct {
 type Endpoint struct {
 	Address string
 	Port    uint32
+	Pool    string `json:",omitempty"` // empty: it serves tiers without a pool, and those whose pool the backend lacks
 }
 
 // BackendTLS says how a backend is reached over TLS.

@@ -157,6 +157,7 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 		admits:            c.admits(name.Namespace, spec.AllowedKeys),
 		models:            c.catalogOf(spec.ModelLimitSelector),
 		secrets:           secretUses(name.Namespace, spec),
+		AllowUncounted:    spec.Failure != nil && spec.Failure.WhenServiceUnavailable == v1alpha1.ServiceUnavailableAllow,
 		Shadow:            spec.Enforcement == v1alpha1.EnforcementShadow,
 	}
 	if !g.Shadow {
@@ -233,7 +234,7 @@ func newBackend(namespace string, b *v1alpha1.Backend) Backend {
 	}
 	out := Backend{Name: b.Name, ConnectTimeout: defaultConnectTimeout, IdleTimeout: defaultIdleTimeout}
 	for _, e := range b.Endpoints {
-		out.Endpoints = append(out.Endpoints, Endpoint{e.Address, uint32(e.Port)}) //nolint:gosec // The schema bounds ports to 1 to 65535.
+		out.Endpoints = append(out.Endpoints, Endpoint{e.Address, uint32(e.Port), e.Pool}) //nolint:gosec // The schema bounds ports to 1 to 65535.
 	}
 	if t := b.TLS; t != nil {
 		out.TLS = &BackendTLS{ServerName: t.SNI}

@@ -130,7 +130,7 @@ func (c *compiler) lastTier(last *AcceptedQuota, former *AcceptedTier) *tier {
 }
 
 func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, enforcement v1alpha1.Enforcement, userName string, t *tier) *Holder {
-	h := &Holder{Name: name.String(), Tier: t.name, Priority: t.priority, MaxWait: t.maxWait, subject: name.String()}
+	h := &Holder{Name: name.String(), Tier: t.name, Priority: t.priority, Pool: t.pool, MaxWait: t.maxWait, subject: name.String()}
 	if !saysNothing(limits) {
 		h.sources = append(h.sources, newRuleset(limits, enforcement, Origin{Kind: KindQuota, Namespace: name.Namespace, Name: name.Name}))
 	}

@@ -155,6 +155,7 @@ func (w world) tier(name string) v1alpha1.RateLimitTier {
 	t := v1alpha1.RateLimitTier{ObjectMeta: w.meta("", name)}
 	t.Spec.KeyLimits = w.keyLimits()
 	t.Spec.Priority = pick(w, []v1alpha1.Priority{"", v1alpha1.PriorityLow, v1alpha1.PriorityCritical}, "priority")
+	t.Spec.BackendPool = pick(w, []string{"", "own"}, "pool")
 	return t
 }
 

@@ -96,6 +96,7 @@ type Holder struct {
 	Tier     string
 	Priority int        // 1 (Low) to 4 (Critical)
 	Client   netip.Addr // of an address: ClientNetwork; the zero value for a quota
+	Pool     string     // of endpoints that serve its requests; empty: those without one
 	// MaxWait is the longest that the tier lets a request wait for a model's capacity; 0: it must not wait.
 	MaxWait time.Duration
 
@@ -186,7 +187,7 @@ func (a *Assigned) Holder(client netip.Addr) *Holder {
 	address := ClientNetwork(client)
 	network := address.String()
 	return &Holder{
-		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority, MaxWait: a.tier.maxWait,
+		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority, Pool: a.tier.pool, MaxWait: a.tier.maxWait,
 		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
 	}
 }
@@ -196,6 +197,7 @@ type tier struct {
 	key      string // in Accepted.Tiers; empty for one that a gateway assigns
 	name     string
 	priority int
+	pool     string
 	maxWait  time.Duration
 	rules    *ruleset
 }

@@ -63,6 +63,7 @@ var protocolCodes = [...]descriptor.Protocol{
 // leases makes and reads leases. It is safe for concurrent use.
 type leases struct {
 	signers sync.Pool
+	former  []byte // a secret that verifies and does not sign; nil: none
 	last    atomic.Uint64
 	ledger  *ledger
 }
@@ -74,8 +75,10 @@ type signer struct {
 	buf [1024]byte // a lease before it is encoded
 }
 
+func newSigner(secret []byte) *signer { return &signer{mac: hmac.New(sha256.New, secret)} }
+
 func newLeases(secret []byte) *leases {
-	l := &leases{signers: sync.Pool{New: func() any { return &signer{mac: hmac.New(sha256.New, secret)} }}}
+	l := &leases{signers: sync.Pool{New: func() any { return newSigner(secret) }}}
 	// Replicas and restarts start from places of their own, so that no two requests share an id.
 	var start [8]byte
 	_, _ = rand.Read(start[:])
@@ -148,7 +151,7 @@ func (s *signer) sign(content []byte) []byte {
 func (l *leases) signed(content, mac []byte) bool {
 	s := l.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
 	defer l.signers.Put(s)
-	return hmac.Equal(mac, s.sign(content))
+	return hmac.Equal(mac, s.sign(content)) || l.former != nil && hmac.Equal(mac, newSigner(l.former).sign(content))
 }
 
 // open reads a lease that seal wrote.

@@ -31,6 +31,7 @@ type Limiter struct {
 	clock  func() time.Time
 	log    *slog.Logger
 	ratios *ratios
+	stalls stalls
 	epoch  atomic.Pointer[epoch]
 
 	failures counter.Failures                      // nil: nobody is blocked
@@ -52,6 +53,11 @@ func WithClock(now func() time.Time) Option { return func(l *Limiter) { l.clock 
 
 // WithLog sets where the limiter tells, at level debug, what it reserved and settled.
 func WithLog(log *slog.Logger) Option { return func(l *Limiter) { l.log = log } }
+
+// WithFormerSecret lets leases be settled that were signed with a secret that another has replaced. Nil is none.
+func WithFormerSecret(secret []byte) Option {
+	return func(l *Limiter) { l.leases.former = secret }
+}
 
 // New makes a Limiter that counts in the store and signs its leases with the secret, which replicas share. Until SetTable
 // is called every request is refused with 503.
@@ -82,6 +88,7 @@ type Decision struct {
 	Lease   string // by which the request is settled; empty on a denial, and where nothing is counted
 	Headers []Header
 	Body    string // of a denial: JSON
+	Pool    string // of endpoints that are to serve the request; empty: those without one
 }
 
 // A Header is a response header. Names are in the case in which the documents write them.
@@ -121,7 +128,7 @@ func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, g *policy
 	}
 	if r.Unmetered {
 		report := report{gateway: g, holder: h, resource: r.Resource, now: now}
-		return Decision{Headers: report.headers(nil)}, nil
+		return Decision{Headers: report.headers(nil), Pool: h.Pool}, nil
 	}
 	if denial := checkModel(g, r); denial != nil {
 		return refuse(g, r, now, *denial), nil
@@ -131,6 +138,10 @@ func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, g *policy
 		return refuse(g, r, now, tooManyLimits), nil
 	}
 	// A caller that waited in a hung process may be long gone: it must not be charged.
+	if l.stalls.justWokeUp(now) {
+		l.stalls.wait(ctx)
+		now = l.clock()
+	}
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
 	}
@@ -189,7 +200,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	if !ok {
 		return l.deny(&report, p.refuser(t), r), nil
 	}
-	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, p.subjectFor(r), id, now, r, t)}
+	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, p.subjectFor(r), id, now, r, t), Pool: h.Pool}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "reserved", "lease", id.String(), "holder", h.Name, "gateway", r.Gateway, "resource", r.Resource,
 			"model", brief(r.Model), "inputTokens", t.amounts.input, "outputTokens", t.amounts.output, "limits", len(p.limits))

@@ -94,6 +94,9 @@ func write(d Decision, answer *rlsv3.RateLimitResponse) {
 	for _, h := range d.Headers {
 		answer.ResponseHeadersToAdd = append(answer.ResponseHeadersToAdd, &corev3.HeaderValue{Key: h.Name, Value: h.Value})
 	}
+	if d.Pool != "" {
+		answer.RequestHeadersToAdd = append(answer.RequestHeadersToAdd, &corev3.HeaderValue{Key: descriptor.HeaderPool, Value: d.Pool})
+	}
 	key, value := descriptor.KeyLease, d.Lease
 	switch {
 	case d.Status != 0:

@@ -409,3 +409,36 @@ func TestAnEndedStreamOfEntriesIsNoFailureOfOthers(t *testing.T) {
 		t.Errorf("the service answers %v, want 401", got)
 	}
 }
+
+func TestEnvoyIsToldThePoolOfATier(t *testing.T) {
+	t.Parallel()
+	s := serve(t, `
+tiers:
+  plan: {backendPool: dedicated, limits: {rates: [{metric: Requests, per: Minute, max: 1}]}}
+  free: {limits: {rates: [{metric: Requests, per: Minute, max: 1}]}}
+quotas: {team/alice: {tierRef: {name: plan}}, team/bob: {tierRef: {name: free}}}
+gateway: {identity: {sources: [{header: Authorization, prefix: "Bearer "}], missingKey: {action: AssignTier, tierRef: {name: plan}}}}
+`)
+	conn := listen(t, s.Limiter, slog.New(slog.DiscardHandler))
+	unmetered := reserving("sk-alice", 1)
+	unmetered.Entries = append(unmetered.Entries, entry(descriptor.KeyUnmetered, "true"))
+	for _, tc := range []struct {
+		name string
+		ask  *commonv3.RateLimitDescriptor
+		want map[string]string
+	}{
+		{"a tier with a pool", reserving("sk-alice", 1), map[string]string{"x-tk-pool": "dedicated"}},
+		{"one without", reserving("sk-bob", 1), map[string]string{}},
+		{"a stranger on a tier with a pool", reserving("", 1), map[string]string{"x-tk-pool": "dedicated"}},
+		{"where nothing is counted", unmetered, map[string]string{"x-tk-pool": "dedicated"}},
+		{"a denial", reserving("sk-alice", 1), map[string]string{}},
+	} {
+		got := map[string]string{}
+		for _, h := range call(t, conn, tc.ask).GetRequestHeadersToAdd() {
+			got[h.GetKey()] = h.GetValue()
+		}
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s: headers of the request (-want +got):\n%s", tc.name, diff)
+		}
+	}
+}

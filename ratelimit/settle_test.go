@@ -192,6 +192,32 @@ func TestOnlyOwnLeasesAreSettled(t *testing.T) {
 	}
 }
 
+func TestWhatAFormerSecretSignedIsSettled(t *testing.T) {
+	t.Parallel()
+	s := serve(t, oneTier(rates("Tokens Hour 100")))
+	old := s.pass(t, outputOf(50)).Lease
+	next := []byte("another secret")
+	rotated := ratelimit.New(s.store, next, ratelimit.WithClock(s.clock.now), ratelimit.WithFormerSecret(secret))
+	rotated.SetTable(s.table)
+	told := descriptor.Settle{Lease: old, Code: 200, Reported: descriptor.Usage{Output: 7}}
+	if err := rotated.Settle(t.Context(), &told); err != nil {
+		t.Errorf("settling what the former secret signed: %v", err)
+	}
+	d, err := rotated.Reserve(t.Context(), outputOf(50))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if told.Lease = d.Lease; s.Settle(t.Context(), &told) == nil {
+		t.Error("the former secret signs what is new")
+	}
+	if err := ratelimit.New(s.store, next, ratelimit.WithClock(s.clock.now)).Settle(t.Context(), &told); err != nil {
+		t.Errorf("settling what the new secret signed: %v", err)
+	}
+	if diff := cmp.Diff(map[string]int64{"Key Tokens per Hour": 14}, s.used(t, outputOf(1))); diff != "" {
+		t.Errorf("counters (-want +got):\n%s", diff)
+	}
+}
+
 // Any replica over the same store can settle what another one admitted, also one that has no table.
 func TestAnotherReplicaSettles(t *testing.T) {
 	t.Parallel()

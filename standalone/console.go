@@ -32,18 +32,19 @@ func (c *console) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(c.out, format+"\n", args...)
 }
 
-// loaded tells what the manifests say.
-func (c *console) loaded(path string, t *policy.Table, s *secrets, found *manifest.Result, verdicts []policy.Verdict, now time.Time) {
+// loaded tells what the manifests say. The secrets are nil where no Envoy is told anything.
+func (c *console) loaded(path string, r *reading, s *secrets, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	wrong := problems(t, s, found, verdicts)
+	t, verdicts, renewed := r.table, r.verdicts, s.news()
+	wrong := problems(t, s, &r.found, verdicts)
 	accepted := 0
 	for _, v := range verdicts {
 		if v.Accepted() {
 			accepted++
 		}
 	}
-	if t.Version() != c.version || !c.toldAll(wrong) || len(s.renewed) > 0 {
+	if t.Version() != c.version || !c.toldAll(wrong) || len(renewed) > 0 {
 		verb := "Loaded"
 		if c.version != "" {
 			verb = "Reloaded"
@@ -53,11 +54,11 @@ func (c *console) loaded(path string, t *policy.Table, s *secrets, found *manife
 	if c.version == "" {
 		for _, v := range verdicts {
 			if v.Accepted() {
-				c.printf("  accepted  %s  %s", found.Sources[v.Object], v.Object)
+				c.printf("  accepted  %s  %s", r.found.Sources[v.Object], v.Object)
 			}
 		}
 	}
-	for _, name := range s.renewed {
+	for _, name := range renewed {
 		c.printf("  renewed   Secret %s", name)
 	}
 	told := map[string]bool{}
@@ -114,6 +115,9 @@ func goesOn(t *policy.Table, s *secrets, o policy.Object, field string) string {
 		}
 		return " Its keys are refused until this is mended."
 	case policy.KindGateway:
+		if s == nil {
+			return ""
+		}
 		if g, found := t.Gateway(o.Name.String()); found {
 			return goesWithout(g, s, field)
 		}
@@ -171,6 +175,14 @@ func (c *console) bootstrap(g *policy.Gateway, path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.printf("Gateway %s: start its Envoy with: envoy -c %s --disable-hot-restart", g.Name, path)
+}
+
+// limits tells where the rate-limit service is, and how to use it.
+func (c *console) limits(at string, manifests string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("The rate-limit service listens on %s. Serve with it by: tierkeeper standalone --manifests %s --service %s", at, manifests, at)
+	c.printf("Edit a file in %s and the next request obeys. Ctrl-C stops.", manifests)
 }
 
 // serving tells where to send requests, and how.

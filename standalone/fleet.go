@@ -28,16 +28,16 @@ const (
 // the process ends: it may come back with the next edit. It is not safe for concurrent use.
 type fleet struct {
 	*Config
-	service policy.Endpoint
-	console *console
+	xds, service policy.Endpoint
+	console      *console
 
 	running sync.WaitGroup
 	known   map[policy.Name]bool // has an Envoy
 	served  map[policy.Name]bool // was there at the last adopt
 }
 
-func newFleet(c *Config, service policy.Endpoint, con *console) *fleet {
-	return &fleet{Config: c, service: service, console: con, known: map[policy.Name]bool{}, served: map[policy.Name]bool{}}
+func newFleet(c *Config, xds, service policy.Endpoint, con *console) *fleet {
+	return &fleet{Config: c, xds: xds, service: service, console: con, known: map[policy.Name]bool{}, served: map[policy.Name]bool{}}
 }
 
 // adopt sees to it that an Envoy runs for each of the gateways until ctx ends, and names those that were there before and
@@ -77,7 +77,7 @@ func (f *fleet) keep(ctx context.Context, g *policy.Gateway) {
 }
 
 func (f *fleet) writeBootstrap(g *policy.Gateway) (string, error) {
-	b := envoy.Bootstrap(g.Name, "standalone", f.service, f.service)
+	b := envoy.Bootstrap(g.Name, "standalone", f.xds, f.service)
 	content, err := protojson.MarshalOptions{Multiline: true}.Marshal(b)
 	if err != nil {
 		return "", fmt.Errorf("writing Envoy's bootstrap: %w", err)

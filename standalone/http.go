@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tierkeeper/tierkeeper/admin"
 	"github.com/tierkeeper/tierkeeper/counter/memory"
 )
 
@@ -42,6 +43,36 @@ func forgotten(f *memory.Failures) prometheus.Collector {
 		Name: "tierkeeper_abuse_forgotten_total",
 		Help: "ApiKeyQuotas and client addresses whose failures, or block, were forgotten early because too many failed.",
 	}, func() float64 { return float64(f.Forgotten()) })
+}
+
+// serveMetrics serves the metrics of the process, and of the limits if it holds any, unless none are wanted.
+func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *console, e *enforcer) error {
+	if c.MetricsAddress == NoMetrics {
+		return nil
+	}
+	var all []prometheus.Collector
+	if e != nil {
+		all = append(all, e.limiter, forgotten(e.failures))
+	}
+	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", c.MetricsAddress, metrics(all...))
+	if err != nil {
+		return err
+	}
+	tell.metrics(address)
+	return nil
+}
+
+// serveAdmin serves what operators ask of the limits, unless nobody may ask, or another process holds them.
+func (c *Common) serveAdmin(ctx context.Context, group *errgroup.Group, tell *console, e *enforcer) error {
+	if c.AdminAddress == NoAdmin || e == nil {
+		return nil
+	}
+	address, err := serveHTTP(ctx, group, "admin (choose another address, or none, with --admin-address)", c.AdminAddress, admin.Handler(e.limiter, c.token))
+	if err != nil {
+		return err
+	}
+	tell.admin(address)
+	return nil
 }
 
 // metrics serves the metrics of the process and of what the collectors know.

@@ -43,8 +43,21 @@ func (s *secrets) update(found *manifest.Result, gateways []*policy.Gateway) {
 	s.renewed = slices.Sorted(maps.Keys(renewed))
 }
 
-// value is a SecretSource of package xds/envoy.
-func (s *secrets) value(v policy.SecretValue) []byte { return s.good[v] }
+// value is a SecretSource of package xds/envoy. Nil secrets have none.
+func (s *secrets) value(v policy.SecretValue) []byte {
+	if s == nil {
+		return nil
+	}
+	return s.good[v]
+}
+
+// news names the Secrets of which the last update replaced a value.
+func (s *secrets) news() []string {
+	if s == nil {
+		return nil
+	}
+	return s.renewed
+}
 
 // rootFiles are where systems keep the certificates of the authorities that they trust.
 var rootFiles = []string{

@@ -2,35 +2,39 @@ package standalone
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
-	"log/slog"
 	"net"
+	"net/netip"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
-	"github.com/tierkeeper/tierkeeper/xds/server"
 )
 
 // streamWorkers save grpc-go the growing of a stack for each call. More than the calls under way at once is enough.
 const streamWorkers = 64
 
-// service is the gRPC server that Envoys call: rate limits, signs of life and configuration, on one port.
+// service is a gRPC server that Envoys call.
 type service struct {
 	grpc     *grpc.Server
 	listener net.Listener
 	endpoint policy.Endpoint
+	stopping chan struct{}
 }
 
-// listen takes a port of the kernel's choice on loopback: the calls carry API keys and are not encrypted.
-func listen(ctx context.Context, limiter *ratelimit.Limiter, xds *server.Server, log *slog.Logger) (*service, error) {
+// listen takes a port of loopback: the calls carry API keys and are not encrypted.
+func listen(ctx context.Context, address string, register func(*grpc.Server)) (*service, error) {
+	if _, err := onLoopback(address); err != nil {
+		return nil, fmt.Errorf("starting the rate-limit service: %w", err)
+	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(loopback, "0"))
+	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("starting the rate-limit service: %w", err)
 	}
@@ -38,15 +42,43 @@ func listen(ctx context.Context, limiter *ratelimit.Limiter, xds *server.Server,
 	if err != nil {
 		return nil, err
 	}
+	stopping := make(chan struct{})
 	g := grpc.NewServer(
+		grpc.StreamInterceptor(until(stopping)),
 		grpc.NumStreamWorkers(streamWorkers),
 		ratelimit.Codec(),
 		// Envoy pings every 2 seconds to find a hung service.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
-	ratelimit.Register(g, limiter, log)
-	xds.Register(ctx, g)
-	return &service{grpc: g, listener: l, endpoint: at}, nil
+	register(g)
+	return &service{grpc: g, listener: l, endpoint: at, stopping: stopping}, nil
+}
+
+// until ends streams, which have no end of their own, when the service stops: a stop that waited for them would keep away
+// the service that comes next.
+func until(stopping <-chan struct{}) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ended := make(chan error, 1)
+		go func() { ended <- handler(srv, stream) }()
+		select {
+		case err := <-ended:
+			return err
+		case <-stopping:
+			return status.Error(codes.Unavailable, "the service is stopping")
+		}
+	}
+}
+
+// onLoopback reads "host:port".
+func onLoopback(address string) (policy.Endpoint, error) {
+	at, err := envoy.SplitAddress(address)
+	if err != nil {
+		return at, err
+	}
+	if ip, err := netip.ParseAddr(at.Address); at.Address != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return at, fmt.Errorf("%s is not on loopback: calls carry API keys and are not encrypted, so they must not leave the machine; use %s:%d", address, loopback, at.Port)
+	}
+	return at, nil
 }
 
 func (s *service) serve() error {
@@ -56,20 +88,10 @@ func (s *service) serve() error {
 	return nil
 }
 
-// stop lets calls under way end. Streams of configuration end before, with the context of listen; those of an Envoy that
-// others started are cut after a while.
+// stop lets calls under way end, for a while, and ends all streams.
 func (s *service) stop() {
+	close(s.stopping)
 	hard := time.AfterFunc(stopWait, s.grpc.Stop)
 	defer hard.Stop()
 	s.grpc.GracefulStop()
-}
-
-// signingKey is new for every process: leases live no longer than the Envoys that it started. (Those of an Envoy that others
-// started are worth nothing after a restart: what they reserved stays charged until its window ends.)
-func signingKey() ([]byte, error) {
-	key := make([]byte, 32)
-	if _, err := rand.Read(key); err != nil {
-		return nil, fmt.Errorf("making a signing key: %w", err)
-	}
-	return key, nil
 }

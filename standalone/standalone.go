@@ -1,5 +1,6 @@
-// Package standalone runs everything in one process without Kubernetes: it reads manifests from a directory that it watches,
-// keeps the counters, answers Envoy, and keeps an Envoy running for each gateway.
+// Package standalone runs Tierkeeper without Kubernetes: it reads manifests from a directory that it watches, keeps the
+// counters, answers Envoy, and keeps an Envoy running for each gateway. All of it is one process (Run), or the counters and
+// the answers are one of their own (RunService).
 //
 // It decides nothing about limits. What it decides is what becomes of a running system when its surroundings change: a
 // broken manifest keeps the last good state, an Envoy that dies is started again, counts outlive a restart.
@@ -20,13 +21,12 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/tierkeeper/tierkeeper/admin"
-	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/demo"
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
-	"github.com/tierkeeper/tierkeeper/ratelimit"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
 	"github.com/tierkeeper/tierkeeper/xds/server"
 )
@@ -36,7 +36,7 @@ const (
 	NoEnvoy = "none"
 	// NoMetrics as Config.MetricsAddress serves none.
 	NoMetrics = "none"
-	// NoAdmin as Config.AdminAddress serves nothing.
+	// NoAdmin as Common.AdminAddress serves nothing.
 	NoAdmin = "none"
 )
 
@@ -49,13 +49,13 @@ const (
 	stopWait    = 5 * time.Second // for calls under way when the process stops
 )
 
-// Config says what to run. The zero value of each optional field is a sane default.
-type Config struct {
+// Common is what both modes take. The zero value of each optional field is a sane default.
+type Common struct {
 	Manifests string // a directory, or one file
-	DataDir   string // counters and what was last accepted; made if it is not there
-	Envoy     string // path of the binary, or NoEnvoy
-	Address   string // that listeners bind to; empty: 127.0.0.1
-	Port      uint32 // in the place of the only listener's; 0: as the manifests say
+	DataDir   string // counters, the key that signs leases and what was last accepted; made if it is not there
+	// LeaseKeyFile holds the key that signs leases, in one line, and in a second one, if there is one, the key that signed them
+	// before. Empty: a file in DataDir, made if it is not there.
+	LeaseKeyFile string
 	// MetricsAddress is where Prometheus finds metrics, as host:port, or NoMetrics; empty: loopback, at a port of the kernel's
 	// choice.
 	MetricsAddress string
@@ -63,13 +63,26 @@ type Config struct {
 	// is not of loopback needs AdminTokenFile, whose content they must bring.
 	AdminAddress   string
 	AdminTokenFile string
+	token          string // that the file holds; empty: none is needed
+
+	Out io.Writer    // what people read
+	Log *slog.Logger // what goes wrong
+}
+
+// Config says what Run runs.
+type Config struct {
+	Common
+
+	Envoy   string // path of the binary, or NoEnvoy
+	Address string // that listeners bind to; empty: 127.0.0.1
+	Port    uint32 // in the place of the only listener's; 0: as the manifests say
+	// Service is where the rate-limit service listens, as host:port on loopback; empty: it is part of this process.
+	Service string
 	// DemoUpstream starts a fake provider and sends the requests of every backend to it.
 	DemoUpstream bool
 	// ExampleKey is an API key to write into the curl lines that are printed; empty: $KEY.
 	ExampleKey string
 
-	Out io.Writer    // what people read
-	Log *slog.Logger // what goes wrong
 	// EnvoyLog is the level of Envoy's own log, which is written to EnvoyOut.
 	EnvoyLog string
 	EnvoyOut io.Writer
@@ -88,17 +101,12 @@ func Run(ctx context.Context, c Config) error {
 // runner is everything that runs.
 type runner struct {
 	*Config
+	source   source
 	console  *console
-	token    string // of operators; empty: none is needed
-	store    *memory.Store
-	failures *memory.Failures
-	limiter  *ratelimit.Limiter
+	enforcer *enforcer // nil: another process is the rate-limit service
 	xds      *server.Server
 	service  *service
 	upstream *policy.Endpoint
-	loader   manifest.Loader
-	lost     func(policy.Object) bool // what could not be read at the start; see restore
-	state    *state
 	secrets  secrets
 	fleet    *fleet
 }
@@ -107,37 +115,46 @@ func newRunner(c *Config) (*runner, error) {
 	if c.Address == "" {
 		c.Address = loopback
 	}
+	if err := c.resolve(); err != nil {
+		return nil, err
+	}
+	source, err := c.prepare(stateFile)
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{Config: c, source: source, console: newConsole(c.Out)}
+	if c.Service == "" {
+		if r.enforcer, err = newEnforcer(&c.Common); err != nil {
+			return nil, err
+		}
+	}
+	r.xds = server.New(r.report)
+	return r, nil
+}
+
+// prepare makes the data directory, and takes what is kept there of earlier runs.
+func (c *Common) prepare(stateFile string) (source, error) {
 	if c.MetricsAddress == "" {
 		c.MetricsAddress = net.JoinHostPort(loopback, "0")
 	}
 	if c.AdminAddress == "" {
 		c.AdminAddress = net.JoinHostPort(loopback, "0")
 	}
-	if err := c.resolve(); err != nil {
-		return nil, err
+	if c.AdminAddress != NoAdmin {
+		token, err := admin.Token(c.AdminAddress, c.AdminTokenFile)
+		if err != nil {
+			return source{}, fmt.Errorf("starting admin (see --admin-address and --admin-token-file): %w", err)
+		}
+		c.token = token
 	}
-	token, err := c.adminToken()
-	if err != nil {
-		return nil, err
+	if _, err := os.Stat(c.Manifests); err != nil {
+		return source{}, fmt.Errorf("looking for manifests: %w", err)
 	}
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the data directory: %w", err)
+		return source{}, fmt.Errorf("making the data directory: %w", err)
 	}
-	store, err := memory.Load(filepath.Join(c.DataDir, counterFile), time.Now())
-	if err != nil {
-		return nil, err
-	}
-	r := &runner{Config: c, console: newConsole(c.Out), token: token, store: store, failures: memory.NewFailures()}
-	if r.state, err = loadState(c.DataDir); err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	secret, err := signingKey()
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	r.limiter = ratelimit.New(store, secret, ratelimit.WithFailures(r.failures), ratelimit.WithLog(c.Log))
-	r.xds = server.New(r.report)
-	return r, nil
+	state, err := loadState(filepath.Join(c.DataDir, stateFile))
+	return source{path: c.Manifests, state: state}, err
 }
 
 // resolve makes the paths that Envoy gets absolute, because it runs in a directory of its own.
@@ -159,23 +176,9 @@ func (c *Config) resolve() (err error) {
 	return nil
 }
 
-func (c *Config) adminToken() (string, error) {
-	if c.AdminAddress == NoAdmin {
-		return "", nil
-	}
-	token, err := admin.Token(c.AdminAddress, c.AdminTokenFile)
-	if err != nil {
-		return "", fmt.Errorf("starting admin (see --admin-address and --admin-token-file): %w", err)
-	}
-	return token, nil
-}
-
 func (r *runner) close() {
-	if err := r.store.Flush(time.Now()); err != nil {
-		r.Log.Error("could not write the counters", "error", err)
-	}
-	if err := r.store.Close(); err != nil {
-		r.Log.Error("could not close the counter file", "error", err)
+	if r.enforcer != nil {
+		r.enforcer.close()
 	}
 }
 
@@ -188,8 +191,8 @@ func (r *runner) run(ctx context.Context) error {
 	serving, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
 
-	var err error
-	if r.service, err = listen(serving, r.limiter, r.xds, r.Log); err != nil {
+	at, err := r.listen(serving)
+	if err != nil {
 		return err
 	}
 	if r.DemoUpstream {
@@ -197,31 +200,26 @@ func (r *runner) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.MetricsAddress != NoMetrics {
-		if err := r.startMetrics(serving, group); err != nil {
-			return err
-		}
+	if err := r.serveMetrics(serving, group, r.console, r.enforcer); err != nil {
+		return err
 	}
-	if r.AdminAddress != NoAdmin {
-		if err := r.startAdmin(serving, group); err != nil {
-			return err
-		}
+	if err := r.serveAdmin(serving, group, r.console, r.enforcer); err != nil {
+		return err
 	}
 	changes, err := manifest.Watch(ctx, r.Manifests)
 	if err != nil {
 		return err
 	}
-	r.fleet = newFleet(r.Config, r.service.endpoint, r.console)
+	r.fleet = newFleet(r.Config, r.service.endpoint, at, r.console)
 	if err := r.load(ctx); err != nil {
 		r.Log.ErrorContext(ctx, "a gateway cannot be served", "error", err)
 	}
 	group.Go(r.service.serve)
+	if r.enforcer != nil {
+		group.Go(func() error { return r.enforcer.run(serving) })
+	}
 	group.Go(func() error {
-		r.keepCounters(ctx)
-		return nil
-	})
-	group.Go(func() error {
-		r.follow(ctx, changes)
+		follow(ctx, changes, r.Log, r.load)
 		// Envoy goes first, so that no request is refused because the service is gone. It tells nothing of the streams that it
 		// cuts when it stops: their reservations stay charged until their windows end.
 		r.console.stopping()
@@ -233,11 +231,28 @@ func (r *runner) run(ctx context.Context) error {
 	return group.Wait()
 }
 
+// listen opens the port that Envoys are told: for their configuration, and for the rate-limit service if it is part of this
+// process. It returns where that service is.
+func (r *runner) listen(ctx context.Context) (limits policy.Endpoint, err error) {
+	if r.Service != "" {
+		if limits, err = onLoopback(r.Service); err != nil {
+			return limits, fmt.Errorf("finding the rate-limit service: %w", err)
+		}
+	}
+	r.service, err = listen(ctx, net.JoinHostPort(loopback, "0"), func(g *grpc.Server) {
+		r.xds.Register(ctx, g)
+		if r.enforcer != nil {
+			r.enforcer.register(g)
+		}
+	})
+	if err == nil && r.enforcer != nil {
+		limits = r.service.endpoint
+	}
+	return limits, err
+}
+
 // check finds out what would make a start useless.
 func (r *runner) check(ctx context.Context) error {
-	if _, err := os.Stat(r.Manifests); err != nil {
-		return fmt.Errorf("looking for manifests: %w", err)
-	}
 	if r.Envoy == NoEnvoy {
 		return nil
 	}
@@ -250,93 +265,25 @@ func (r *runner) check(ctx context.Context) error {
 	return checkFree(ctx, net.JoinHostPort(r.Address, strconv.FormatUint(uint64(r.Port), 10)))
 }
 
-// follow puts each change of the manifests in force, until ctx ends.
-func (r *runner) follow(ctx context.Context, changes <-chan manifest.Change) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case change, ok := <-changes:
-			if !ok {
-				changes = nil // Nothing more will come.
-				continue
-			}
-			if change.Err != nil {
-				r.Log.WarnContext(ctx, "not everything is watched: an edit may go unseen", "error", change.Err)
-			}
-			if err := r.load(ctx); err != nil {
-				r.Log.ErrorContext(ctx, "the last good state holds", "error", err)
-			}
-		}
-	}
-}
-
-// keepCounters writes what was counted and forgets what is over, until ctx ends. It waits for nothing else: however long a
-// reload takes, a crash loses no more than a second.
-func (r *runner) keepCounters(ctx context.Context) {
-	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
-	defer flush.Stop()
-	defer sweep.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case now := <-sweep.C:
-			r.store.Sweep(now)
-			r.failures.Sweep(now)
-		case now := <-flush.C:
-			if err := r.store.Flush(now); err != nil {
-				r.Log.ErrorContext(ctx, "could not write the counters", "error", err)
-			}
-		}
-	}
-}
-
 // load reads the manifests and puts what they say in force: first the service, so that it knows a gateway before an Envoy
 // asks about it.
 func (r *runner) load(ctx context.Context) error {
-	found := r.loader.Load(r.Manifests)
-	in := found.Input
-	in.LastAccepted = r.state.accepted
-	r.restore(&in, &found)
-	table, verdicts := policy.Compile(in)
-	r.limiter.SetTable(table)
-	r.secrets.update(&found, table.Gateways())
-	err := r.publish(ctx, table)
-	r.console.loaded(r.Manifests, table, &r.secrets, &found, verdicts, time.Now())
-	if err := r.state.keep(table.Accepted()); err != nil {
-		r.Log.ErrorContext(ctx, "could not keep what was accepted", "error", err)
+	now := r.source.read()
+	if r.enforcer != nil {
+		r.enforcer.obey(now.table)
 	}
+	r.secrets.update(&now.found, now.table.Gateways())
+	err := r.publish(ctx, now.table)
+	r.console.loaded(r.Manifests, &now, &r.secrets, time.Now())
+	r.source.keep(ctx, &now, r.Log)
 	return err
-}
-
-// restore lets what cannot be read at the start go on as it was last accepted, until everything can be read again. Later the
-// loader itself remembers; what is deleted then is gone, whatever else is broken.
-func (r *runner) restore(in *policy.Input, found *manifest.Result) {
-	if r.lost == nil {
-		r.lost = lostAtStart(found.Problems)
-	}
-	if len(found.Problems) == 0 {
-		r.lost = func(policy.Object) bool { return false }
-	}
-	in.LastAccepted.Restore(in, r.lost)
-}
-
-// lostAtStart names the objects that problems may hide: the one that a problem names, and any if a document cannot be read.
-func lostAtStart(problems []manifest.Problem) func(policy.Object) bool {
-	named, unreadable := map[policy.Object]bool{}, false
-	for _, p := range problems {
-		named[p.Object] = true
-		unreadable = unreadable || p.Reason == manifest.ReasonUnreadable
-	}
-	return func(o policy.Object) bool { return unreadable || named[o] }
 }
 
 // publish tells the Envoys of each gateway. A gateway that cannot be told costs only itself.
 func (r *runner) publish(ctx context.Context, t *policy.Table) error {
 	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream, Secrets: r.secrets.value, SystemRoots: r.secrets.systemRoots()}
-	gateways, errs := onePortEach(t.Gateways(), r.Port, r.state.ports)
-	r.state.ports = holders(gateways, r.Port)
+	gateways, errs := onePortEach(t.Gateways(), r.Port, r.source.state.ports)
+	r.source.state.ports = holders(gateways, r.Port)
 	if len(settings.SystemRoots) == 0 && r.upstream == nil && slices.ContainsFunc(gateways, trustsSystem) {
 		r.Log.WarnContext(ctx, "requests to backends with trust: System are answered 503: this machine has no certificates of authorities; name a file by SSL_CERT_FILE")
 	}
@@ -424,23 +371,5 @@ func (r *runner) startUpstream(ctx context.Context, group *errgroup.Group) error
 	}
 	r.upstream = &at
 	r.console.upstream(address)
-	return nil
-}
-
-func (r *runner) startMetrics(ctx context.Context, group *errgroup.Group) error {
-	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", r.MetricsAddress, metrics(r.limiter, forgotten(r.failures)))
-	if err != nil {
-		return err
-	}
-	r.console.metrics(address)
-	return nil
-}
-
-func (r *runner) startAdmin(ctx context.Context, group *errgroup.Group) error {
-	address, err := serveHTTP(ctx, group, "admin (choose another address, or none, with --admin-address)", r.AdminAddress, admin.Handler(r.limiter, r.token))
-	if err != nil {
-		return err
-	}
-	r.console.admin(address)
 	return nil
 }

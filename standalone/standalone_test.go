@@ -60,7 +60,7 @@ func TestNoTwoGatewaysShareAPort(t *testing.T) {
 func TestStateOutlivesARestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := loadState(dir)
+	s, err := loadState(filepath.Join(dir, stateFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestStateOutlivesARestart(t *testing.T) {
 	if err := s.keep(want); err != nil {
 		t.Fatal(err)
 	}
-	again, err := loadState(dir)
+	again, err := loadState(filepath.Join(dir, stateFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestADamagedStateSaysWhatToDo(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := loadState(dir); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delete the file") {
+	if _, err := loadState(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "delete the file") {
 		t.Errorf("got error %v, want one that names %s and says to delete it", err, path)
 	}
 }

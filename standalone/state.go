@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-const stateFile = "accepted.json"
+// Files of the data directory. Each mode has its own, so that both can have one directory.
+const (
+	stateFile        = "accepted.json"
+	serviceStateFile = "accepted-ratelimit.json"
+)
 
 // state is what was last accepted, and which gateway had which port, kept in the data directory, so that a restart over
 // broken manifests goes on as before. It holds digests of keys, and no key.
@@ -28,8 +31,8 @@ type stateContent struct {
 	Ports map[uint32]policy.Name `json:"ports,omitempty"`
 }
 
-func loadState(dir string) (*state, error) {
-	s := &state{path: filepath.Join(dir, stateFile)}
+func loadState(path string) (*state, error) {
+	s := &state{path: path}
 	content, err := os.ReadFile(s.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil

@@ -16,6 +16,15 @@ type Endpoint struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
+
+	// pool dedicates the endpoint to the requests of tiers that name this pool as their backendPool. Absent means that it
+	// serves all others.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Pool string `json:"pool,omitempty"`
 }
 
 // Timeouts of a backend. The time of a whole response is not bounded, because streams may run for long.
@@ -101,6 +110,7 @@ type BackendCredential struct {
 
 // Backend is a provider, or a model server, that requests are forwarded to.
 //
+// +kubebuilder:validation:XValidation:rule="self.endpoints.exists(e, !has(e.pool))",message="at least one endpoint must have no pool; it serves the tiers that have none"
 // +kubebuilder:validation:XValidation:rule="!has(self.credential) || has(self.tls)",message="a credential is sent over TLS only; set tls"
 type Backend struct {
 	// name is what routes call the backend.
@@ -111,7 +121,7 @@ type Backend struct {
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name,omitempty"`
 
-	// endpoints lists the backend's addresses. Requests are spread over them.
+	// endpoints lists the backend's addresses. Requests are spread over them, within their pool.
 	//
 	// +required
 	// +listType=map

@@ -31,6 +31,28 @@ type Requests struct {
 	MaxBodyBytes int64 `json:"maxBodyBytes,omitempty"`
 }
 
+// ServiceUnavailableAction is what becomes of a request while the rate-limit service does not answer.
+// +kubebuilder:validation:Enum=Allow;Deny
+type ServiceUnavailableAction string
+
+const (
+	// ServiceUnavailableAllow forwards it, whoever sends it: no key is looked at and no limit holds.
+	ServiceUnavailableAllow ServiceUnavailableAction = "Allow"
+	// ServiceUnavailableDeny answers 503.
+	ServiceUnavailableDeny ServiceUnavailableAction = "Deny"
+)
+
+// Failure says what becomes of requests while a part of Tierkeeper is out of order.
+//
+// +kubebuilder:validation:MinProperties=1
+type Failure struct {
+	// whenServiceUnavailable says what becomes of a request while the rate-limit service does not answer. Allow forwards it
+	// uncounted, even if its key is unknown, suspended or missing. Absent means Deny.
+	//
+	// +optional
+	WhenServiceUnavailable ServiceUnavailableAction `json:"whenServiceUnavailable,omitempty"`
+}
+
 // QuotaGatewaySpec says what a fleet of Envoys serves, to whom, and what its responses tell.
 //
 // +kubebuilder:validation:XValidation:rule="self.listeners.all(a, self.listeners.exists_one(b, a.port == b.port && has(a.hostname) == has(b.hostname) && (!has(a.hostname) || a.hostname == b.hostname)))",message="port and hostname of each listener must be unique"
@@ -113,6 +135,11 @@ type QuotaGatewaySpec struct {
 	//
 	// +optional
 	Requests *Requests `json:"requests,omitempty"`
+
+	// failure says what becomes of requests while a part of Tierkeeper is out of order.
+	//
+	// +optional
+	Failure *Failure `json:"failure,omitempty"`
 
 	// enforcement Shadow records what any limit would refuse at this gateway, and refuses nothing for it: a limit that does not
 	// fit is not charged. Keys are checked all the same. Absent means Enforce.

@@ -96,6 +96,15 @@ type RateLimitTierSpec struct {
 	// +optional
 	Priority Priority `json:"priority,omitempty"`
 
+	// backendPool names the endpoints of backends that serve requests on this tier, and no others. A backend that has none in
+	// the pool serves them by its endpoints without one. Absent means those.
+	//
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	BackendPool string `json:"backendPool,omitempty"`
+
 	// allowedNamespaces says in which namespaces ApiKeyQuotas, and QuotaGateways that assign a tier, may name this one.
 	// Absent means all.
 	//

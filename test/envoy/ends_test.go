@@ -66,7 +66,7 @@ func TestAnEnvoyThatIsNoneIsRefused(t *testing.T) {
 func (s *system) refuses(t *testing.T, says string, flags ...string) {
 	t.Helper()
 	p := s.launch(t, flags...)
-	_ = p.await(t, stopMost) // the code is looked at
+	_ = p.await(t) // the code is looked at
 	if code := p.cmd.ProcessState.ExitCode(); code != 1 {
 		t.Errorf("the exit code is %d, want 1", code)
 	}

@@ -89,7 +89,7 @@ type system struct {
 	*process
 }
 
-// A process is one life of tierkeeper standalone.
+// A process is one life of tierkeeper standalone, or of tierkeeper ratelimit.
 type process struct {
 	cmd            *exec.Cmd
 	stdout, stderr *transcript
@@ -187,6 +187,13 @@ func (s *system) launch(t *testing.T, flags ...string) *process {
 		"standalone", "--manifests", relative(t, s.manifests), "--port", s.port.String(), "--envoy", relative(t, envoyBinary(t)),
 		"--demo-upstream", "--data-dir", relative(t, s.dataDir), "--log-level", "debug",
 	}, flags...)
+	s.process = execute(t, args...)
+	return s.process
+}
+
+// execute runs a process of the program and returns at once.
+func execute(t *testing.T, args ...string) *process {
+	t.Helper()
 	p := &process{cmd: exec.Command(binary, args...), stdout: &transcript{}, stderr: &transcript{}, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.cmd.WaitDelay = time.Second // an Envoy that outlives its parent holds stderr open
@@ -203,7 +210,6 @@ func (s *system) launch(t *testing.T, flags ...string) *process {
 			t.Logf("stderr:\n%s", p.stderr.withoutChatter())
 		}
 	})
-	s.process = p
 	return p
 }
 
@@ -217,16 +223,16 @@ func (p *process) hasEnded() bool {
 }
 
 // await waits for the end of the process, however it ends.
-func (p *process) await(t *testing.T, limit time.Duration) error {
+func (p *process) await(t *testing.T) error {
 	t.Helper()
-	timer := time.NewTimer(limit)
+	timer := time.NewTimer(stopMost)
 	defer timer.Stop()
 	select {
 	case <-p.ended:
 		return p.err
 	case <-timer.C:
 		_ = p.cmd.Process.Kill()
-		t.Errorf("tierkeeper did not end within %s", limit)
+		t.Errorf("tierkeeper did not end within %s", stopMost)
 		return errors.New("killed by the test")
 	}
 }
@@ -242,7 +248,7 @@ func (p *process) signal(t *testing.T, signal syscall.Signal) {
 func (s *system) stop(t *testing.T, signal syscall.Signal) {
 	t.Helper()
 	s.signal(t, signal)
-	if err := s.await(t, stopMost); err != nil {
+	if err := s.await(t); err != nil {
 		t.Errorf("tierkeeper ended with %v on %s, want exit code 0", err, signal)
 	}
 	if left := s.envoys(t); len(left) > 0 {
@@ -254,7 +260,7 @@ func (s *system) stop(t *testing.T, signal syscall.Signal) {
 func (s *system) kill(t *testing.T) {
 	t.Helper()
 	s.signal(t, syscall.SIGKILL)
-	_ = s.await(t, stopMost) // a process that is killed ends with an error
+	_ = s.await(t) // a process that is killed ends with an error
 	eventually(t, soon, "Envoy dies with its tierkeeper", func() bool { return len(s.envoys(t)) == 0 })
 }
 

@@ -41,7 +41,7 @@ func Bootstrap(gateway policy.Name, node string, xds, service policy.Endpoint) *
 			}}},
 		}}},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-			Clusters: []*clusterv3.Cluster{serviceCluster(xdsCluster, xds), serviceCluster(ServiceCluster, service)},
+			Clusters: []*clusterv3.Cluster{ownCluster(xdsCluster, xds), serviceCluster(service)},
 		},
 	}
 }

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -15,6 +16,7 @@ import (
 	genericv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/injected_credentials/generic/v3"
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -62,6 +64,7 @@ func backendCluster(g *policy.Gateway, b *policy.Backend, v *vault) (*clusterv3.
 		DnsLookupFamily:               clusterv3.Cluster_V4_PREFERRED, // Envoy's default prefers ::1 for localhost
 		ConnectTimeout:                durationpb.New(b.ConnectTimeout),
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
+		LbSubsetConfig:                pools(b.Endpoints),
 		LoadAssignment:                endpoints(name, b.Endpoints),
 		CircuitBreakers:               unbounded(),
 		TransportSocket:               socket,
@@ -118,11 +121,16 @@ func discoveryType(all []policy.Endpoint) clusterv3.Cluster_DiscoveryType {
 }
 
 func endpoints(cluster string, all []policy.Endpoint) *endpointv3.ClusterLoadAssignment {
+	pooled := slices.ContainsFunc(all, hasPool)
 	var lb []*endpointv3.LbEndpoint
 	for _, e := range all {
-		lb = append(lb, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+		at := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
 			Endpoint: &endpointv3.Endpoint{Address: address(e.Address, e.Port)},
-		}})
+		}}
+		if pooled {
+			at.Metadata = labels(e)
+		}
+		lb = append(lb, at)
 	}
 	return &endpointv3.ClusterLoadAssignment{
 		ClusterName: cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: lb}},
@@ -136,9 +144,40 @@ func unbounded() *clusterv3.CircuitBreakers {
 	}}}
 }
 
-// serviceCluster is a cluster of this project's own servers. Envoy retries no call to the service, so a dead or hung one must
-// be noticed fast: by keepalive within 3 seconds.
-func serviceCluster(name string, at policy.Endpoint) *clusterv3.Cluster {
+// serviceCluster is the rate-limit service. Envoy retries no call to it, so a replica that is dead or hung must be noticed
+// fast, and one that is back as well: the first call that gets no answer takes it out, and so do two health checks; the next
+// health check that it answers brings it back. Calls under way go on meanwhile. Where no replica is left calls fail at once.
+func serviceCluster(at policy.Endpoint) *clusterv3.Cluster {
+	c := ownCluster(ServiceCluster, at)
+	c.HealthChecks = []*corev3.HealthCheck{{
+		Interval:           durationpb.New(healthEvery),
+		NoTrafficInterval:  durationpb.New(healthEvery),
+		Timeout:            durationpb.New(healthTimeout),
+		UnhealthyThreshold: wrapperspb.UInt32(2),
+		HealthyThreshold:   wrapperspb.UInt32(1),
+		HealthChecker:      &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{}},
+	}}
+	c.OutlierDetection = &clusterv3.OutlierDetection{
+		SplitExternalLocalOriginErrors: true,
+		ConsecutiveLocalOriginFailure:  wrapperspb.UInt32(1),
+		MaxEjectionPercent:             wrapperspb.UInt32(100),
+		// A replica that answers with errors is there.
+		EnforcingConsecutive_5Xx:               wrapperspb.UInt32(0),
+		EnforcingSuccessRate:                   wrapperspb.UInt32(0),
+		SuccessfulActiveHealthCheckUnejectHost: wrapperspb.Bool(true),
+	}
+	// By default Envoy would go on asking those that do not answer, if they are many.
+	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 0}}
+	return c
+}
+
+const (
+	healthEvery   = time.Second
+	healthTimeout = time.Second
+)
+
+// ownCluster is a cluster of this project's own servers. A hung one is noticed by keepalive within 3 seconds.
+func ownCluster(name string, at policy.Endpoint) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: discoveryType([]policy.Endpoint{at})},

@@ -377,3 +377,15 @@ func unpack[T proto.Message](t testing.TB, packed *anypb.Any) (none T) {
 	}
 	return config
 }
+
+func TestWhatBecomesOfRequestsWithoutTheServiceIsTheGateways(t *testing.T) {
+	t.Parallel()
+	for _, allow := range []bool{true, false} {
+		g := full()
+		g.AllowUncounted = allow
+		filter := filterOf[*ratelimitv3.RateLimit](t, connectionManager(t, build(t, g)), "envoy.filters.http.ratelimit")
+		if filter.GetFailureModeDeny() == allow {
+			t.Errorf("a gateway whose AllowUncounted is %t has failure_mode_deny %t", allow, filter.GetFailureModeDeny())
+		}
+	}
+}

@@ -65,12 +65,14 @@ func filters(g *policy.Gateway) []*hcmv3.HttpFilter {
 		}),
 		filter("envoy.filters.http.sse_to_metadata", partialUsage()),
 		filter(filterRateLimit, rateLimit(g)),
-		filter("envoy.filters.http.header_to_metadata", &header_to_metadatav3.Config{ResponseRules: []*header_to_metadatav3.Config_Rule{{
-			Header: "content-type",
-			OnHeaderPresent: &header_to_metadatav3.Config_KeyValuePair{
-				MetadataNamespace: descriptor.MetadataRoute, Key: descriptor.KeyResponseType, Type: header_to_metadatav3.Config_STRING,
-			},
-		}}}),
+		filter("envoy.filters.http.header_to_metadata", &header_to_metadatav3.Config{
+			RequestRules: []*header_to_metadatav3.Config_Rule{{
+				Header: descriptor.HeaderPool, OnHeaderPresent: intoMetadata(loadBalancer, poolLabel), Remove: true,
+			}},
+			ResponseRules: []*header_to_metadatav3.Config_Rule{{
+				Header: "content-type", OnHeaderPresent: intoMetadata(descriptor.MetadataRoute, descriptor.KeyResponseType),
+			}},
+		}),
 	}
 	chain = append(chain, stripQuery(g)...)
 	return append(chain, filter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true}))
@@ -78,6 +80,10 @@ func filters(g *policy.Gateway) []*hcmv3.HttpFilter {
 
 func filter(name string, config proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(config)}}
+}
+
+func intoMetadata(namespace, key string) *header_to_metadatav3.Config_KeyValuePair {
+	return &header_to_metadatav3.Config_KeyValuePair{MetadataNamespace: namespace, Key: key, Type: header_to_metadatav3.Config_STRING}
 }
 
 // partialUsage reads usage while the events of a stream pass: the manager publishes it at a clean end only, and would leave

@@ -27,7 +27,7 @@ const (
 	maxStreams = 100
 	// internalPrefix begins the names of headers that exist between our own filters only, envoyPrefix those by which Envoy can
 	// be told to retry, to hurry or to rename.
-	internalPrefix = "x-tk-"
+	internalPrefix = descriptor.HeaderPrefix
 	envoyPrefix    = "x-envoy-"
 )
 

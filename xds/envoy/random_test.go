@@ -33,6 +33,7 @@ func gateways() *rapid.Generator[v1alpha1.QuotaGateway] {
 		g.Spec.PathPrefixes = rapid.SampledFrom([][]string{nil, nil, {"/api"}, {"/v1", "/x"}}).Draw(t, "pathPrefixes")
 		g.Spec.Identity.TrustedProxyHops = rapid.Ptr(rapid.Int32Range(0, 16), true).Draw(t, "trustedProxyHops")
 		g.Spec.Identity.Sources = rapid.SliceOfN(sources(), 1, 8).Draw(t, "sources")
+		g.Spec.Failure = rapid.SampledFrom([]*v1alpha1.Failure{nil, {WhenServiceUnavailable: v1alpha1.ServiceUnavailableAllow}}).Draw(t, "failure")
 		if n := rapid.Int64Range(1023, 1<<30).Draw(t, "maxBodyBytes"); n > 1023 {
 			g.Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: n}
 		}
@@ -89,9 +90,11 @@ func backends(name string) *rapid.Generator[v1alpha1.Backend] {
 					rapid.StringMatching(`[A-Za-z0-9]([-A-Za-z0-9.]{0,40}[A-Za-z0-9])?`), rapid.StringMatching(`[0-9a-fA-F:.]{1,39}`),
 					rapid.SampledFrom([]string{"127.0.0.1", "::1", "2001:db8::7", "localhost"})).Draw(t, "address"),
 				Port: rapid.Int32Range(1, 65535).Draw(t, "port"),
+				Pool: rapid.SampledFrom([]string{"", "", "own", "other"}).Draw(t, "pool"),
 			}
 		})
 		b := v1alpha1.Backend{Name: name, Endpoints: rapid.SliceOfN(endpoint, 1, 4).Draw(t, "endpoints")}
+		b.Endpoints[0].Pool = ""
 		ref := v1alpha1.SecretKeyRef{Key: "key"}
 		if rapid.Bool().Draw(t, "tls") {
 			b.TLS = &v1alpha1.BackendTLS{SNI: "api.example", Trust: v1alpha1.TrustSystem}

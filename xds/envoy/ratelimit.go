@@ -42,7 +42,7 @@ func rateLimit(g *policy.Gateway) *ratelimitv3.RateLimit {
 		RateLimitService: &ratelimit_configv3.RateLimitServiceConfig{
 			TransportApiVersion: corev3.ApiVersion_V3, GrpcService: grpcService(ServiceCluster),
 		},
-		FailureModeDeny: true,
+		FailureModeDeny: !g.AllowUncounted,
 		StatusOnError:   &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		// The service alone says Retry-After: Envoy's own would stand on every denial, 401 included.
 		EnableRetryAfterHeader:         false,

@@ -1,0 +1,67 @@
+package ratelimit
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	beatEvery = 50 * time.Millisecond
+	// stallAfter is how long a process that was stopped stood still at least: half of the time for which Envoy waits.
+	stallAfter = 250 * time.Millisecond
+	// catchUp is the time in which a process that goes on has read all that came meanwhile.
+	catchUp = 100 * time.Millisecond
+)
+
+// stalls knows whether the process has just stood still: stopped by a debugger, with its container frozen or its machine
+// suspended. What came meanwhile is read in its order after that, and so a call is there some time before the word that its
+// caller has given up. It is safe for concurrent use.
+type stalls struct {
+	beat     atomic.Int64 // the last sign of life, as a Unix time in nanoseconds; 0: nobody watches
+	doubtful atomic.Int64 // until when callers may be gone without a word
+}
+
+// Watch lets the limiter notice that its process stood still, until ctx ends: so that it charges nobody who has gone away
+// meanwhile.
+func (l *Limiter) Watch(ctx context.Context) {
+	ticker := time.NewTicker(beatEvery)
+	defer ticker.Stop()
+	defer l.stalls.beat.Store(0)
+	for {
+		l.stalls.tick(l.clock())
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// tick is a sign of life. The doubt is there before the sign, so that nobody sees the one without the other.
+func (s *stalls) tick(now time.Time) {
+	if s.stoodStill(now) {
+		s.doubtful.Store(now.Add(catchUp).UnixNano())
+	}
+	s.beat.Store(now.UnixNano())
+}
+
+func (s *stalls) stoodStill(now time.Time) bool {
+	beat := s.beat.Load()
+	return beat != 0 && now.UnixNano()-beat > int64(stallAfter)
+}
+
+// justWokeUp says that callers may be gone without a word.
+func (s *stalls) justWokeUp(now time.Time) bool {
+	return s.stoodStill(now) || now.UnixNano() < s.doubtful.Load()
+}
+
+// wait lets the word of a caller that has gone away arrive.
+func (s *stalls) wait(ctx context.Context) {
+	timer := time.NewTimer(catchUp)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}

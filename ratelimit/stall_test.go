@@ -1,0 +1,57 @@
+package ratelimit_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tierkeeper/tierkeeper/ratelimit"
+)
+
+// A process that was stopped reads calls before it reads that their callers have gone.
+func TestACallerThatWentWhileTheProcessStoodStillIsNotCharged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, oneTier(`{rates: [{metric: Requests, per: Day, max: 5}]}`))
+		var stood time.Duration
+		now := func() time.Time { return time.Now().Add(stood) } //nolint:forbidigo // It is the bubble's clock.
+		s.Limiter = ratelimit.New(s.store, secret, ratelimit.WithClock(now))
+		s.SetTable(s.table)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go s.Watch(ctx)
+		synctest.Wait()
+		takes := func(ctx context.Context) (time.Duration, error) {
+			began := time.Now() //nolint:forbidigo // It is the bubble's clock.
+			_, err := s.Reserve(ctx, chat("sk-alice"))
+			return time.Since(began), err //nolint:forbidigo // It is the bubble's clock.
+		}
+		if took, err := takes(t.Context()); took != 0 || err != nil {
+			t.Errorf("while nothing is wrong a call took %s: %v", took, err)
+		}
+
+		stood = time.Second
+		gone, goes := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer goes()
+		if _, err := takes(gone); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a caller of whom it is heard late that he has gone got %v", err)
+		}
+		if took, err := takes(t.Context()); took != 100*time.Millisecond || err != nil {
+			t.Errorf("a caller who is still there was answered after %s with %v, want after 100ms", took, err)
+		}
+		time.Sleep(200 * time.Millisecond) //nolint:forbidigo // It is the bubble's clock.
+		if took, err := takes(t.Context()); took != 0 || err != nil {
+			t.Errorf("later a call took %s: %v", took, err)
+		}
+		s.clock.set(now())
+		if diff := cmp.Diff(map[string]int64{"Key Requests per Day": 3}, s.used(t, chat("sk-alice"))); diff != "" {
+			t.Errorf("what is charged (-want +got):\n%s", diff)
+		}
+		stop()
+		synctest.Wait()
+	})
+}
