@@ -46,6 +46,14 @@ func (c *Client) Lift(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, blocksPath+"/"+url.PathEscape(id), nil)
 }
 
+// Shadow lists what would have been refused since the service began, the most frequent first, and how many refusals more there
+// were that it does not tell apart.
+func (c *Client) Shadow(ctx context.Context) (list []ratelimit.Shadow, more int64, err error) {
+	var answer shadowList
+	err = c.do(ctx, http.MethodGet, shadowPath, &answer)
+	return answer.Shadow, answer.More, err
+}
+
 func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, http.NoBody)
 	if err != nil {

@@ -28,6 +28,7 @@ var commands = []func() *cobra.Command{
 	newEffective,
 	newKeygen,
 	newBlocks,
+	newShadow,
 	newVersion,
 }
 

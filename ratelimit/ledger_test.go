@@ -46,12 +46,11 @@ func TestALeaseIsSettledOnce(t *testing.T) {
 		{"one that was never given", last + 1, leaseLifetime + 1, true, errExpired},
 	} {
 		var got *misuseError
-		if test.close {
-			got = l.close(leaseNumber(test.id), taken, now.Add(test.after), last)
-		} else {
-			if !l.alive(leaseNumber(test.id), taken, now.Add(test.after), last) {
-				got = errReplayed
-			}
+		switch id, at := leaseNumber(test.id), now.Add(test.after); {
+		case test.close:
+			got = l.close(id, taken, at, last)
+		case !l.alive(id, taken, at, last):
+			got = errReplayed
 		}
 		if got != test.want {
 			t.Errorf("%s: %v, want %v", test.does, got, test.want)

@@ -94,10 +94,13 @@ type Decision struct {
 // A Header is a response header. Names are in the case in which the documents write them.
 type Header struct{ Name, Value string }
 
+// now is the time as leases keep it, or another sub-window than the one that was taken from could be settled.
+func (l *Limiter) now() time.Time { return time.UnixMilli(l.clock().UnixMilli()) }
+
 // Reserve decides whether a request may pass and charges every limit that holds for it, or none. An error means that the
 // caller has gone away, or that the store failed; nothing was charged then as far as the store can tell.
 func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision, error) {
-	now := time.UnixMilli(l.clock().UnixMilli()) // As the lease keeps it, or another sub-window than the one taken from could be settled.
+	now := l.now()
 	if back := l.watch.see(now); back > 0 {
 		l.note(ctx, l.log, clockBack, "the clock was set back: what was counted since stays, and no window begins anew before it has caught up", "by", back.String())
 	}
@@ -140,7 +143,7 @@ func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, g *policy
 	// A caller that waited in a hung process may be long gone: it must not be charged.
 	if l.stalls.justWokeUp(now) {
 		l.stalls.wait(ctx)
-		now = l.clock()
+		now = l.now()
 	}
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
@@ -189,6 +192,9 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 			return report.denyCapacity(why, r.Protocol), nil
 		}
 		report.now = l.clock()
+		if l.stalls.justWokeUp(report.now) {
+			l.stalls.wait(ctx)
+		}
 	}
 	// Envoy gives up after a while and answers without us. Nobody would ever settle what was taken for it.
 	if gone := cmp.Or(err, ctx.Err()); gone != nil {

@@ -38,10 +38,10 @@ type shadows struct {
 type Shadow struct {
 	Gateway string        `json:"gateway"`
 	Key     string        `json:"key"`             // namespace/name of the ApiKeyQuota, or the client
-	Scope   policy.Scope  `json:"scope,omitempty"` // empty, as metric, for a block of who fails too often
-	Metric  policy.Metric `json:"metric,omitempty"`
-	Per     policy.Per    `json:"per,omitempty"`
-	Max     int64         `json:"max"` // as it was the last time
+	Scope   string        `json:"scope,omitempty"` // empty, as metric, for a block of who fails too often
+	Metric  string        `json:"metric,omitempty"`
+	Per     string        `json:"per,omitempty"` // not for ConcurrentRequests
+	Max     int64         `json:"max"`           // as it was the last time
 	Origin  policy.Origin `json:"origin"`
 	Count   int64         `json:"count"` // requests
 	First   time.Time     `json:"first"`
@@ -67,7 +67,8 @@ func (s *shadows) record(by sighting, most int64, now time.Time) {
 			return
 		}
 		entry = &Shadow{
-			Gateway: by.gateway, Key: by.holder, Scope: by.scope, Metric: by.pair.Metric, Per: by.pair.Per, Origin: by.origin, First: now.UTC(),
+			Gateway: by.gateway, Key: by.holder, Origin: by.origin, First: now.UTC(),
+			Scope: by.scope.String(), Metric: by.pair.Metric.String(), Per: by.pair.Per.String(),
 		}
 		s.seen[by] = entry
 	}
