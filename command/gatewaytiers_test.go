@@ -33,6 +33,10 @@ var gatewayPlans = map[string][]limit{
 	},
 }
 
+// gatewayWaits is how long each plan's requests wait for GPT-4 when it is at its capacity: the priority queue of the document,
+// and 503 for those who are not in it.
+var gatewayWaits = map[string]int64{"default/pro": 20, "default/enterprise": 60, "default/custom": 60}
+
 // Its limits of models, which all callers share: requests and tokens a minute. 0 is none.
 var gatewayModels = []struct {
 	group, resource  string
@@ -75,13 +79,19 @@ func TestGatewayTiersHoldTheNumbersOfEachPlan(t *testing.T) {
 func TestGatewayTiersHoldTheNumbersOfEachModel(t *testing.T) {
 	t.Parallel()
 	for _, row := range gatewayModels {
-		shared := sharedBy(row.group, row.requests, row.tokens)
+		shared, above := sharedBy(row.group, row.requests, row.tokens), []limit(nil)
 		if row.alsoIn != "" {
-			shared = append(shared, sharedBy(row.alsoIn, 500, 300_000)...)
+			above = sharedBy(row.alsoIn, 500, 300_000)
 		}
 		for _, model := range row.models {
 			for key, limits := range gatewayPlans {
-				checkModel(t, gatewayTiers, key, model, row.resource, slices.Concat(limits, shared))
+				var capacity []limit
+				if row.group == "gpt-4" {
+					l := rate("ModelLimit", "gpt-4", "spec", "ConcurrentRequests", "", 50)
+					l.Exceeded, l.MaxWaitSeconds, l.Origin.Field = "ServiceUnavailable", gatewayWaits[key], "spec.capacity.concurrentRequests"
+					capacity = []limit{scoped("ModelShared", l)}
+				}
+				checkModel(t, gatewayTiers, key, model, row.resource, slices.Concat(limits, shared, capacity, above))
 			}
 		}
 	}

@@ -19,7 +19,7 @@ type origin struct {
 
 type limit struct {
 	Scope, Metric, Per, Algorithm, Enforcement, Exceeded string
-	Max                                                  int64
+	Max, MaxWaitSeconds                                  int64
 	Origin                                               origin
 }
 
