@@ -212,3 +212,26 @@ func TestAShadowLimitIsNotSeen(t *testing.T) {
 	s.apply(t, fmt.Sprintf(text, rates("Requests Minute 1", "Tokens Minute 100"), "Enforce"))
 	s.refuse(t, chat("sk-alice"), 429)
 }
+
+// Where nothing is enforced a group and its parent can have a capacity each, and both are tried.
+func TestTheCapacitiesOfAGroupAndItsParentAreBothTried(t *testing.T) {
+	t.Parallel()
+	s := serve(t, `
+tiers: {plan: {}}
+gateway: {enforcement: Shadow}
+models:
+  all: {models: ["o*"], capacity: {concurrentRequests: 3}, enforcement: Shadow}
+  gpt: {models: ["gpt-*"], parentRef: {name: all}, capacity: {concurrentRequests: 1}}
+`)
+	for range 5 {
+		s.pass(t, chat("sk-alice"))
+	}
+	got := map[string]int64{}
+	list, _ := s.Shadows()
+	for _, entry := range list {
+		got[entry.Origin.Name] = entry.Count
+	}
+	if diff := cmp.Diff(map[string]int64{"gpt": 4, "all": 2}, got); diff != "" {
+		t.Errorf("what would have been refused, by ModelLimit (-want +got):\n%s", diff)
+	}
+}
