@@ -189,6 +189,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 				return Decision{}, ctx.Err()
 			}
 			report.now = l.clock()
+			l.denied.add(labelsOfLimit(h, &p.limits[p.capacity.limit]))
 			return report.denyCapacity(why, r.Protocol), nil
 		}
 		report.now = l.clock()
@@ -216,8 +217,8 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 
 // deny words the denial by limit number i.
 func (l *Limiter) deny(report *report, i int, r *descriptor.Reserve) Decision {
-	limit := report.plan.limits[i]
-	l.denied.add(labelsOf(report.holder.Name, limit.Scope, limit.Pair, limit.Origin))
+	limit := &report.plan.limits[i]
+	l.denied.add(labelsOfLimit(report.holder, limit))
 	if limit.Capacity != nil {
 		l.queues.metrics.ended(limit.Capacity.Group, refused, 0)
 	}

@@ -419,3 +419,27 @@ func TestManySlotsAreGivenOutAtAPace(t *testing.T) {
 		}
 	})
 }
+
+// The metric of refusals has all of those by a capacity, whether they waited before or not.
+func TestEveryRefusalByACapacityIsCounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, waiting("{concurrentRequests: 1, queue: {maxLength: 1, maxWaitSeconds: 5}}", "high1", "at-once1"))
+		refusals := func(quota string) float64 {
+			return h.measured(t, "tierkeeper_denied_total", "team/"+quota, "ConcurrentRequests", "ModelLimit gpt", "", "ModelShared")
+		}
+		h.pass(t, chat("sk-high1"))
+		h.refuse(t, chat("sk-at-once1"), http.StatusServiceUnavailable)
+		h.visit(t.Context(), chat("sk-high1"), 0) // which waits in vain
+		synctest.Wait()
+		h.refuse(t, chat("sk-at-once1"), http.StatusServiceUnavailable)
+		h.refuse(t, chat("sk-high1"), http.StatusServiceUnavailable) // for which the queue is too long
+		h.all.Wait()
+		for quota, want := range map[string]float64{"at-once1": 2, "high1": 2} {
+			if got := refusals(quota); got != want {
+				t.Errorf("%v refusals of %s are counted, want %v", got, quota, want)
+			}
+		}
+		pause(100 * time.Millisecond)
+	})
+}

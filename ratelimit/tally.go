@@ -25,6 +25,10 @@ func labelsOf(holder string, scope policy.Scope, pair policy.Pair, origin policy
 	return labels{holder, scope.String(), pair.Metric.String(), pair.Per.String(), object.String()}
 }
 
+func labelsOfLimit(h *policy.Holder, l *policy.Limit) labels {
+	return labelsOf(h.Name, l.Scope, l.Pair, l.Origin)
+}
+
 // A tally counts refusals for a metric: those who have most by name, all others together. Whoever is named first stays so
 // until somebody else has had twice as many. No count ever falls: who loses his name adds what he had to the others, and who
 // gets one begins at 0. It is safe for concurrent use.
