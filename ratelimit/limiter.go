@@ -78,8 +78,8 @@ func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 // SetTable makes the limiter answer by the table from the next request on. Counts stay: they belong to counters, not to
 // tables. So do those who wait: they go on by what their capacity is now.
 func (l *Limiter) SetTable(t *policy.Table) {
+	l.queues.update(t.Capacities()) // first, so that no request finds a queue that does not know its capacity
 	l.epoch.Store(newEpoch(t, l))
-	l.queues.update(t.Capacities())
 }
 
 // A Decision is the answer to a reserve.

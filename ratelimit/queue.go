@@ -295,18 +295,23 @@ func (q *queue) retryAfter() int64 {
 // queues are those of all capacities, by the key of their slots. They outlive tables, because those who wait do.
 type queues struct {
 	byKey   *xsync.Map[counter.Key, *queue]
+	now     atomic.Pointer[map[string]*policy.Capacity] // what all capacities are now, by the name of their group
 	metrics *queueMetrics
 }
 
 func newQueues() *queues {
-	return &queues{byKey: xsync.NewMap[counter.Key, *queue](), metrics: newQueueMetrics()}
+	qs := &queues{byKey: xsync.NewMap[counter.Key, *queue](), metrics: newQueueMetrics()}
+	qs.now.Store(&map[string]*policy.Capacity{})
+	return qs
 }
 
-// of finds the queue of a capacity, and makes it where there is none.
+// of finds the queue of a capacity, and makes it where there is none. It goes by what the capacity is now: whoever asks may
+// do so by a table that another has replaced meanwhile.
 func (qs *queues) of(c *policy.Capacity, key counter.Key, l *Limiter) *queue {
 	q, _ := qs.byKey.LoadOrCompute(key, func() (*queue, bool) {
 		q := &queue{group: c.Group, store: l.store, clock: l.clock, log: l.log, metrics: qs.metrics, wake: make(chan struct{}, 1), line: newLine()}
-		q.update(c)
+		q.line.age = c.Queue.Age
+		q.update((*qs.now.Load())[c.Group])
 		return q, false
 	})
 	return q
@@ -314,6 +319,7 @@ func (qs *queues) of(c *policy.Capacity, key counter.Key, l *Limiter) *queue {
 
 // update takes over what all capacities are now, and forgets those that are gone and for which nobody waits.
 func (qs *queues) update(all map[string]*policy.Capacity) {
+	qs.now.Store(&all)
 	for key, q := range qs.byKey.All() {
 		q.update(all[q.group])
 		if all[q.group] == nil && !q.busy() {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
@@ -417,6 +419,46 @@ func TestManySlotsAreGivenOutAtAPace(t *testing.T) {
 		if last := h.visits[len(h.visits)-1].served.Sub(began); last > time.Second {
 			t.Errorf("the last one was let in after %v, want less than a second", last)
 		}
+	})
+}
+
+// meanwhile calls something in the middle of the next request: after it has found the table in force, before it goes by it.
+type meanwhile struct {
+	counter.Failures
+
+	call func()
+}
+
+func (m *meanwhile) Any(now time.Time) bool {
+	if call := m.call; call != nil {
+		m.call = nil
+		call()
+	}
+	return m.Failures.Any(now)
+}
+
+// A request that has found the table of before may be the first one to ask for a queue.
+func TestAQueueGoesByTheTableInForceWhoeverMakesIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		text := func(slots int) string {
+			return waiting(fmt.Sprintf("{concurrentRequests: %d, queue: {maxLength: 9, maxWaitSeconds: 120}}", slots), "high1") +
+				"gateway: {abuseProtection: {}}\n"
+		}
+		during := &meanwhile{Failures: memory.NewFailures()}
+		h := &hall{service: serveAt(t, nil, text(1), ratelimit.WithFailures(during)), t: t}
+		during.call = func() { h.apply(t, text(3)) }
+		first := h.pass(t, chat("sk-high1"))
+		h.pass(t, chat("sk-high1"))
+		h.pass(t, chat("sk-high1"))
+		h.visit(t.Context(), chat("sk-high1"), 0)
+		synctest.Wait()
+		h.end(t, first, descriptor.Settle{Code: 200})
+		if got := len(h.served()); got != 1 {
+			t.Errorf("with two of three slots taken %d of one that waits were served", got)
+		}
+		h.all.Wait()
+		pause(100 * time.Millisecond)
 	})
 }
 
