@@ -183,7 +183,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	}
 	if ok && p.mustWait(t) {
 		var why outcome
-		if why, err = l.await(ctx, now, id, h, p, r, t); why != released {
+		if why, err = l.await(ctx, id, h, p, r, t); why != released {
 			l.giveBack(ctx, now, id, p, t)
 			if why == gone {
 				return Decision{}, ctx.Err()
@@ -247,7 +247,7 @@ func (p *plan) mustWait(t *taken) bool { return p.capacity != nil && t.hits[p.ca
 
 // await waits for a slot of the capacity. Meanwhile the slots that the request holds of other limits are kept alive: nobody
 // else does before Envoy has the lease.
-func (l *Limiter) await(ctx context.Context, now time.Time, id counter.LeaseID, h *policy.Holder, p *plan, r *descriptor.Reserve, t *taken) (outcome, error) {
+func (l *Limiter) await(ctx context.Context, id counter.LeaseID, h *policy.Holder, p *plan, r *descriptor.Reserve, t *taken) (outcome, error) {
 	c := p.capacity
 	if c.longest == 0 {
 		l.queues.metrics.ended(c.Group, refused, 0)
@@ -261,7 +261,7 @@ func (l *Limiter) await(ctx context.Context, now time.Time, id counter.LeaseID, 
 			l.log.ErrorContext(ctx, "could not keep the slots of a request that waits", "lease", id.String(), "error", err)
 		}
 	})
-	l.queues.metrics.ended(c.Group, why, l.clock().Sub(now))
+	l.queues.metrics.ended(c.Group, why, l.clock().Sub(w.arrived))
 	if why != released {
 		return why, nil
 	}
@@ -299,8 +299,9 @@ func (l *Limiter) giveBack(ctx context.Context, now time.Time, id counter.LeaseI
 			s.Charges = append(s.Charges, counter.Charge{Key: c.Key, Window: c.Window, Charged: t.hits[i]})
 		}
 	}
-	l.rehearsals.each(func(r *rehearsal) { r.leave(id, now) })
-	if err := l.store.Settle(context.WithoutCancel(ctx), l.clock(), s); err != nil {
+	at := l.clock()
+	l.rehearsals.each(func(r *rehearsal) { r.leave(id, at) })
+	if err := l.store.Settle(context.WithoutCancel(ctx), at, s); err != nil {
 		l.log.ErrorContext(ctx, "could not give back what nobody waits for", "lease", id.String(), "error", err)
 	}
 	l.queues.freed(s.Charges)
