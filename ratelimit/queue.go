@@ -45,6 +45,7 @@ type queue struct {
 	store   counter.Store
 	clock   func() time.Time
 	log     *slog.Logger
+	told    sparing[string]
 	metrics *queueMetrics
 
 	wake    chan struct{}
@@ -181,7 +182,7 @@ func (q *queue) round(ctx context.Context) int {
 		}
 		ok, err := q.take(ctx, w)
 		if err != nil {
-			q.log.ErrorContext(ctx, "could not take a slot for a request that waits", "modelLimit", q.group, "error", err)
+			q.complain(ctx, "could not take a slot for a request that waits", err)
 		}
 		if !ok {
 			return n
@@ -277,7 +278,14 @@ func (q *queue) giveBack(ctx context.Context, w *waiter) {
 		s.Charges = append(s.Charges, counter.Charge{Key: w.slot.share, Window: counter.InUse})
 	}
 	if err := q.store.Settle(ctx, q.clock(), s); err != nil {
-		q.log.ErrorContext(ctx, "could not give back a slot; it expires by itself", "modelLimit", q.group, "error", err)
+		q.complain(ctx, "could not give back a slot; it expires by itself", err)
+	}
+}
+
+// complain tells of a store that fails, which is tried again many times a second, once a minute.
+func (q *queue) complain(ctx context.Context, what string, err error) {
+	if q.told.tell(what, q.clock()) {
+		q.log.ErrorContext(ctx, what, "modelLimit", q.group, "error", err, "next", "told at most once a minute")
 	}
 }
 
