@@ -362,9 +362,10 @@ func TestAnEditOfTheCapacityReachesWhoWaits(t *testing.T) {
 		capacity string
 		want     int // more that are let in at once
 	}{
-		"it grows":   {"{concurrentRequests: 3, queue: {maxLength: 9, maxWaitSeconds: 120}}", 2},
-		"it shrinks": {"{concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 120}}", 0},
-		"it goes":    {"", 5},
+		"it grows":         {"{concurrentRequests: 3, queue: {maxLength: 9, maxWaitSeconds: 120}}", 2},
+		"it shrinks":       {"{concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 120}}", 0},
+		"it goes":          {"", 5},
+		"it is only tried": {"{concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 120}}, enforcement: Shadow", 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
