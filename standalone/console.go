@@ -74,7 +74,7 @@ func (c *console) loaded(path string, r *reading, s *secrets, now time.Time) {
 		}
 	}
 	noted := map[string]bool{}
-	for _, line := range notes(t, s, verdicts, now) {
+	for _, line := range notes(t, s, &r.found.Input, verdicts, now) {
 		noted[line] = true
 		if !c.noted[line] {
 			c.printf("  NOTE      %s", line)
