@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,11 +80,13 @@ func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	return nil
 }
 
-// refusal words an answer that is no success.
+// refusal words an answer that is no success. A gateway's own refusals have a message as well, but more beside it.
 func refusal(resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	var told failed
-	if json.Unmarshal(body, &told) != nil || told.Error.Message == "" {
+	strict := json.NewDecoder(bytes.NewReader(body))
+	strict.DisallowUnknownFields()
+	if strict.Decode(&told) != nil || told.Error.Message == "" {
 		return fmt.Errorf("%s answers %s, and may be no admin address: %.*s", resp.Request.URL.Host, resp.Status, maxError, body)
 	}
 	return errors.New(told.Error.Message)

@@ -31,12 +31,12 @@ type service struct {
 // listen takes a port of loopback: the calls carry API keys and are not encrypted.
 func listen(ctx context.Context, address string, register func(*grpc.Server)) (*service, error) {
 	if _, err := onLoopback(address); err != nil {
-		return nil, fmt.Errorf("starting the rate-limit service: %w", err)
+		return nil, err
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("starting the rate-limit service: %w", err)
+		return nil, err
 	}
 	at, err := envoy.SplitAddress(l.Addr().String())
 	if err != nil {

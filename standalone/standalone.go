@@ -236,7 +236,7 @@ func (r *runner) run(ctx context.Context) error {
 func (r *runner) listen(ctx context.Context) (limits policy.Endpoint, err error) {
 	if r.Service != "" {
 		if limits, err = onLoopback(r.Service); err != nil {
-			return limits, fmt.Errorf("finding the rate-limit service: %w", err)
+			return limits, fmt.Errorf("finding the rate-limit service (name it with --service, as host:port): %w", err)
 		}
 	}
 	r.service, err = listen(ctx, net.JoinHostPort(loopback, "0"), func(g *grpc.Server) {
@@ -245,10 +245,13 @@ func (r *runner) listen(ctx context.Context) (limits policy.Endpoint, err error)
 			r.enforcer.register(g)
 		}
 	})
-	if err == nil && r.enforcer != nil {
+	if err != nil {
+		return limits, fmt.Errorf("starting what Envoys ask: %w", err)
+	}
+	if r.enforcer != nil {
 		limits = r.service.endpoint
 	}
-	return limits, err
+	return limits, nil
 }
 
 // check finds out what would make a start useless.
