@@ -222,7 +222,7 @@ func TestAClientSaysWhatIsWrong(t *testing.T) {
 		"an address of ours": {strings.TrimPrefix(locked.URL, "http://"), "", "The token is missing or wrong."},
 		"a gateway":          {gateway.URL, "", `answers 404 Not Found, and may be no admin address: {"error":{"code":"unknown_url"`},
 		"something else":     {other.URL, "", "answers 418 I'm a teapot, and may be no admin address: <html>"},
-		"nobody":             {"http://127.0.0.1:1", "", "asking the service (standalone prints the address when it starts): "},
+		"nobody":             {"http://127.0.0.1:1", "", `asking the service (it prints the address behind "Admin:" when it starts): `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

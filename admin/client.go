@@ -65,7 +65,7 @@ func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("asking the service (standalone prints the address when it starts): %w", err)
+		return fmt.Errorf("asking the service (it prints the address behind \"Admin:\" when it starts): %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode >= http.StatusMultipleChoices {
