@@ -142,6 +142,9 @@ func isLoopback(address string) bool {
 // Token reads the token for an address to serve at. An address that other machines can reach must have one; a file need not be
 // named for loopback, and there is no token then.
 func Token(address, file string) (string, error) {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return "", fmt.Errorf("reading host:port: %w", err)
+	}
 	if file != "" {
 		return ReadToken(file)
 	}

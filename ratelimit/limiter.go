@@ -110,6 +110,7 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 	}
 	g, ok := e.table.Gateway(r.Gateway)
 	if !ok {
+		l.note(ctx, l.log, unknownGateway, "an Envoy asks for a gateway that is not known here: does the service read the same manifests?", "gateway", brief(r.Gateway))
 		return refuse(nil, r, now, notReady), nil
 	}
 	h, credential, denial := e.identify(g, r, now)
