@@ -55,7 +55,8 @@ func (r *rehearsal) arrive(a *actor, longest time.Duration, now time.Time) {
 	case r.running < r.capacity.Max && r.line.n == 0:
 		r.actors[a.lease] = a
 		r.start(a, now)
-	case longest == 0 || r.line.n >= q.MaxLength || r.line.bytes+a.bytes > q.MaxBodyBytes:
+	// A request that came before the queue was taken away finds none.
+	case q == nil || longest == 0 || r.line.n >= q.MaxLength || r.line.bytes+a.bytes > q.MaxBodyBytes:
 		r.record(a, now)
 	default:
 		r.actors[a.lease] = a
