@@ -23,8 +23,9 @@ const (
 	// moment find more connections to make than a backend, or Envoy, can bear.
 	burst = 50
 	pace  = 10 * time.Millisecond
-	// unreadBody is what a body counts for that Envoy does not read before it asks: it holds no more of it than that.
-	unreadBody = 1 << 20
+	// unreadBody is what a body counts for that Envoy does not read before it asks: it holds about a MiB for the request and
+	// another for its connection.
+	unreadBody = 2 << 20
 )
 
 // An outcome is how a wait ended.
