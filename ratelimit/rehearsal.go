@@ -56,11 +56,19 @@ func (r *rehearsal) arrive(a *actor, longest time.Duration, now time.Time) {
 		r.actors[a.lease] = a
 		r.start(a, now)
 	// A request that came before the queue was taken away finds none.
-	case q == nil || longest == 0 || r.line.n >= q.MaxLength || r.line.bytes+a.bytes > q.MaxBodyBytes:
+	case q == nil || longest == 0:
 		r.record(a, now)
 	default:
+		yielded, ok := r.line.admit(&a.waiter, q)
+		for _, w := range yielded {
+			r.record(r.actors[w.lease], now)
+			delete(r.actors, w.lease)
+		}
+		if !ok {
+			r.record(a, now)
+			return
+		}
 		r.actors[a.lease] = a
-		r.line.push(&a.waiter)
 		heap.Push(&r.events, event{now.Add(longest), a})
 	}
 }
