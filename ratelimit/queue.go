@@ -315,11 +315,12 @@ func newQueues() *queues {
 	return &queues{byKey: xsync.NewMap[counter.Key, *queue](), metrics: newQueueMetrics()}
 }
 
-// of finds the queue of a capacity, and makes it where there is none.
+// of finds the queue of a capacity, and makes it where there is none: by what the capacity is now, because the request for which
+// it is made may have come by an earlier table.
 func (qs *queues) of(c *policy.Capacity, key counter.Key, l *Limiter) *queue {
 	q, _ := qs.byKey.LoadOrCompute(key, func() (*queue, bool) {
 		q := &queue{group: c.Group, store: l.store, clock: l.clock, log: l.log, metrics: qs.metrics, wake: make(chan struct{}, 1), line: newLine()}
-		q.update(c)
+		q.update(l.epoch.Load().table.Capacities()[c.Group])
 		return q, false
 	})
 	return q

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
@@ -473,4 +475,43 @@ func TestNobodyKeepsOthersOutOfAQueue(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lateFailures is a store of failures that lets something happen between the time at which a request has come and the time at
+// which its limits are looked up.
+type lateFailures struct {
+	counter.Failures
+
+	meanwhile func()
+}
+
+// Any implements counter.Failures.
+func (f *lateFailures) Any(now time.Time) bool {
+	f.meanwhile()
+	return f.Failures.Any(now)
+}
+
+// The first request for a model may come by a table that another has replaced when its queue is made.
+func TestAQueueGoesByTheLatestTable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		text := func(slots int) string {
+			return waiting(fmt.Sprintf("{concurrentRequests: %d, queue: {maxLength: 10, maxWaitSeconds: 120}}", slots), "high1") + "gateway: {abuseProtection: {}}\n"
+		}
+		failures := &lateFailures{memory.NewFailures(), func() {}}
+		h := &hall{service: serveAt(t, nil, text(1), ratelimit.WithFailures(failures)), t: t}
+		failures.meanwhile = func() {
+			failures.meanwhile = func() {}
+			h.apply(t, text(2))
+		}
+		h.visit(t.Context(), chat("sk-high1"), 10*time.Second)
+		synctest.Wait()
+		h.visit(t.Context(), chat("sk-high1"), time.Second)
+		h.visit(t.Context(), chat("sk-high1"), time.Second)
+		pause(2 * time.Second)
+		if got := len(h.served()); got != 3 {
+			t.Errorf("%d are served of three while one of two slots is free again, want all", got)
+		}
+		h.all.Wait()
+	})
 }
