@@ -105,7 +105,8 @@ func onlyWith(token string, next http.Handler) http.Handler {
 	})
 }
 
-// proxied are headers that proxies add, our own Envoys among them.
+// proxied are headers that proxies add. Our own Envoys add X-Forwarded-Proto and X-Request-Id to all that they forward, and no
+// gateway can have them removed: the API takes neither for a place of keys.
 var proxied = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "X-Request-Id"}
 
 func onlyPrograms(next http.Handler) http.Handler {

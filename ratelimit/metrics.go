@@ -114,7 +114,7 @@ type queueMetrics struct{ waits *prometheus.HistogramVec }
 func newQueueMetrics() *queueMetrics {
 	return &queueMetrics{prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "tierkeeper_queue_wait_seconds",
-		Help:    "How long requests waited for the capacity of a ModelLimit, by how the wait ended: released, timeout, gone (the client), or without a wait: full, refused (its tier may not wait).",
+		Help:    "How long requests waited for the capacity of a ModelLimit, by how the wait ended: released, timeout, gone (the client), full (no place, or another key got it that had fewer), or without a wait: refused (its tier may not wait).",
 		Buckets: []float64{0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300},
 	}, []string{"model_limit", "outcome"})}
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
@@ -267,7 +269,7 @@ func TestAWaitEndsWith503(t *testing.T) {
 				h.visit(ctx, with(chat("sk-low1"), func(r *descriptor.Reserve) { r.InputBytes = 1 << 20 }), 0)
 				synctest.Wait()
 				before := h.used(t, chat("sk-high1"))
-				h.visit(t.Context(), with(chat(test.key), func(r *descriptor.Reserve) { r.InputBytes = 1 }), 0)
+				h.visit(t.Context(), with(chat(test.key), func(r *descriptor.Reserve) { r.InputBytes = 1 << 20 }), 0)
 				for left := test.wait; left > 0; left -= 10 * time.Second {
 					h.renew(t, first)
 					pause(min(left, 10*time.Second))
@@ -417,5 +419,99 @@ func TestManySlotsAreGivenOutAtAPace(t *testing.T) {
 		if last := h.visits[len(h.visits)-1].served.Sub(began); last > time.Second {
 			t.Errorf("the last one was let in after %v, want less than a second", last)
 		}
+	})
+}
+
+// TestNobodyKeepsOthersOutOfAQueue lets one key take all that a queue has, of places or of bytes, and then others come: one has
+// a reserved share, one a higher priority, and one neither.
+func TestNobodyKeepsOthersOutOfAQueue(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		queue string
+		n     int   // that the queue takes
+		bytes int64 // of each body
+		each  int   // places that others get
+	}{
+		"places": {"maxLength: 100, maxWaitSeconds: 120", 100, 1, 25},
+		"bytes":  {"maxLength: 100, maxWaitSeconds: 120, maxBodyBytes: 67108864", 64, 1 << 20, 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := open(t, waiting("{concurrentRequests: 1, queue: {"+test.queue+"}, reserved: [{tierName: brief, concurrentRequests: 1}]}", "low1", "low2", "high1", "brief1"))
+				ctx, goAway := context.WithCancel(t.Context())
+				send := func(key string, n int) {
+					for range n {
+						h.visit(ctx, with(chat(key), func(r *descriptor.Reserve) { r.InputBytes = test.bytes }), time.Hour)
+						synctest.Wait()
+					}
+				}
+				send("sk-low1", 1+test.n+50)
+				others := []string{"sk-low2", "sk-high1", "sk-brief1"}
+				for _, key := range others {
+					send(key, test.each)
+				}
+				full := map[string]int{}
+				for _, v := range h.visits {
+					if v.code == "queue_full" {
+						full[v.key]++
+					}
+				}
+				if diff := cmp.Diff(map[string]int{"sk-low1": 50 + 3*test.each}, full); diff != "" {
+					t.Errorf("who was refused (-want +got):\n%s", diff)
+				}
+				for _, key := range others {
+					send(key, 1) // has its part, and gets no more
+					if v := h.last(); v.key != key || v.code != "queue_full" {
+						t.Errorf("the last was %s %s, want %s queue_full", v.key, v.code, key)
+					}
+				}
+				// What was taken for those who had to go is given back: one is served, and so many wait.
+				if got := h.used(t, chat("sk-low1"))["ModelShared Requests per Day"]; got != int64(1+test.n) {
+					t.Errorf("%d requests are charged, want %d", got, 1+test.n)
+				}
+				goAway()
+				h.all.Wait()
+			})
+		})
+	}
+}
+
+// lateFailures is a store of failures that lets something happen between the time at which a request has come and the time at
+// which its limits are looked up.
+type lateFailures struct {
+	counter.Failures
+
+	meanwhile func()
+}
+
+// Any implements counter.Failures.
+func (f *lateFailures) Any(now time.Time) bool {
+	f.meanwhile()
+	return f.Failures.Any(now)
+}
+
+// The first request for a model may come by a table that another has replaced when its queue is made.
+func TestAQueueGoesByTheLatestTable(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		text := func(slots int) string {
+			return waiting(fmt.Sprintf("{concurrentRequests: %d, queue: {maxLength: 10, maxWaitSeconds: 120}}", slots), "high1") + "gateway: {abuseProtection: {}}\n"
+		}
+		failures := &lateFailures{memory.NewFailures(), func() {}}
+		h := &hall{service: serveAt(t, nil, text(1), ratelimit.WithFailures(failures)), t: t}
+		failures.meanwhile = func() {
+			failures.meanwhile = func() {}
+			h.apply(t, text(2))
+		}
+		h.visit(t.Context(), chat("sk-high1"), 10*time.Second)
+		synctest.Wait()
+		h.visit(t.Context(), chat("sk-high1"), time.Second)
+		h.visit(t.Context(), chat("sk-high1"), time.Second)
+		pause(2 * time.Second)
+		if got := len(h.served()); got != 3 {
+			t.Errorf("%d are served of three while one of two slots is free again, want all", got)
+		}
+		h.all.Wait()
 	})
 }
