@@ -40,7 +40,7 @@ type Limiter struct {
 	queues     *queues
 	rehearsals *rehearsals
 	shadows    *shadows
-	denied     *tally
+	denied     *refusals
 	misuses    *misuses
 	watch      watch
 }
@@ -63,7 +63,7 @@ func WithFormerSecret(secret []byte) Option {
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 	l := &Limiter{
-		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newTally(), misuses: newMisuses(),
+		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newRefusals(), misuses: newMisuses(),
 		abuses: xsync.NewMap[policy.Name, *abuseCounts](),
 		clock:  time.Now, //nolint:forbidigo // The clock of whoever injects none.
 		log:    slog.New(slog.DiscardHandler),
@@ -218,7 +218,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 // deny words the denial by limit number i.
 func (l *Limiter) deny(report *report, i int, r *descriptor.Reserve) Decision {
 	limit := report.plan.limits[i]
-	l.denied.add(labelsOf(report.holder.Name, limit.Scope, limit.Pair, limit.Origin))
+	l.denied.add(labelsOf(report.holder.Name, limit.Scope, limit.Pair, limit.Origin), noted)
 	if limit.Capacity != nil {
 		l.queues.metrics.ended(limit.Capacity.Group, refused, 0)
 	}

@@ -66,19 +66,24 @@ type turn struct {
 
 // turns are the holders of a lane; heap[0] is the one who is next.
 type turns struct {
+	lane     lane
 	heap     []*turn
 	byHolder map[string]*turn
 }
 
 // admit puts a waiter into the line if there is room for it, and lists who has lost his place to it. Where there is no room
 // each holder that waits still gets an equal part of it, or one could keep all others out: who has less takes the place of the
-// last one of whoever has most.
+// last one of whoever has most. Where even that is less than one place, who has none takes the place of one whom he outranks.
 func (l *line) admit(w *waiter, bounds *policy.Queue) (yielded []*waiter, ok bool) {
 	long := l.n >= bounds.MaxLength
 	large := func() bool { return l.bytes+w.bytes > bounds.MaxBodyBytes }
 	if long || large() {
 		n, bytes, holders := l.share(w)
-		if long && n+1 > bounds.MaxLength/holders || large() && bytes+w.bytes > bounds.MaxBodyBytes/int64(holders) {
+		tooMany := long && n+1 > bounds.MaxLength/holders
+		if tooMany && n == 0 {
+			tooMany = !w.lane.outranks(l.most(placesOf).turns.lane)
+		}
+		if tooMany || large() && bytes+w.bytes > bounds.MaxBodyBytes/int64(holders) {
 			return nil, false
 		}
 	}
@@ -88,14 +93,17 @@ func (l *line) admit(w *waiter, bounds *policy.Queue) (yielded []*waiter, ok boo
 		yielded = append(yielded, last)
 	}
 	for l.n >= bounds.MaxLength {
-		yield(func(t *turn) int64 { return int64(t.waiting.Len()) })
+		yield(placesOf)
 	}
 	for large() {
-		yield(func(t *turn) int64 { return t.bytes })
+		yield(bytesOf)
 	}
 	l.push(w)
 	return yielded, true
 }
+
+func placesOf(t *turn) int64 { return int64(t.waiting.Len()) }
+func bytesOf(t *turn) int64  { return t.bytes }
 
 // share is what the holder of a waiter has in the line, and how many holders there are with it.
 func (l *line) share(w *waiter) (n int, bytes int64, holders int) {
@@ -110,28 +118,35 @@ func (l *line) share(w *waiter) (n int, bytes int64, holders int) {
 	return 0, 0, holders + 1
 }
 
-// most is the turn that has most of something; of equals the one of the lowest priority, and of those the last one. It looks at
-// all of them: only those who are below their share ask.
+// most is the turn that has most of something; of equals the one that the others outrank, and of those the last one. It looks
+// at all of them: only those who are below their share ask.
 func (l *line) most(of func(*turn) int64) (most *turn) {
-	priority := 0
 	for lane, ts := range l.lanes {
 		for _, t := range ts.heap {
 			switch {
 			case most == nil, of(t) > of(most):
-			case of(t) < of(most), lane.priority > priority, lane.priority == priority && t.before(most):
+			case of(t) < of(most), lane.outranks(most.turns.lane), !most.turns.lane.outranks(lane) && t.before(most):
 				continue
 			}
-			most, priority = t, lane.priority
+			most = t
 		}
 	}
 	return most
+}
+
+// outranks reports whether requests of the lane go before those of another, were all of one age.
+func (a lane) outranks(b lane) bool {
+	if (a.share != "") != (b.share != "") {
+		return a.share != ""
+	}
+	return a.priority > b.priority
 }
 
 // push puts a waiter at the end of its holder's turn.
 func (l *line) push(w *waiter) {
 	ts := l.lanes[w.lane]
 	if ts == nil {
-		ts = &turns{byHolder: map[string]*turn{}}
+		ts = &turns{lane: w.lane, byHolder: map[string]*turn{}}
 		l.lanes[w.lane] = ts
 	}
 	t := ts.byHolder[w.holder]

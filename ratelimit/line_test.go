@@ -233,3 +233,42 @@ func TestALineNeverHoldsMoreThanItMay(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoOutranksGetsAPlaceInALineOfMany fills a line with as many keys as it has places, so that an equal part is none.
+func TestWhoOutranksGetsAPlaceInALineOfMany(t *testing.T) {
+	t.Parallel()
+	const places = 50
+	bounds := &policy.Queue{MaxLength: places, MaxBodyBytes: 1 << 30}
+	come := func(l *line, key string, in lane) (ok bool, lost []*waiter) {
+		lost, ok = l.admit(&waiter{holder: key, arrived: lineStart, lane: in}, bounds)
+		return ok, lost
+	}
+	normal := lane{priority: 2}
+	for name, test := range map[string]struct {
+		lane lane
+		want bool
+	}{
+		"lower": {lane{priority: 1}, false},
+		"equal": {normal, false},
+		"above": {lane{priority: 3}, true},
+		"share": {lane{"gold", 1}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLine()
+			l.age = time.Second
+			for i := range places {
+				if ok, _ := come(&l, fmt.Sprint("key", i), normal); !ok {
+					t.Fatal("there is no room for those who come first")
+				}
+			}
+			ok, lost := come(&l, "late", test.lane)
+			if ok != test.want || len(lost) != l.n+map[bool]int{true: 1}[ok]-places || ok && lost[0].holder != fmt.Sprint("key", places-1) {
+				t.Errorf("it got in: %t, want %t; %d lost their place, and %d wait", ok, test.want, len(lost), l.n)
+			}
+			if ok, _ := come(&l, "late", test.lane); ok {
+				t.Error("it gets a second place")
+			}
+		})
+	}
+}

@@ -257,7 +257,7 @@ func TestAWaitEndsWith503(t *testing.T) {
 		"after the model's time":              {"maxLength: 2, maxWaitSeconds: 120", "sk-high1", 120 * time.Second, "queue_timeout"},
 		"after the tier's time":               {"maxLength: 2, maxWaitSeconds: 120", "sk-brief1", 7 * time.Second, "queue_timeout"},
 		"at once, where the tier says so":     {"maxLength: 2, maxWaitSeconds: 120", "sk-at-once1", 0, "capacity_exceeded"},
-		"at once, where too many wait":        {"maxLength: 1, maxWaitSeconds: 120", "sk-high1", 0, "queue_full"},
+		"at once, where too many wait":        {"maxLength: 1, maxWaitSeconds: 120", "sk-low1", 0, "queue_full"},
 		"at once, where bodies are too large": {"maxLength: 2, maxWaitSeconds: 120, maxBodyBytes: 1048576", "sk-high1", 0, "queue_full"},
 	} {
 		t.Run(name, func(t *testing.T) {
