@@ -76,7 +76,7 @@ type Store interface {
 	Settle(ctx context.Context, now time.Time, s Settlement) error
 
 	// Renew makes a lease hold its slots of the InUse counters named by keys until expiry, unless they are held longer
-	// already. A slot that has expired, or that the store has never heard of, is taken again, even above the limit,
+	// already; expiry is reckoned as in Acquire. A slot that has expired, or that the store has never heard of, is taken again, even above the limit,
 	// because the request is there whatever was counted. A lease that was settled within Remember gets nothing.
 	Renew(ctx context.Context, now time.Time, lease LeaseID, keys []Key, expiry time.Time) error
 
@@ -93,7 +93,9 @@ type Set interface {
 	// [Limit.Fits] is false for counts[i].Used and hits[i].
 	//
 	// A hit of 0 or below takes nothing and always fits. For InUse a hit is at most 1, and takes a slot that lease holds
-	// until expiry, which must be after now; the slot is free from its expiry on. Acquire panics when hits or counts is
+	// until expiry, which must be after now; the slot is free from its expiry on. Where the counter's time is later than now
+	// the lease holds it as long, reckoned from there: a clock that was set back must not make slots expire as they are
+	// taken. Acquire panics when hits or counts is
 	// shorter than the limits of the set.
 	Acquire(ctx context.Context, now time.Time, lease LeaseID, expiry time.Time, hits []int64, counts []Count) (ok bool, err error)
 }

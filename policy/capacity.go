@@ -113,18 +113,21 @@ func (g *group) dropQueue() {
 }
 
 // oneQueue finds a group that has a capacity beside its parent's. A request can wait in one place only, so it waits for the
-// parent's; its own still bounds it.
+// parent's; its own still bounds it. It waits for its own while the parent's is only tried.
 func (g *group) oneQueue() []Problem {
 	if g.parent == nil || g.capacity() == nil || g.parent.capacity() == nil {
 		return nil
 	}
-	if g.shadow || !g.parent.shadow {
+	while := ""
+	if g.parent.shadow && !g.shadow {
+		while = " when the parent's is enforced"
+	} else {
 		g.dropQueue()
 	}
 	return []Problem{{
 		v1alpha1.ReasonCapacityConflict, "spec.capacity",
-		fmt.Sprintf("The parent, ModelLimit %s, has a capacity already, and a request can wait in one place only: what does not fit here is refused at once. "+
-			"Remove one of them, or bound this group by spec.shared.concurrency.", g.parent.name),
+		fmt.Sprintf("The parent, ModelLimit %s, has a capacity already, and a request can wait in one place only: what does not fit here is refused at once%s. "+
+			"Remove one of them, or bound this group by spec.shared.concurrency.", g.parent.name, while),
 	}}
 }
 

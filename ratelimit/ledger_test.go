@@ -86,3 +86,33 @@ func TestTheLedgerIsBounded(t *testing.T) {
 		t.Errorf("a late one of them again: %v, want that it was settled", err)
 	}
 }
+
+// A stream may go on for days, and be silent for long.
+func TestTheLedgerKeepsWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	l, now := newLedger(0), lineStart
+	const lives, silent, others = 1, 2, 3
+	last := uint64(others)
+	other := func() { // which lets all shards be swept
+		for range ledgerShards {
+			last++
+			l.opened(leaseNumber(last), now)
+		}
+	}
+	l.opened(leaseNumber(lives), now)
+	for range 60 {
+		now = now.Add(silence - time.Minute)
+		if !l.alive(leaseNumber(lives), lineStart, now, last) {
+			t.Fatalf("after %v a stream that shows signs of life is forgotten", now.Sub(lineStart))
+		}
+		other()
+	}
+	l.opened(leaseNumber(silent), now)
+	now = now.Add(silence - time.Minute)
+	other()
+	for _, id := range []uint64{lives, silent} {
+		if err := l.close(leaseNumber(id), lineStart, now, last); err != nil {
+			t.Errorf("lease %d: %v, want it settled", id, err)
+		}
+	}
+}

@@ -78,8 +78,8 @@ func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 // SetTable makes the limiter answer by the table from the next request on. Counts stay: they belong to counters, not to
 // tables. So do those who wait: they go on by what their capacity is now.
 func (l *Limiter) SetTable(t *policy.Table) {
+	l.queues.update(t.Capacities()) // first, so that no request finds a queue that does not know its capacity
 	l.epoch.Store(newEpoch(t, l))
-	l.queues.update(t.Capacities())
 }
 
 // A Decision is the answer to a reserve.
@@ -184,12 +184,13 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	}
 	if ok && p.mustWait(t) {
 		var why outcome
-		if why, err = l.await(ctx, now, id, h, p, r, t); why != released {
+		if why, err = l.await(ctx, id, h, p, r, t); why != released {
 			l.giveBack(ctx, now, id, p, t)
 			if why == gone {
 				return Decision{}, ctx.Err()
 			}
 			report.now = l.clock()
+			l.denied.add(labelsOfLimit(h, &p.limits[p.capacity.limit]), noted)
 			return report.denyCapacity(why, r.Protocol), nil
 		}
 		report.now = l.clock()
@@ -217,8 +218,8 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 
 // deny words the denial by limit number i.
 func (l *Limiter) deny(report *report, i int, r *descriptor.Reserve) Decision {
-	limit := report.plan.limits[i]
-	l.denied.add(labelsOf(report.holder.Name, limit.Scope, limit.Pair, limit.Origin), noted)
+	limit := &report.plan.limits[i]
+	l.denied.add(labelsOfLimit(report.holder, limit), noted)
 	if limit.Capacity != nil {
 		l.queues.metrics.ended(limit.Capacity.Group, refused, 0)
 	}
@@ -247,7 +248,7 @@ func (p *plan) mustWait(t *taken) bool { return p.capacity != nil && t.hits[p.ca
 
 // await waits for a slot of the capacity. Meanwhile the slots that the request holds of other limits are kept alive: nobody
 // else does before Envoy has the lease.
-func (l *Limiter) await(ctx context.Context, now time.Time, id counter.LeaseID, h *policy.Holder, p *plan, r *descriptor.Reserve, t *taken) (outcome, error) {
+func (l *Limiter) await(ctx context.Context, id counter.LeaseID, h *policy.Holder, p *plan, r *descriptor.Reserve, t *taken) (outcome, error) {
 	c := p.capacity
 	if c.longest == 0 {
 		l.queues.metrics.ended(c.Group, refused, 0)
@@ -261,7 +262,7 @@ func (l *Limiter) await(ctx context.Context, now time.Time, id counter.LeaseID, 
 			l.log.ErrorContext(ctx, "could not keep the slots of a request that waits", "lease", id.String(), "error", err)
 		}
 	})
-	l.queues.metrics.ended(c.Group, why, l.clock().Sub(now))
+	l.queues.metrics.ended(c.Group, why, l.clock().Sub(w.arrived))
 	if why != released {
 		return why, nil
 	}
@@ -299,8 +300,9 @@ func (l *Limiter) giveBack(ctx context.Context, now time.Time, id counter.LeaseI
 			s.Charges = append(s.Charges, counter.Charge{Key: c.Key, Window: c.Window, Charged: t.hits[i]})
 		}
 	}
-	l.rehearsals.each(func(r *rehearsal) { r.leave(id, now) })
-	if err := l.store.Settle(context.WithoutCancel(ctx), l.clock(), s); err != nil {
+	at := l.clock()
+	l.rehearsals.each(func(r *rehearsal) { r.leave(id, at) })
+	if err := l.store.Settle(context.WithoutCancel(ctx), at, s); err != nil {
 		l.log.ErrorContext(ctx, "could not give back what nobody waits for", "lease", id.String(), "error", err)
 	}
 	l.queues.freed(s.Charges)

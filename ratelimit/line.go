@@ -162,16 +162,13 @@ func (l *line) push(w *waiter) {
 	l.bytes += w.bytes
 }
 
-// next is the waiter that gets the next slot, nil if nobody waits. Entitled says whether a tier has used up its share.
+// next is the waiter that gets the next slot, nil if nobody waits. Entitled says whether a tier has not used up its share.
 func (l *line) next(now time.Time, entitled func(tier string) bool) *waiter {
 	var best *turn
 	var bestFirst bool
 	var bestRank int
 	for lane, ts := range l.lanes {
-		if len(ts.heap) == 0 {
-			continue
-		}
-		t := ts.heap[0]
+		t := ts.heap[0] // Where nobody waits there is no lane.
 		first, rank := lane.share != "" && entitled(lane.share), l.rank(lane, t, now)
 		switch {
 		case best == nil:

@@ -106,6 +106,21 @@ func TestAClockThatStepsBackIsCountedAndHarmless(t *testing.T) {
 	}
 }
 
+// Slots are held as long as ever by a clock that was set back.
+func TestAClockThatIsSetBackLiftsNoConcurrency(t *testing.T) {
+	t.Parallel()
+	s := serve(t, oneTier("{concurrency: {max: 2}}"))
+	s.clock.advance(time.Hour)
+	s.end(t, s.pass(t, chat("sk-alice")), descriptor.Settle{Code: 200})
+	s.clock.advance(-time.Hour)
+	first := s.pass(t, chat("sk-alice"))
+	s.pass(t, chat("sk-alice"))
+	s.refuse(t, chat("sk-alice"), 429)
+	s.end(t, first, descriptor.Settle{Code: 200})
+	s.pass(t, chat("sk-alice"))
+	s.refuse(t, chat("sk-alice"), 429)
+}
+
 // A lease outlives its object: what it took is corrected and freed where nobody looks any more.
 func TestALeaseOfAnObjectThatIsGoneIsSettledQuietly(t *testing.T) {
 	t.Parallel()

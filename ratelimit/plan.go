@@ -85,8 +85,7 @@ type plan struct {
 	set           counter.Set // of the enforced ones; nil if there are more limits than a lease can carry
 	shadow        counter.Set // of the others; nil if there are none
 	capacity      *capacity   // nil: nothing is waited for
-	rehearsal     *rehearsal  // of a capacity that is only recorded; nil if there is none
-	rehearsed     policy.Limit
+	rehearsed     []rehearsed // capacities that are only recorded: the group's own, and its parent's
 	defaultOutput int64
 	defaultImage  int64
 	cachedPercent int64
@@ -139,7 +138,7 @@ func (e *epoch) newPlan(k planKey, model string) *plan {
 		switch {
 		case !l.Shadow:
 		case l.Capacity != nil:
-			p.rehearsal, p.rehearsed = e.limiter.rehearsals.of(l.Capacity), l
+			p.rehearsed = append(p.rehearsed, rehearsed{e.limiter.rehearsals.of(l.Capacity), l})
 		default:
 			p.limits = append(p.limits, l)
 		}

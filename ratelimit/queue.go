@@ -46,6 +46,7 @@ type queue struct {
 	store   counter.Store
 	clock   func() time.Time
 	log     *slog.Logger
+	told    sparing[string]
 	metrics *queueMetrics
 
 	wake    chan struct{}
@@ -194,7 +195,7 @@ func (q *queue) round(ctx context.Context) int {
 		}
 		ok, err := q.take(ctx, w)
 		if err != nil {
-			q.log.ErrorContext(ctx, "could not take a slot for a request that waits", "modelLimit", q.group, "error", err)
+			q.complain(ctx, "could not take a slot for a request that waits", err)
 		}
 		if !ok {
 			return n
@@ -290,7 +291,14 @@ func (q *queue) giveBack(ctx context.Context, w *waiter) {
 		s.Charges = append(s.Charges, counter.Charge{Key: w.slot.share, Window: counter.InUse})
 	}
 	if err := q.store.Settle(ctx, q.clock(), s); err != nil {
-		q.log.ErrorContext(ctx, "could not give back a slot; it expires by itself", "modelLimit", q.group, "error", err)
+		q.complain(ctx, "could not give back a slot; it expires by itself", err)
+	}
+}
+
+// complain tells of a store that fails, which is tried again many times a second, once a minute.
+func (q *queue) complain(ctx context.Context, what string, err error) {
+	if q.told.tell(what, q.clock()) {
+		q.log.ErrorContext(ctx, what, "modelLimit", q.group, "error", err, "next", "told at most once a minute")
 	}
 }
 
@@ -308,19 +316,23 @@ func (q *queue) retryAfter() int64 {
 // queues are those of all capacities, by the key of their slots. They outlive tables, because those who wait do.
 type queues struct {
 	byKey   *xsync.Map[counter.Key, *queue]
+	now     atomic.Pointer[map[string]*policy.Capacity] // what all capacities are now, by the name of their group
 	metrics *queueMetrics
 }
 
 func newQueues() *queues {
-	return &queues{byKey: xsync.NewMap[counter.Key, *queue](), metrics: newQueueMetrics()}
+	qs := &queues{byKey: xsync.NewMap[counter.Key, *queue](), metrics: newQueueMetrics()}
+	qs.now.Store(&map[string]*policy.Capacity{})
+	return qs
 }
 
-// of finds the queue of a capacity, and makes it where there is none: by what the capacity is now, because the request for which
-// it is made may have come by an earlier table.
+// of finds the queue of a capacity, and makes it where there is none. It goes by what the capacity is now: whoever asks may
+// do so by a table that another has replaced meanwhile.
 func (qs *queues) of(c *policy.Capacity, key counter.Key, l *Limiter) *queue {
 	q, _ := qs.byKey.LoadOrCompute(key, func() (*queue, bool) {
 		q := &queue{group: c.Group, store: l.store, clock: l.clock, log: l.log, metrics: qs.metrics, wake: make(chan struct{}, 1), line: newLine()}
-		q.update(l.epoch.Load().table.Capacities()[c.Group])
+		q.line.age = c.Queue.Age
+		q.update((*qs.now.Load())[c.Group])
 		return q, false
 	})
 	return q
@@ -328,6 +340,7 @@ func (qs *queues) of(c *policy.Capacity, key counter.Key, l *Limiter) *queue {
 
 // update takes over what all capacities are now, and forgets those that are gone and for which nobody waits.
 func (qs *queues) update(all map[string]*policy.Capacity) {
+	qs.now.Store(&all)
 	for key, q := range qs.byKey.All() {
 		q.update(all[q.group])
 		if all[q.group] == nil && !q.busy() {

@@ -362,9 +362,10 @@ func TestAnEditOfTheCapacityReachesWhoWaits(t *testing.T) {
 		capacity string
 		want     int // more that are let in at once
 	}{
-		"it grows":   {"{concurrentRequests: 3, queue: {maxLength: 9, maxWaitSeconds: 120}}", 2},
-		"it shrinks": {"{concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 120}}", 0},
-		"it goes":    {"", 5},
+		"it grows":         {"{concurrentRequests: 3, queue: {maxLength: 9, maxWaitSeconds: 120}}", 2},
+		"it shrinks":       {"{concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 120}}", 0},
+		"it goes":          {"", 5},
+		"it is only tried": {"{concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 120}}, enforcement: Shadow", 5},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -477,41 +478,66 @@ func TestNobodyKeepsOthersOutOfAQueue(t *testing.T) {
 	}
 }
 
-// lateFailures is a store of failures that lets something happen between the time at which a request has come and the time at
-// which its limits are looked up.
-type lateFailures struct {
+// meanwhile calls something in the middle of the next request: after it has found the table in force, before it goes by it.
+type meanwhile struct {
 	counter.Failures
 
-	meanwhile func()
+	call func()
 }
 
-// Any implements counter.Failures.
-func (f *lateFailures) Any(now time.Time) bool {
-	f.meanwhile()
-	return f.Failures.Any(now)
+func (m *meanwhile) Any(now time.Time) bool {
+	if call := m.call; call != nil {
+		m.call = nil
+		call()
+	}
+	return m.Failures.Any(now)
 }
 
-// The first request for a model may come by a table that another has replaced when its queue is made.
-func TestAQueueGoesByTheLatestTable(t *testing.T) {
+// A request that has found the table of before may be the first one to ask for a queue.
+func TestAQueueGoesByTheTableInForceWhoeverMakesIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		text := func(slots int) string {
-			return waiting(fmt.Sprintf("{concurrentRequests: %d, queue: {maxLength: 10, maxWaitSeconds: 120}}", slots), "high1") + "gateway: {abuseProtection: {}}\n"
+			return waiting(fmt.Sprintf("{concurrentRequests: %d, queue: {maxLength: 9, maxWaitSeconds: 120}}", slots), "high1") +
+				"gateway: {abuseProtection: {}}\n"
 		}
-		failures := &lateFailures{memory.NewFailures(), func() {}}
-		h := &hall{service: serveAt(t, nil, text(1), ratelimit.WithFailures(failures)), t: t}
-		failures.meanwhile = func() {
-			failures.meanwhile = func() {}
-			h.apply(t, text(2))
-		}
-		h.visit(t.Context(), chat("sk-high1"), 10*time.Second)
+		during := &meanwhile{Failures: memory.NewFailures()}
+		h := &hall{service: serveAt(t, nil, text(1), ratelimit.WithFailures(during)), t: t}
+		during.call = func() { h.apply(t, text(3)) }
+		first := h.pass(t, chat("sk-high1"))
+		h.pass(t, chat("sk-high1"))
+		h.pass(t, chat("sk-high1"))
+		h.visit(t.Context(), chat("sk-high1"), 0)
 		synctest.Wait()
-		h.visit(t.Context(), chat("sk-high1"), time.Second)
-		h.visit(t.Context(), chat("sk-high1"), time.Second)
-		pause(2 * time.Second)
-		if got := len(h.served()); got != 3 {
-			t.Errorf("%d are served of three while one of two slots is free again, want all", got)
+		h.end(t, first, descriptor.Settle{Code: 200})
+		if got := len(h.served()); got != 1 {
+			t.Errorf("with two of three slots taken %d of one that waits were served", got)
 		}
 		h.all.Wait()
+		pause(100 * time.Millisecond)
+	})
+}
+
+// The metric of refusals has all of those by a capacity, whether they waited before or not.
+func TestEveryRefusalByACapacityIsCounted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, waiting("{concurrentRequests: 1, queue: {maxLength: 1, maxWaitSeconds: 5}}", "high1", "at-once1"))
+		refusals := func(quota string) float64 {
+			return h.measured(t, "tierkeeper_denied_total", "team/"+quota, "ConcurrentRequests", "ModelLimit gpt", "", "ModelShared")
+		}
+		h.pass(t, chat("sk-high1"))
+		h.refuse(t, chat("sk-at-once1"), http.StatusServiceUnavailable)
+		h.visit(t.Context(), chat("sk-high1"), 0) // which waits in vain
+		synctest.Wait()
+		h.refuse(t, chat("sk-at-once1"), http.StatusServiceUnavailable)
+		h.refuse(t, chat("sk-high1"), http.StatusServiceUnavailable) // for which the queue is too long
+		h.all.Wait()
+		for quota, want := range map[string]float64{"at-once1": 2, "high1": 2} {
+			if got := refusals(quota); got != want {
+				t.Errorf("%v refusals of %s are counted, want %v", got, quota, want)
+			}
+		}
+		pause(100 * time.Millisecond)
 	})
 }

@@ -26,6 +26,13 @@ type rehearsal struct {
 	events   events
 }
 
+// rehearsed is a capacity that is only recorded, and the limit that it stands for.
+type rehearsed struct {
+	*rehearsal
+
+	limit policy.Limit
+}
+
 // An actor is a request in a rehearsal.
 type actor struct {
 	waiter

@@ -87,7 +87,8 @@ func (l *Limiter) Shadows() (list []Shadow, more int64) {
 		})
 	})
 	slices.SortFunc(list, func(a, b Shadow) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Origin.Field, b.Origin.Field), cmp.Compare(a.Gateway, b.Gateway))
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Origin.Field, b.Origin.Field), cmp.Compare(a.Gateway, b.Gateway),
+			cmp.Compare(a.Origin.Kind, b.Origin.Kind), cmp.Compare(a.Origin.Name, b.Origin.Name))
 	})
 	return list, more
 }
@@ -106,15 +107,14 @@ func (l *Limiter) enterShadow(ctx context.Context, now time.Time, id counter.Lea
 			return
 		}
 	}
-	if p.rehearsal != nil {
-		limit, at := p.rehearsed, l.clock() // Not cut to milliseconds: ends are not either.
-		share := ""
-		if _, ok := limit.Capacity.Shares[h.Tier]; ok {
+	for _, c := range p.rehearsed {
+		share, at := "", l.clock() // Not cut to milliseconds: ends are not either.
+		if _, ok := c.limit.Capacity.Shares[h.Tier]; ok {
 			share = h.Tier
 		}
-		p.rehearsal.arrive(&actor{
+		c.arrive(&actor{
 			waiter: waiter{lease: id, holder: h.Name, lane: lane{share, h.Priority}, arrived: at, bytes: held(r)},
-			by:     sight(g, h, limit), most: limit.Max,
-		}, limit.Capacity.MaxWait(h), at)
+			by:     sight(g, h, c.limit), most: c.limit.Max,
+		}, c.limit.Capacity.MaxWait(h), at)
 	}
 }

@@ -237,3 +237,123 @@ models: {gpt: {models: ["gpt-*"], enforcement: Shadow, capacity: ` + capacity + 
 		t.Errorf("%d requests are recorded that would have been refused, want the two that found the slot taken", got)
 	}
 }
+
+// Where nothing is enforced a group and its parent can have a capacity each, and both are tried.
+func TestTheCapacitiesOfAGroupAndItsParentAreBothTried(t *testing.T) {
+	t.Parallel()
+	s := serve(t, `
+tiers: {plan: {}}
+gateway: {enforcement: Shadow}
+models:
+  all: {models: ["o*"], capacity: {concurrentRequests: 3}, enforcement: Shadow}
+  gpt: {models: ["gpt-*"], parentRef: {name: all}, capacity: {concurrentRequests: 1}}
+`)
+	for range 5 {
+		s.pass(t, chat("sk-alice"))
+	}
+	got := map[string]int64{}
+	list, _ := s.Shadows()
+	for _, entry := range list {
+		got[entry.Origin.Name] = entry.Count
+	}
+	if diff := cmp.Diff(map[string]int64{"gpt": 4, "all": 2}, got); diff != "" {
+		t.Errorf("what would have been refused, by ModelLimit (-want +got):\n%s", diff)
+	}
+}
+
+// Who waits for what is enforced, and leaves unserved, leaves nothing with what is only tried.
+func TestWhoLeavesUnservedLeavesNothingWithWhatIsTried(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := serveAt(t, nil, `
+tiers: {plan: {limits: {rates: [{metric: Requests, per: Day, max: 3}], concurrency: {max: 3}}, enforcement: Shadow, queue: {mode: Wait, maxWaitSeconds: 5}}}
+models:
+  all: {models: ["o*"], capacity: {concurrentRequests: 2}, enforcement: Shadow}
+  gpt: {models: ["gpt-*"], parentRef: {name: all}, capacity: {concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 60}}}
+`)
+		first := s.pass(t, chat("sk-alice"))
+		for range 5 {
+			s.refuse(t, chat("sk-alice"), 503)
+		}
+		if used := s.used(t, chat("sk-alice"))["Key Requests per Day"]; used != 1 {
+			t.Errorf("%d requests are counted of which one was served", used)
+		}
+		if n := s.seen(); n != 0 {
+			list, _ := s.Shadows()
+			t.Errorf("%d are recorded as refused of which each would have fit: %+v", n, list)
+		}
+		s.end(t, first, descriptor.Settle{Code: 200})
+		pause(lookedAgain)
+	})
+}
+
+// In a rehearsal a request lives as long as its signs of life come, wherever it is.
+func TestARequestRunsInARehearsalAsLongAsItLives(t *testing.T) {
+	t.Parallel()
+	s := serve(t, `
+tiers: {plan: {queue: {mode: Wait, maxWaitSeconds: 300}}}
+models: {gpt: {models: ["gpt-*"], enforcement: Shadow, capacity: {concurrentRequests: 1, queue: {maxLength: 1, maxWaitSeconds: 300}}}}
+`)
+	full := func(want bool) {
+		t.Helper()
+		before := s.seen()
+		s.pass(t, chat("sk-alice"))
+		if got := s.seen() > before; got != want {
+			t.Errorf("after %v another is refused: %t, want %t", s.clock.now().Sub(start), got, want)
+		}
+	}
+	lives := s.pass(t, chat("sk-alice"))
+	waits := s.pass(t, chat("sk-alice"))
+	for range 6 {
+		s.clock.advance(10 * time.Second)
+		s.renew(t, lives)
+		s.renew(t, waits)
+		full(true)
+	}
+	// The other one takes 80 seconds in truth, and its turn comes after 60.
+	s.end(t, lives, descriptor.Settle{Code: 200})
+	s.pass(t, chat("sk-alice")) // which waits behind it, and of which nobody hears any more
+	full(true)
+	s.clock.advance(20 * time.Second)
+	s.renew(t, waits)
+	s.end(t, waits, descriptor.Settle{Code: 200})
+	for range 5 {
+		s.clock.advance(10 * time.Second)
+		full(true)
+	}
+	s.clock.advance(10 * time.Second) // After 140 seconds it ends, and the one behind it has been dead for long.
+	full(false)
+}
+
+// What one of the limits would refuse is charged to none that is only tried.
+func TestWhatIsRefusedInPlayRunsInNoRehearsal(t *testing.T) {
+	t.Parallel()
+	s := serve(t, `
+tiers: {plan: {limits: {rates: [{metric: Requests, per: Day, max: 1}]}, enforcement: Shadow}}
+models: {gpt: {models: ["gpt-*"], enforcement: Shadow, capacity: {concurrentRequests: 1}}}
+`)
+	for range 5 {
+		s.pass(t, chat("sk-alice"))
+	}
+	if n := s.seen(); n != 4 {
+		t.Errorf("%d refusals are recorded of 4 requests that would have been refused", n)
+	}
+}
+
+// A report tells so many apart, and counts the rest.
+func TestAReportOfShadowsIsBounded(t *testing.T) {
+	t.Parallel()
+	s := serve(t, `
+tiers: {stranger: {limits: {rates: [{metric: Requests, per: Day, max: 0}]}}}
+quotas: {}
+gateway: {enforcement: Shadow, identity: {sources: [{header: Authorization, prefix: "Bearer "}], missingKey: {action: AssignTier, tierRef: {name: stranger}}}}
+`)
+	for n := range 1100 {
+		s.pass(t, with(chat("sk-nobody"), func(r *descriptor.Reserve) {
+			r.Credentials, r.Client = nil, fmt.Sprintf("192.0.%d.%d", n/250, n%250)
+		}))
+	}
+	if list, more := s.Shadows(); len(list) != 1000 || more != 100 {
+		t.Errorf("%d are told apart and %d are not, want 1000 and 100", len(list), more)
+	}
+}

@@ -51,9 +51,11 @@ func (s *stalls) stoodStill(now time.Time) bool {
 	return beat != 0 && now.UnixNano()-beat > int64(stallAfter)
 }
 
-// justWokeUp says that callers may be gone without a word.
+// justWokeUp says that callers may be gone without a word. A clock that was set back leaves an old doubt in the future, which
+// is none.
 func (s *stalls) justWokeUp(now time.Time) bool {
-	return s.stoodStill(now) || now.UnixNano() < s.doubtful.Load()
+	left := s.doubtful.Load() - now.UnixNano()
+	return s.stoodStill(now) || left > 0 && left <= int64(catchUp)
 }
 
 // wait lets the word of a caller that has gone away arrive.

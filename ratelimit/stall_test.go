@@ -3,6 +3,7 @@ package ratelimit_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,32 @@ func TestACallerThatWentWhileTheProcessStoodStillIsNotCharged(t *testing.T) {
 		s.clock.set(now())
 		if diff := cmp.Diff(map[string]int64{"Key Requests per Day": 3}, s.used(t, chat("sk-alice"))); diff != "" {
 			t.Errorf("what is charged (-want +got):\n%s", diff)
+		}
+		stop()
+		synctest.Wait()
+	})
+}
+
+// To a clock that is set ahead it looks as if the process had stood still, but not any more when it is set back.
+func TestAClockThatIsSetBackDelaysNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, oneTier(`{rates: [{metric: Requests, per: Day, max: 5}]}`))
+		var ahead atomic.Int64
+		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } //nolint:forbidigo // It is the bubble's clock.
+		s.Limiter = ratelimit.New(s.store, secret, ratelimit.WithClock(now))
+		s.SetTable(s.table)
+		ctx, stop := context.WithCancel(t.Context())
+		go s.Watch(ctx)
+		synctest.Wait()
+		ahead.Store(int64(time.Hour))
+		pause(time.Second)
+		ahead.Store(0)
+		pause(time.Second)
+		began := time.Now() //nolint:forbidigo // It is the bubble's clock.
+		s.pass(t, chat("sk-alice"))
+		if took := time.Since(began); took != 0 { //nolint:forbidigo // It is the bubble's clock.
+			t.Errorf("a second after the clock was set back a call took %s", took)
 		}
 		stop()
 		synctest.Wait()

@@ -22,6 +22,10 @@ func labelsOf(holder string, scope policy.Scope, pair policy.Pair, origin policy
 	return labels{holder, scope.String(), pair.Metric.String(), pair.Per.String(), object.String()}
 }
 
+func labelsOfLimit(h *policy.Holder, l *policy.Limit) labels {
+	return labelsOf(h.Name, l.Scope, l.Pair, l.Origin)
+}
+
 // A tally counts things: those that come most by name, all others together. Whoever is named first stays so until something
 // else has come twice as often. No count ever falls: what loses its name adds what it had to the others, and what gets one begins
 // at 0. With each name it keeps something. It is safe for concurrent use.

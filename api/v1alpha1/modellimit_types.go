@@ -153,7 +153,8 @@ type ModelLimitSpec struct {
 	PerKey *Limits `json:"perKey,omitempty"`
 
 	// capacity is how many requests of all callers the group can serve at once, and who may wait. It holds for the groups whose
-	// parentRef names this one as well.
+	// parentRef names this one as well. Those can have no queue and no reserved shares of their own beside it: what is beyond
+	// a capacity of theirs is answered 503. Absent means that only limits bound what is under way.
 	//
 	// +optional
 	Capacity *Capacity `json:"capacity,omitempty"`

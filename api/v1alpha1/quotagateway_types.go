@@ -141,8 +141,9 @@ type QuotaGatewaySpec struct {
 	// +optional
 	Failure *Failure `json:"failure,omitempty"`
 
-	// enforcement Shadow records what any limit would refuse at this gateway, and refuses nothing for it: a limit that does not
-	// fit is not charged. Keys are checked all the same. Absent means Enforce.
+	// enforcement Shadow records what any limit, capacity or block of abuseProtection would refuse at this gateway, and refuses
+	// nothing for it: a limit that does not fit is not charged, and no request waits. Keys are checked all the same. Absent
+	// means Enforce.
 	//
 	// +optional
 	Enforcement Enforcement `json:"enforcement,omitempty"`

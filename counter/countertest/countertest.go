@@ -44,6 +44,7 @@ func Run(t *testing.T, open func(*testing.T) counter.Store) {
 		"SlidingCountsNeverOverflow":    slidingCountsNeverOverflow,
 		"SlotsAreFreedBySettle":         slotsAreFreedBySettle,
 		"SlotsAreFreedByExpiry":         slotsAreFreedByExpiry,
+		"SlotsOutlastAClockSetBack":     slotsOutlastAClockThatIsSetBack,
 		"SlotsAreTakenWithTheRest":      slotsAreTakenWithTheRest,
 		"RenewExtends":                  renewExtends,
 		"RenewTakesAgainAboveMax":       renewTakesAgainAboveMax,

@@ -132,7 +132,7 @@ func (s *modelSet) Acquire(
 		if hits[i] > 0 {
 			t := s.tally(l.Key)
 			t.clock = later(t.clock, now)
-			t.slots[lease] = expiry
+			t.slots[lease] = expiry.Add(t.clock.Sub(now))
 			t.newest = max(t.newest, l.Window.Sub(now))
 			t.add(t.newest, big.NewInt(hits[i]))
 			t.used, t.end = big.NewInt(counts[i].Used+hits[i]), counts[i].Reset
@@ -204,7 +204,7 @@ func (m *model) Renew(_ context.Context, now time.Time, lease counter.LeaseID, k
 			continue
 		}
 		t.clock = clock
-		t.slots[lease] = later(t.slots[lease], expiry)
+		t.slots[lease] = later(t.slots[lease], expiry.Add(clock.Sub(now)))
 	}
 	return nil
 }

@@ -42,6 +42,19 @@ func slotsAreFreedByExpiry(f *fixture) {
 	f.refuse(set, expiry.Add(-time.Second), 1)
 }
 
+// A lease lasts as long on a counter whose time is later, or a clock that was set back would let everything through.
+func slotsOutlastAClockThatIsSetBack(f *fixture) {
+	l := limit(counter.InUse, 1)
+	set := f.store.Open([]counter.Limit{l})
+	ahead := noon.Add(time.Hour)
+	f.settle(ahead, f.take(set, ahead, 1), ahead, free(l))
+	lease := f.take(set, noon, 1)
+	f.refuse(set, noon, 1)
+	f.renew(noon.Add(10*time.Second), lease, noon.Add(50*time.Second), l)
+	f.refuse(set, ahead.Add(40*time.Second-1), 1)
+	f.take(set, ahead.Add(40*time.Second), 1)
+}
+
 func slotsAreTakenWithTheRest(f *fixture) {
 	limits := []counter.Limit{limit(counter.InUse, 1), limit(counter.Minute, 2), limit(counter.InUse, 5)}
 	set := f.store.Open(limits)

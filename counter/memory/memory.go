@@ -22,7 +22,8 @@ const grace = time.Minute
 // A Store keeps counters in memory. Use New or Load to make one.
 //
 // Windows only move forward. When the clock was far ahead and is set back, the counters stand still until it has caught
-// up, or until a restart, which forgets what lies in the future.
+// up, or until a restart, which forgets what lies in the future: until then no window begins anew, and a slot is freed by
+// its settlement alone.
 //
 // Whoever holds a lock of a shard may lock a cell, never the other way round; several cells are locked in the order of
 // their keys.

@@ -56,9 +56,13 @@ func (s *slots) advance(now int64) {
 
 func (s *slots) take(now int64, lease counter.LeaseID, expiry int64) {
 	s.advance(now)
+	expiry = s.shifted(now, expiry)
 	s.held = append(s.held, event{lease, expiry})
 	s.first = min(s.first, expiry)
 }
+
+// shifted is an expiry that was reckoned from now, reckoned from the time of the counter, which is not before now.
+func (s *slots) shifted(now, expiry int64) int64 { return expiry + (s.clock - now) }
 
 func (s *slots) free(now int64, lease counter.LeaseID) {
 	s.advance(now)
@@ -79,8 +83,9 @@ func (s *slots) renew(now int64, lease counter.LeaseID, expiry int64) {
 		return
 	}
 	if i := index(s.held, lease); i >= 0 {
-		s.held[i].at = max(s.held[i].at, expiry)
-		s.advance(now)
+		s.clock = max(s.clock, now)
+		s.held[i].at = max(s.held[i].at, s.shifted(now, expiry))
+		s.advance(now) // Afterwards, or it could drop the lease that is to go on.
 		return
 	}
 	s.take(now, lease, expiry)
