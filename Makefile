@@ -83,7 +83,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk verify lint test-unit test-envoy test-sdk ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk verify lint test-unit test-fuzz test-envoy test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
@@ -106,6 +106,11 @@ lint: bin/golangci-lint ## Runs the linters: the code's, and those of the Kubern
 test-unit: need-go need-cc ## Runs all tests that need nothing but Go, with the race detector, golden tests included.
 	$(say) 'running unit and golden tests (the first run compiles everything with the race detector, some minutes)'
 	@go test -race -shuffle=on $$(go list ./... | grep -v '/test/envoy')
+
+.PHONY: test-fuzz
+test-fuzz: need-go ## Runs every fuzz test for two seconds; make fuzz runs them longer.
+	$(say) 'fuzzing everything that is decoded or counted, two seconds each'
+	@hack/fuzz.sh 2s
 
 .PHONY: test-envoy
 test-envoy: need-go need-cc need-curl $(ENVOY_STEP) ## Runs the tests with the real Envoy.

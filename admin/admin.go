@@ -86,7 +86,7 @@ func Handler(s Service, token string) http.Handler {
 		}
 	})
 	if token == "" {
-		return onlyPrograms(mux)
+		return OnlyPrograms(mux)
 	}
 	return onlyWith(token, mux)
 }
@@ -105,13 +105,16 @@ func onlyWith(token string, next http.Handler) http.Handler {
 	})
 }
 
-// proxied are headers that proxies add, our own Envoys among them.
+// proxied are headers that proxies add. Our own Envoys add X-Forwarded-Proto and X-Request-Id to all that they forward, and no
+// gateway can have them removed: the API takes neither for a place of keys.
 var proxied = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto", "X-Request-Id"}
 
-func onlyPrograms(next http.Handler) http.Handler {
+// OnlyPrograms is for what is served on loopback without a token: it answers programs on the machine that ask for it by a name of
+// loopback, and neither pages in a browser nor what comes through a gateway.
+func OnlyPrograms(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A page can make a browser ask an address of loopback, by a name of its own too.
-		if !isLoopback(r.Host) {
+		if !IsLoopback(r.Host) {
 			fail(w, http.StatusForbidden, "Ask by an address of loopback or localhost: without a token nothing else is answered.")
 			return
 		}
@@ -129,8 +132,8 @@ func onlyPrograms(next http.Handler) http.Handler {
 	})
 }
 
-// isLoopback reports whether an address, with or without a port, is one that only this machine can reach.
-func isLoopback(address string) bool {
+// IsLoopback reports whether an address, with or without a port, is one that only this machine can reach.
+func IsLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		host = strings.Trim(address, "[]")
@@ -142,10 +145,13 @@ func isLoopback(address string) bool {
 // Token reads the token for an address to serve at. An address that other machines can reach must have one; a file need not be
 // named for loopback, and there is no token then.
 func Token(address, file string) (string, error) {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return "", fmt.Errorf("reading host:port: %w", err)
+	}
 	if file != "" {
 		return ReadToken(file)
 	}
-	if !isLoopback(address) {
+	if !IsLoopback(address) {
 		return "", fmt.Errorf("other machines may reach %s: name a file that holds a token, or choose an address of loopback", address)
 	}
 	return "", nil

@@ -210,13 +210,19 @@ func TestAClientSaysWhatIsWrong(t *testing.T) {
 		_, _ = io.WriteString(w, "<html>")
 	}))
 	t.Cleanup(other.Close)
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"error":{"code":"unknown_url","message":"This gateway serves no such path and method."}}`)
+	}))
+	t.Cleanup(gateway.Close)
 	locked := serve(t, blocking(t), token)
 	for name, tc := range map[string]struct{ address, token, says string }{
 		"a wrong token":      {locked.URL, "wrong", "The token is missing or wrong."},
 		"no token":           {locked.URL, "", "The token is missing or wrong."},
 		"an address of ours": {strings.TrimPrefix(locked.URL, "http://"), "", "The token is missing or wrong."},
+		"a gateway":          {gateway.URL, "", `answers 404 Not Found, and may be no admin address: {"error":{"code":"unknown_url"`},
 		"something else":     {other.URL, "", "answers 418 I'm a teapot, and may be no admin address: <html>"},
-		"nobody":             {"http://127.0.0.1:1", "", "asking the service (standalone prints the address when it starts): "},
+		"nobody":             {"http://127.0.0.1:1", "", `asking the service (it prints the address behind "Admin:" when it starts): `},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

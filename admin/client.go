@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,7 +65,7 @@ func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("asking the service (standalone prints the address when it starts): %w", err)
+		return fmt.Errorf("asking the service (it prints the address behind \"Admin:\" when it starts): %w", err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode >= http.StatusMultipleChoices {
@@ -79,11 +80,13 @@ func (c *Client) do(ctx context.Context, method, path string, into any) error {
 	return nil
 }
 
-// refusal words an answer that is no success.
+// refusal words an answer that is no success. A gateway's own refusals have a message as well, but more beside it.
 func refusal(resp *http.Response) error {
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	var told failed
-	if json.Unmarshal(body, &told) != nil || told.Error.Message == "" {
+	strict := json.NewDecoder(bytes.NewReader(body))
+	strict.DisallowUnknownFields()
+	if strict.Decode(&told) != nil || told.Error.Message == "" {
 		return fmt.Errorf("%s answers %s, and may be no admin address: %.*s", resp.Request.URL.Host, resp.Status, maxError, body)
 	}
 	return errors.New(told.Error.Message)

@@ -19,14 +19,14 @@ import (
 type adminOptions struct{ address, tokenFile string }
 
 func (o *adminOptions) addFlags(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&o.address, "admin", "", "admin address of the service, which standalone prints when it starts")
+	cmd.PersistentFlags().StringVar(&o.address, "admin", "", `admin address of the service, which it prints behind "Admin:" when it starts`)
 	cmd.PersistentFlags().StringVar(&o.tokenFile, "token-file", "", "file with the token of --admin-token-file, if the service has one")
 	must(cmd.MarkPersistentFlagFilename("token-file"))
 }
 
 func (o *adminOptions) check() error {
 	if o.address == "" {
-		return errors.New("flag --admin is missing; it names the address that standalone prints behind \"Admin:\"")
+		return errors.New("flag --admin is missing; it names the address that standalone, or ratelimit, prints behind \"Admin:\"")
 	}
 	return nil
 }

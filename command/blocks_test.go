@@ -92,8 +92,8 @@ func TestBlocksSaysWhatItNeeds(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no address":         {[]string{"blocks"}, "Error: flag --admin is missing; it names the address that standalone prints behind \"Admin:\"\nRun \"tierkeeper blocks --help\" to see what it takes.\n"},
-		"no address, lift":   {[]string{"blocks", "lift", "00"}, "Error: flag --admin is missing; it names the address that standalone prints behind \"Admin:\"\nRun \"tierkeeper blocks lift --help\" to see what it takes.\n"},
+		"no address":         {[]string{"blocks"}, "Error: flag --admin is missing; it names the address that standalone, or ratelimit, prints behind \"Admin:\"\nRun \"tierkeeper blocks --help\" to see what it takes.\n"},
+		"no address, lift":   {[]string{"blocks", "lift", "00"}, "Error: flag --admin is missing; it names the address that standalone, or ratelimit, prints behind \"Admin:\"\nRun \"tierkeeper blocks lift --help\" to see what it takes.\n"},
 		"no id":              {[]string{"blocks", "lift", "--admin", "x"}, "Error: name one block by its id, which the command blocks lists\nRun \"tierkeeper blocks lift --help\" to see what it takes.\n"},
 		"an unknown command": {[]string{"blocks", "remove"}, "Error: \"remove\" has no flag before it; the form is: tierkeeper blocks --admin URL [flags]\nRun \"tierkeeper blocks --help\" to see what it takes.\n"},
 	} {

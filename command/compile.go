@@ -28,6 +28,7 @@ func newCompile() *cobra.Command {
 		Long: `Compile reads every manifest in a directory (*.yaml, *.yml, *.json, and those in directories below) as an API server
 would, and says of each object of tierkeeper.io whether it is accepted, and if not, why. Secrets and Namespaces are read too;
 objects of other groups are left alone. It exits with 1 if anything is not accepted, so that CI can guard a GitOps repository.
+Notes are about fields that are in order and have no effect; they change no exit code.
 
 No API key is printed: those in Secrets appear nowhere, or as their digests.`,
 		Example: `  # A table for people.

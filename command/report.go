@@ -26,6 +26,15 @@ type objectReport struct {
 	Name      string         `json:"name"`
 	Accepted  bool           `json:"accepted"`
 	Reasons   []reasonReport `json:"reasons"` // empty if accepted
+	Notes     []noteReport   `json:"notes,omitempty"`
+}
+
+// A noteReport is about a field of an accepted object that has no effect.
+type noteReport struct {
+	Field   string `json:"field"`
+	Message string `json:"message"`
+
+	source manifest.Source
 }
 
 type reasonReport struct {
@@ -59,8 +68,12 @@ func newReport(result manifest.Result, verdicts []policy.Verdict) *report {
 		}
 		reasons[p.Object] = append(reasons[p.Object], reasonReport{p.Reason, p.Field, p.Message, p.Source})
 	}
+	notes := map[policy.Object][]noteReport{}
+	for _, n := range policy.Idle(&result.Input, verdicts) {
+		notes[n.Object] = append(notes[n.Object], noteReport{n.Field, n.Message, result.Sources[n.Object]})
+	}
 	for o, why := range reasons {
-		r.Objects = append(r.Objects, objectReport{o.Kind, o.Namespace, o.Name.Name, len(why) == 0, why})
+		r.Objects = append(r.Objects, objectReport{o.Kind, o.Namespace, o.Name.Name, len(why) == 0, why, notes[o]})
 	}
 	slices.SortFunc(r.Objects, func(a, b objectReport) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -133,6 +146,9 @@ func (r *report) printObjects(w io.Writer, p paint) {
 		fmt.Fprintln(w, lines[i+1])
 		for _, why := range o.Reasons {
 			fmt.Fprintf(w, "    %s: %s: %s\n", why.source, why.Reason, why.words())
+		}
+		for _, n := range o.Notes {
+			fmt.Fprintf(w, "    %s: note: %s: %s\n", n.source, n.Field, n.Message)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func printShadow(w io.Writer, list []ratelimit.Shadow, more int64) {
 		}
 		origin := policy.Object{Kind: s.Origin.Kind, Name: policy.Name{Namespace: s.Origin.Namespace, Name: s.Origin.Name}}
 		rows = append(rows, []string{
-			s.Key, s.Gateway, grouped(s.Count), s.Last.Format(time.DateTime), limit, grouped(s.Max), origin.String() + " " + s.Origin.Field,
+			s.Key, s.Gateway, grouped(s.Count), s.Last.UTC().Format(time.RFC3339), limit, grouped(s.Max), origin.String() + " " + s.Origin.Field,
 		})
 	}
 	p := newPaint(w)

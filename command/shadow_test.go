@@ -49,7 +49,7 @@ func TestShadowListsWhatWouldHaveBeenRefused(t *testing.T) {
 	at := triedAt(t, 4)
 	text := mustRun(t, "shadow", "--admin", at)
 	shape := `^KEY +GATEWAY +WOULD REFUSE +LAST +LIMIT +MAX +FROM\n` +
-		`client 192\.0\.2\.1 +edge/main +3 +\S+ \S+ +Requests per Month +1 +RateLimitTier free spec\.limits\.rates\[metric=Requests,per=Month\]\.max\n$`
+		`client 192\.0\.2\.1 +edge/main +3 +\S+Z +Requests per Month +1 +RateLimitTier free spec\.limits\.rates\[metric=Requests,per=Month\]\.max\n$`
 	if !regexp.MustCompile(shape).MatchString(text) {
 		t.Errorf("got\n%s", text)
 	}

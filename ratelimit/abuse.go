@@ -156,13 +156,19 @@ func (p *plan) subjectFor(r *descriptor.Reserve) counter.Subject {
 
 // sighting is that of a block that refuses nobody.
 func (s *suspect) sighting(g *policy.Gateway) sighting {
-	by := sighting{gateway: s.guard.name, holder: "client " + s.client, origin: policy.Origin{
+	by := sighting{gateway: s.guard.name, holder: clientName(s.client), origin: policy.Origin{
 		Kind: policy.KindGateway, Namespace: g.Name.Namespace, Name: g.Name.Name, Field: "spec.abuseProtection.maxFailures",
 	}}
 	if s.credential != nil {
 		by.holder = s.credential.Quota.String()
 	}
 	return by
+}
+
+// clientName names the network of a client, as it is counted and blocked: who has one has many addresses.
+func clientName(address string) string {
+	client, _ := netip.ParseAddr(address) // Nobody is blocked whose address is none.
+	return "client " + policy.ClientNetwork(client).String()
 }
 
 // refuseBlocked words the answer to a request of one who is blocked; false if it is not. A store that fails blocks nobody, and a

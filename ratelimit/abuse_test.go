@@ -522,3 +522,16 @@ gateways: {team/other: {abuseProtection: {}}, team/open: {}}
 		t.Errorf("metrics (-want +got):\n%s", diff)
 	}
 }
+
+// Who has one network has more addresses than a report can tell apart, and nobody else would be in it.
+func TestAShadowGatewayTellsNetworksApartAndNoAddresses(t *testing.T) {
+	t.Parallel()
+	s := serve(t, unlimited+"gateway: {enforcement: Shadow, abuseProtection: {maxFailures: 1}}\n")
+	for i := range 2000 {
+		s.refuse(t, with(chat("wrong"), func(r *descriptor.Reserve) { r.Client = fmt.Sprintf("2001:db8::%x", i) }), http.StatusUnauthorized)
+	}
+	list, more := s.Shadows()
+	if len(list) != 1 || list[0].Key != "client 2001:db8::" || list[0].Count+more != 1998 {
+		t.Errorf("%d entries and %d more, the first %+v, want one for the network", len(list), more, list)
+	}
+}

@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	// leaseLifetime is how long after its last sign of life a request can be settled. No stream is silent for so long.
+	// leaseLifetime is how old a lease of another process may be, and silence how long one of our own stays open without a sign of
+	// life, of which Envoy sends six a minute. What is settled later than that was lost.
 	leaseLifetime = 24 * time.Hour
+	silence       = time.Hour
 	// maxForeign bounds what is remembered of leases that other processes gave.
 	maxForeign   = 1 << 20
 	ledgerShards = 64
@@ -56,7 +58,7 @@ func (l *ledger) opened(id counter.LeaseID, now time.Time) {
 	}
 	s.swept = at
 	for id, seen := range s.open {
-		if at-seen > int64(leaseLifetime/time.Second) {
+		if at-seen > int64(silence/time.Second) {
 			delete(s.open, id)
 		}
 	}

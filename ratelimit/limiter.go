@@ -40,7 +40,7 @@ type Limiter struct {
 	queues     *queues
 	rehearsals *rehearsals
 	shadows    *shadows
-	denied     *tally
+	denied     *refusals
 	misuses    *misuses
 	watch      watch
 }
@@ -63,7 +63,7 @@ func WithFormerSecret(secret []byte) Option {
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 	l := &Limiter{
-		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newTally(), misuses: newMisuses(),
+		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newRefusals(), misuses: newMisuses(),
 		abuses: xsync.NewMap[policy.Name, *abuseCounts](),
 		clock:  time.Now, //nolint:forbidigo // The clock of whoever injects none.
 		log:    slog.New(slog.DiscardHandler),
@@ -110,6 +110,7 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 	}
 	g, ok := e.table.Gateway(r.Gateway)
 	if !ok {
+		l.note(ctx, l.log, unknownGateway, "an Envoy asks for a gateway that is not known here: does the service read the same manifests?", "gateway", brief(r.Gateway))
 		return refuse(nil, r, now, notReady), nil
 	}
 	h, credential, denial := e.identify(g, r, now)
@@ -189,7 +190,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 				return Decision{}, ctx.Err()
 			}
 			report.now = l.clock()
-			l.denied.add(labelsOfLimit(h, &p.limits[p.capacity.limit]))
+			l.denied.add(labelsOfLimit(h, &p.limits[p.capacity.limit]), noted)
 			return report.denyCapacity(why, r.Protocol), nil
 		}
 		report.now = l.clock()
@@ -218,7 +219,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 // deny words the denial by limit number i.
 func (l *Limiter) deny(report *report, i int, r *descriptor.Reserve) Decision {
 	limit := &report.plan.limits[i]
-	l.denied.add(labelsOfLimit(report.holder, limit))
+	l.denied.add(labelsOfLimit(report.holder, limit), noted)
 	if limit.Capacity != nil {
 		l.queues.metrics.ended(limit.Capacity.Group, refused, 0)
 	}

@@ -17,8 +17,9 @@ type waiter struct {
 	arrived time.Time
 	bytes   int64 // of its body, which Envoy holds
 	slot    slot
-	served  chan struct{} // closed when it has its slot
+	served  chan struct{} // closed when its wait is over by no doing of its own
 	free    bool          // it goes on without a slot: there is no capacity any more
+	yielded bool          // it has no slot: its place was somebody else's
 
 	turn  *turn
 	place *list.Element // among turn.waiting; nil when it is not in the line
@@ -59,20 +60,93 @@ type turn struct {
 	since   time.Time // when the first waiter became the first
 	order   uint64
 	waiting list.List
-	index   int // in turns.heap
+	bytes   int64 // of all that wait
+	index   int   // in turns.heap
 }
 
 // turns are the holders of a lane; heap[0] is the one who is next.
 type turns struct {
+	lane     lane
 	heap     []*turn
 	byHolder map[string]*turn
+}
+
+// admit puts a waiter into the line if there is room for it, and lists who has lost his place to it. Where there is no room
+// each holder that waits still gets an equal part of it, or one could keep all others out: who has less takes the place of the
+// last one of whoever has most. Where even that is less than one place, who has none takes the place of one whom he outranks.
+func (l *line) admit(w *waiter, bounds *policy.Queue) (yielded []*waiter, ok bool) {
+	long := l.n >= bounds.MaxLength
+	large := func() bool { return l.bytes+w.bytes > bounds.MaxBodyBytes }
+	if long || large() {
+		n, bytes, holders := l.share(w)
+		tooMany := long && n+1 > bounds.MaxLength/holders
+		if tooMany && n == 0 {
+			tooMany = !w.lane.outranks(l.most(placesOf).turns.lane)
+		}
+		if tooMany || large() && bytes+w.bytes > bounds.MaxBodyBytes/int64(holders) {
+			return nil, false
+		}
+	}
+	yield := func(of func(*turn) int64) {
+		last := l.most(of).waiting.Back().Value.(*waiter) //nolint:forcetypeassert // The list holds nothing else.
+		l.leave(last)
+		yielded = append(yielded, last)
+	}
+	for l.n >= bounds.MaxLength {
+		yield(placesOf)
+	}
+	for large() {
+		yield(bytesOf)
+	}
+	l.push(w)
+	return yielded, true
+}
+
+func placesOf(t *turn) int64 { return int64(t.waiting.Len()) }
+func bytesOf(t *turn) int64  { return t.bytes }
+
+// share is what the holder of a waiter has in the line, and how many holders there are with it.
+func (l *line) share(w *waiter) (n int, bytes int64, holders int) {
+	for _, ts := range l.lanes {
+		holders += len(ts.heap)
+	}
+	if ts := l.lanes[w.lane]; ts != nil {
+		if t := ts.byHolder[w.holder]; t != nil {
+			return t.waiting.Len(), t.bytes, holders
+		}
+	}
+	return 0, 0, holders + 1
+}
+
+// most is the turn that has most of something; of equals the one that the others outrank, and of those the last one. It looks
+// at all of them: only those who are below their share ask.
+func (l *line) most(of func(*turn) int64) (most *turn) {
+	for lane, ts := range l.lanes {
+		for _, t := range ts.heap {
+			switch {
+			case most == nil, of(t) > of(most):
+			case of(t) < of(most), lane.outranks(most.turns.lane), !most.turns.lane.outranks(lane) && t.before(most):
+				continue
+			}
+			most = t
+		}
+	}
+	return most
+}
+
+// outranks reports whether requests of the lane go before those of another, were all of one age.
+func (a lane) outranks(b lane) bool {
+	if (a.share != "") != (b.share != "") {
+		return a.share != ""
+	}
+	return a.priority > b.priority
 }
 
 // push puts a waiter at the end of its holder's turn.
 func (l *line) push(w *waiter) {
 	ts := l.lanes[w.lane]
 	if ts == nil {
-		ts = &turns{byHolder: map[string]*turn{}}
+		ts = &turns{lane: w.lane, byHolder: map[string]*turn{}}
 		l.lanes[w.lane] = ts
 	}
 	t := ts.byHolder[w.holder]
@@ -83,6 +157,7 @@ func (l *line) push(w *waiter) {
 		heap.Push(ts, t)
 	}
 	w.turn, w.place = t, t.waiting.PushBack(w)
+	t.bytes += w.bytes
 	l.n++
 	l.bytes += w.bytes
 }
@@ -139,6 +214,7 @@ func (l *line) takeOut(w *waiter, since time.Time) {
 	first := t.waiting.Front() == w.place
 	t.waiting.Remove(w.place)
 	w.turn, w.place = nil, nil
+	t.bytes -= w.bytes
 	l.n--
 	l.bytes -= w.bytes
 	switch {

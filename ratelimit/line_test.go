@@ -195,3 +195,80 @@ func TestWhoWaitsRisesUpToCritical(t *testing.T) {
 		t.Error("the priorities have changed: extend this test")
 	}
 }
+
+// TestALineNeverHoldsMoreThanItMay lets random waiters come and be served. Who is refused has his part, and nobody yields to
+// himself.
+func TestALineNeverHoldsMoreThanItMay(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 2))
+	for range 20 {
+		l, now := newLine(), lineStart
+		l.age = 10 * time.Second
+		bounds := &policy.Queue{MaxLength: 1 + r.IntN(40), MaxBodyBytes: 1 + r.Int64N(300)}
+		for range 2000 {
+			now = now.Add(time.Second)
+			if w := l.next(now, nobodyEntitled); w != nil && r.IntN(4) == 0 {
+				l.serve(w, now)
+				continue
+			}
+			w := &waiter{holder: fmt.Sprint("h", r.IntN(12)), arrived: now, bytes: r.Int64N(30), lane: lane{priority: 1 + r.IntN(2)}}
+			n, bytes, holders := l.share(w)
+			yielded, ok := l.admit(w, bounds)
+			if !ok && (n+1)*holders <= bounds.MaxLength && (bytes+w.bytes)*int64(holders) <= bounds.MaxBodyBytes {
+				t.Fatalf("a holder of %d with %d places and %d bytes was refused %d bytes more, by %+v", holders, n, bytes, w.bytes, bounds)
+			}
+			if !ok && len(yielded) > 0 {
+				t.Fatal("somebody yielded to one who was refused")
+			}
+			if l.n > bounds.MaxLength || l.bytes > bounds.MaxBodyBytes {
+				t.Fatalf("%d wait with %d bytes, want at most %+v", l.n, l.bytes, bounds)
+			}
+			for _, y := range yielded {
+				if turnOf(y) == turnOf(w) {
+					t.Fatalf("%s yielded to itself", w.holder)
+				}
+			}
+		}
+	}
+}
+
+// TestWhoOutranksGetsAPlaceInALineOfMany fills a line with as many keys as it has places, so that an equal part is none.
+func TestWhoOutranksGetsAPlaceInALineOfMany(t *testing.T) {
+	t.Parallel()
+	const places = 50
+	bounds := &policy.Queue{MaxLength: places, MaxBodyBytes: 1 << 30}
+	come := func(l *line, key string, in lane) (ok bool, lost []*waiter) {
+		lost, ok = l.admit(&waiter{holder: key, arrived: lineStart, lane: in}, bounds)
+		return ok, lost
+	}
+	normal := lane{priority: 2}
+	for name, test := range map[string]struct {
+		lane lane
+		want bool
+	}{
+		"lower": {lane{priority: 1}, false},
+		"equal": {normal, false},
+		"above": {lane{priority: 3}, true},
+		"share": {lane{"gold", 1}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLine()
+			l.age = time.Second
+			for i := range places {
+				if ok, _ := come(&l, fmt.Sprint("key", i), normal); !ok {
+					t.Fatal("there is no room for those who come first")
+				}
+			}
+			ok, lost := come(&l, "late", test.lane)
+			if ok != test.want || len(lost) != l.n+map[bool]int{true: 1}[ok]-places || ok && lost[0].holder != fmt.Sprint("key", places-1) {
+				t.Errorf("it got in: %t, want %t; %d lost their place, and %d wait", ok, test.want, len(lost), l.n)
+			}
+			if ok, _ := come(&l, "late", test.lane); ok {
+				t.Error("it gets a second place")
+			}
+		})
+	}
+}

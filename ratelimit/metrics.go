@@ -60,8 +60,8 @@ func (l *Limiter) Collect(ch chan<- prometheus.Metric) {
 	l.ratios.errors.Collect(ch)
 	l.misuses.counts.Collect(ch)
 	l.queues.Collect(ch)
-	l.denied.collect(ch, deniedTotal)
-	l.shadows.tally.collect(ch, shadowTotal)
+	collectRefusals(ch, deniedTotal, l.denied)
+	collectRefusals(ch, shadowTotal, l.shadows.metric)
 	for _, r := range l.ratios.list() {
 		ch <- prometheus.MustNewConstMetric(tokensPerByte, prometheus.GaugeValue, r.input.value(inputFirst), r.model)
 		ch <- prometheus.MustNewConstMetric(estimatedInput, prometheus.CounterValue, float64(r.estimated.Load()), r.model)
@@ -114,7 +114,7 @@ type queueMetrics struct{ waits *prometheus.HistogramVec }
 func newQueueMetrics() *queueMetrics {
 	return &queueMetrics{prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "tierkeeper_queue_wait_seconds",
-		Help:    "How long requests waited for the capacity of a ModelLimit, by how the wait ended: released, timeout, gone (the client), or without a wait: full, refused (its tier may not wait).",
+		Help:    "How long requests waited for the capacity of a ModelLimit, by how the wait ended: released, timeout, gone (the client), full (no place, or another key got it that had fewer), or without a wait: refused (its tier may not wait).",
 		Buckets: []float64{0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300},
 	}, []string{"model_limit", "outcome"})}
 }
@@ -151,8 +151,11 @@ func (q *queue) lengths() (byPriority [policy.HighestPriority]int, bytes int64) 
 	return byPriority, q.line.bytes
 }
 
-func (t *tally) collect(ch chan<- prometheus.Metric, desc *prometheus.Desc) {
-	t.each(func(l labels, n int64) {
+func collectRefusals(ch chan<- prometheus.Metric, desc *prometheus.Desc, r *refusals) {
+	tell := func(l labels, n int64) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), l.key, l.scope, l.metric, l.per, l.object)
-	})
+	}
+	if other := r.each(func(l labels, n *named[struct{}]) { tell(l, n.count) }); other > 0 {
+		tell(labels{key: otherKeys}, other)
+	}
 }

@@ -23,9 +23,10 @@ const (
 	replayedLease  misuse = "replayed_lease"  // settled a second time
 	absurdUsage    misuse = "absurd_usage"    // that a provider reports: it is as good as none
 	clockBack      misuse = "clock_back"      // the clock was set back: windows stand still until it has caught up
+	unknownGateway misuse = "unknown_gateway" // an Envoy of a gateway that the service's manifests do not have
 )
 
-var allMisuses = []misuse{noLease, forgedLease, malformedLease, unknownVersion, expiredLease, replayedLease, absurdUsage, clockBack}
+var allMisuses = []misuse{noLease, forgedLease, malformedLease, unknownVersion, expiredLease, replayedLease, absurdUsage, clockBack, unknownGateway}
 
 // A misuseError says what is wrong with a lease. It never holds the lease.
 type misuseError struct {
@@ -45,7 +46,7 @@ type misuses struct {
 func newMisuses() *misuses {
 	m := &misuses{counts: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tierkeeper_bad_input_total",
-		Help: "What reached the service and must not: leases that are forged, malformed, expired, of an unknown version or settled before, settles without a lease, usage that no provider can mean, and clocks that were set back.",
+		Help: "What reached the service and must not: leases that are forged, malformed, expired, of an unknown version or settled before, settles without a lease, usage that no provider can mean, clocks that were set back, and Envoys of gateways that are not known.",
 	}, []string{"kind"})}
 	for _, kind := range allMisuses {
 		m.counts.WithLabelValues(string(kind))

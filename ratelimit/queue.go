@@ -23,8 +23,9 @@ const (
 	// moment find more connections to make than a backend, or Envoy, can bear.
 	burst = 50
 	pace  = 10 * time.Millisecond
-	// unreadBody is what a body counts for that Envoy does not read before it asks: it holds no more of it than that.
-	unreadBody = 1 << 20
+	// unreadBody is what a body counts for that Envoy does not read before it asks: it holds about a MiB for the request and
+	// another for its connection.
+	unreadBody = 2 << 20
 )
 
 // An outcome is how a wait ended.
@@ -33,7 +34,7 @@ type outcome string
 const (
 	released outcome = "released" // with a slot
 	timedOut outcome = "timeout"
-	full     outcome = "full" // without a wait
+	full     outcome = "full" // without a wait, or with one whose place another key got that had fewer
 	gone     outcome = "gone" // the client went away
 	refused  outcome = "refused"
 )
@@ -81,17 +82,21 @@ func (q *queue) signal() {
 	}
 }
 
-// join puts a waiter into the line, if the queue has room for it.
+// join puts a waiter into the line, if the queue has room for it or others must make some.
 func (q *queue) join(ctx context.Context, w *waiter, bounds *policy.Queue) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.line.n >= bounds.MaxLength || q.line.bytes+w.bytes > bounds.MaxBodyBytes {
-		return false
-	}
 	if q.line.n == 0 {
 		q.last = time.Time{}
 	}
-	q.line.push(w)
+	yielded, ok := q.line.admit(w, bounds)
+	if !ok {
+		return false
+	}
+	for _, other := range yielded {
+		other.yielded = true
+		close(other.served)
+	}
 	q.waiting.Store(int64(q.line.n))
 	if !q.active {
 		q.active = true
@@ -100,7 +105,7 @@ func (q *queue) join(ctx context.Context, w *waiter, bounds *policy.Queue) bool 
 	return true
 }
 
-// leave takes a waiter out, and reports false if it has its slot already.
+// leave takes a waiter out, and reports false if its wait is over already.
 func (q *queue) leave(w *waiter) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -112,8 +117,8 @@ func (q *queue) leave(w *waiter) bool {
 	return true
 }
 
-// wait returns when w has its slot, when it has waited for the longest time, or when ctx ends. Alive is called every
-// heartbeat meanwhile.
+// wait returns when w has its slot, when it has waited for the longest time, when it must yield, or when ctx ends. Alive is
+// called every heartbeat meanwhile.
 func (q *queue) wait(ctx context.Context, w *waiter, bounds *policy.Queue, longest time.Duration, alive func()) outcome {
 	if !q.join(ctx, w, bounds) {
 		return full
@@ -125,21 +130,29 @@ func (q *queue) wait(ctx context.Context, w *waiter, bounds *policy.Queue, longe
 	for {
 		select {
 		case <-w.served:
-			return released
+			return w.ended()
 		case <-ctx.Done():
 			if q.leave(w) {
 				return gone
 			}
-			return released // The slot is there, and it is for the caller to give it back.
+			return w.ended() // If the slot is there, it is for the caller to give it back.
 		case <-late.C:
 			if q.leave(w) {
 				return timedOut
 			}
-			return released
+			return w.ended()
 		case <-beat.C:
 			alive()
 		}
 	}
+}
+
+// ended is how a wait ended by no doing of the waiter.
+func (w *waiter) ended() outcome {
+	if w.yielded {
+		return full
+	}
+	return released
 }
 
 // giveOut gives slots to waiters until nobody waits.

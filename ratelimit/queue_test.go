@@ -257,7 +257,7 @@ func TestAWaitEndsWith503(t *testing.T) {
 		"after the model's time":              {"maxLength: 2, maxWaitSeconds: 120", "sk-high1", 120 * time.Second, "queue_timeout"},
 		"after the tier's time":               {"maxLength: 2, maxWaitSeconds: 120", "sk-brief1", 7 * time.Second, "queue_timeout"},
 		"at once, where the tier says so":     {"maxLength: 2, maxWaitSeconds: 120", "sk-at-once1", 0, "capacity_exceeded"},
-		"at once, where too many wait":        {"maxLength: 1, maxWaitSeconds: 120", "sk-high1", 0, "queue_full"},
+		"at once, where too many wait":        {"maxLength: 1, maxWaitSeconds: 120", "sk-low1", 0, "queue_full"},
 		"at once, where bodies are too large": {"maxLength: 2, maxWaitSeconds: 120, maxBodyBytes: 1048576", "sk-high1", 0, "queue_full"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -269,7 +269,7 @@ func TestAWaitEndsWith503(t *testing.T) {
 				h.visit(ctx, with(chat("sk-low1"), func(r *descriptor.Reserve) { r.InputBytes = 1 << 20 }), 0)
 				synctest.Wait()
 				before := h.used(t, chat("sk-high1"))
-				h.visit(t.Context(), with(chat(test.key), func(r *descriptor.Reserve) { r.InputBytes = 1 }), 0)
+				h.visit(t.Context(), with(chat(test.key), func(r *descriptor.Reserve) { r.InputBytes = 1 << 20 }), 0)
 				for left := test.wait; left > 0; left -= 10 * time.Second {
 					h.renew(t, first)
 					pause(min(left, 10*time.Second))
@@ -421,6 +421,61 @@ func TestManySlotsAreGivenOutAtAPace(t *testing.T) {
 			t.Errorf("the last one was let in after %v, want less than a second", last)
 		}
 	})
+}
+
+// TestNobodyKeepsOthersOutOfAQueue lets one key take all that a queue has, of places or of bytes, and then others come: one has
+// a reserved share, one a higher priority, and one neither.
+func TestNobodyKeepsOthersOutOfAQueue(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		queue string
+		n     int   // that the queue takes
+		bytes int64 // of each body
+		each  int   // places that others get
+	}{
+		"places": {"maxLength: 100, maxWaitSeconds: 120", 100, 1, 25},
+		"bytes":  {"maxLength: 100, maxWaitSeconds: 120, maxBodyBytes: 67108864", 64, 1 << 20, 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := open(t, waiting("{concurrentRequests: 1, queue: {"+test.queue+"}, reserved: [{tierName: brief, concurrentRequests: 1}]}", "low1", "low2", "high1", "brief1"))
+				ctx, goAway := context.WithCancel(t.Context())
+				send := func(key string, n int) {
+					for range n {
+						h.visit(ctx, with(chat(key), func(r *descriptor.Reserve) { r.InputBytes = test.bytes }), time.Hour)
+						synctest.Wait()
+					}
+				}
+				send("sk-low1", 1+test.n+50)
+				others := []string{"sk-low2", "sk-high1", "sk-brief1"}
+				for _, key := range others {
+					send(key, test.each)
+				}
+				full := map[string]int{}
+				for _, v := range h.visits {
+					if v.code == "queue_full" {
+						full[v.key]++
+					}
+				}
+				if diff := cmp.Diff(map[string]int{"sk-low1": 50 + 3*test.each}, full); diff != "" {
+					t.Errorf("who was refused (-want +got):\n%s", diff)
+				}
+				for _, key := range others {
+					send(key, 1) // has its part, and gets no more
+					if v := h.last(); v.key != key || v.code != "queue_full" {
+						t.Errorf("the last was %s %s, want %s queue_full", v.key, v.code, key)
+					}
+				}
+				// What was taken for those who had to go is given back: one is served, and so many wait.
+				if got := h.used(t, chat("sk-low1"))["ModelShared Requests per Day"]; got != int64(1+test.n) {
+					t.Errorf("%d requests are charged, want %d", got, 1+test.n)
+				}
+				goAway()
+				h.all.Wait()
+			})
+		})
+	}
 }
 
 // meanwhile calls something in the middle of the next request: after it has found the table in force, before it goes by it.

@@ -44,12 +44,9 @@ type actor struct {
 	ended   bool // in truth, so that length is known
 	by      sighting
 	most    int64 // the capacity
-}
 
-// An event is when an actor ends, gives up, or would have given a sign of life.
-type event struct {
-	at    time.Time
-	actor *actor
+	due   time.Time // when it ends, gives up, or would have given a sign of life
+	index int       // in events
 }
 
 // arrive lets a request enter that may wait for the longest time.
@@ -61,13 +58,26 @@ func (r *rehearsal) arrive(a *actor, longest time.Duration, now time.Time) {
 	switch q := r.capacity.Queue; {
 	case r.running < r.capacity.Max && r.line.n == 0:
 		r.actors[a.lease] = a
+		heap.Push(&r.events, a)
 		r.start(a, now)
-	case longest == 0 || r.line.n >= q.MaxLength || r.line.bytes+a.bytes > q.MaxBodyBytes:
+	// A request that came before the queue was taken away finds none.
+	case q == nil || longest == 0:
 		r.record(a, now)
 	default:
+		yielded, ok := r.line.admit(&a.waiter, q)
+		for _, w := range yielded {
+			other := r.actors[w.lease]
+			r.record(other, now)
+			delete(r.actors, w.lease)
+			heap.Remove(&r.events, other.index)
+		}
+		if !ok {
+			r.record(a, now)
+			return
+		}
 		r.actors[a.lease] = a
-		r.line.push(&a.waiter)
-		heap.Push(&r.events, event{now.Add(longest), a})
+		a.due = now.Add(longest)
+		heap.Push(&r.events, a)
 	}
 }
 
@@ -82,7 +92,7 @@ func (r *rehearsal) end(lease counter.LeaseID, now time.Time) {
 	}
 	a.ended, a.length = true, now.Sub(a.began)
 	if !a.started.IsZero() {
-		heap.Push(&r.events, event{a.started.Add(a.length), a})
+		r.await(a, a.started.Add(a.length))
 		r.play(now)
 	}
 }
@@ -109,24 +119,24 @@ func (r *rehearsal) alive(lease counter.LeaseID, now time.Time) {
 
 // play lets everything happen up to now, in its order.
 func (r *rehearsal) play(now time.Time) {
-	for len(r.events) > 0 && !r.events[0].at.After(now) {
-		e := heap.Pop(&r.events).(event) //nolint:forcetypeassert // The heap holds nothing else.
-		a := e.actor
-		switch {
-		case r.actors[a.lease] != a:
+	for len(r.events) > 0 && !r.events[0].due.After(now) {
+		a := r.events[0]
+		switch alive := a.seen.Add(SlotExpiry); {
 		case a.started.IsZero():
-			r.record(a, e.at) // It has waited as long as it may.
-			r.takeOut(a, e.at)
-		case a.ended:
-			if !a.started.Add(a.length).After(e.at) {
-				r.takeOut(a, e.at)
-			}
-		case !a.seen.Add(SlotExpiry).After(e.at):
-			r.takeOut(a, e.at)
+			r.record(a, a.due) // It has waited as long as it may.
+			r.takeOut(a, a.due)
+		case !a.ended && alive.After(a.due):
+			r.await(a, alive)
 		default:
-			heap.Push(&r.events, event{a.seen.Add(SlotExpiry), a})
+			r.takeOut(a, a.due)
 		}
 	}
+}
+
+// await says when it is the actor's turn again.
+func (r *rehearsal) await(a *actor, due time.Time) {
+	a.due = due
+	heap.Fix(&r.events, a.index)
 }
 
 func (r *rehearsal) start(a *actor, at time.Time) {
@@ -137,11 +147,12 @@ func (r *rehearsal) start(a *actor, at time.Time) {
 	if a.ended {
 		ends = at.Add(a.length)
 	}
-	heap.Push(&r.events, event{ends, a})
+	r.await(a, ends)
 }
 
 func (r *rehearsal) takeOut(a *actor, at time.Time) {
 	delete(r.actors, a.lease)
+	heap.Remove(&r.events, a.index)
 	if a.started.IsZero() {
 		r.line.leave(&a.waiter)
 		return
@@ -193,21 +204,29 @@ func (rs *rehearsals) each(do func(*rehearsal)) {
 	}
 }
 
-// events is a heap; the first one comes first.
-type events []event
+// events is a heap of all actors; the one that is due first comes first.
+type events []*actor
 
 func (e events) Len() int           { return len(e) }
-func (e events) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
-func (e events) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e events) Less(i, j int) bool { return e[i].due.Before(e[j].due) }
+
+func (e events) Swap(i, j int) {
+	e[i], e[j] = e[j], e[i]
+	e[i].index, e[j].index = i, j
+}
 
 // Push implements heap.Interface.
-func (e *events) Push(x any) { *e = append(*e, x.(event)) } //nolint:forcetypeassert // Only this file calls it.
+func (e *events) Push(x any) {
+	a := x.(*actor) //nolint:forcetypeassert // Only this file calls it.
+	a.index = len(*e)
+	*e = append(*e, a)
+}
 
 // Pop implements heap.Interface.
 func (e *events) Pop() any {
 	last := len(*e) - 1
 	x := (*e)[last]
-	(*e)[last] = event{}
+	(*e)[last] = nil
 	*e = (*e)[:last]
 	return x
 }

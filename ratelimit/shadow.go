@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter"
@@ -24,14 +23,17 @@ type sighting struct {
 	origin  policy.Origin
 }
 
-// shadows is what would have been refused, had everything been enforced, since the process began. It is safe for concurrent
-// use and bounded: what comes when it is full is counted together.
+// shadows is what would have been refused, had everything been enforced, since the process began: for the metric by key and
+// limit, and for the report by gateway too. It is safe for concurrent use and bounded.
 type shadows struct {
-	tally *tally
+	metric *refusals
+	report *tally[sighting, seen]
+}
 
-	mu   sync.Mutex
-	seen map[sighting]*Shadow
-	rest int64
+// seen is what is known of a sighting beside its count.
+type seen struct {
+	most        int64 // what the limit allowed, the last time
+	first, last time.Time
 }
 
 // A Shadow says how often a limit that is not enforced would have refused requests of a holder.
@@ -49,7 +51,7 @@ type Shadow struct {
 }
 
 func newShadows() *shadows {
-	return &shadows{tally: newTally(), seen: map[sighting]*Shadow{}}
+	return &shadows{metric: newRefusals(), report: newTally[sighting, seen](maxSightings)}
 }
 
 func sight(g *policy.Gateway, h *policy.Holder, l policy.Limit) sighting {
@@ -57,23 +59,13 @@ func sight(g *policy.Gateway, h *policy.Holder, l policy.Limit) sighting {
 }
 
 func (s *shadows) record(by sighting, most int64, now time.Time) {
-	s.tally.add(labelsOf(by.holder, by.scope, by.pair, by.origin))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	entry := s.seen[by]
-	if entry == nil {
-		if len(s.seen) >= maxSightings {
-			s.rest++
-			return
+	s.metric.add(labelsOf(by.holder, by.scope, by.pair, by.origin), noted)
+	s.report.add(by, func(about *seen) {
+		if about.first.IsZero() {
+			about.first = now.UTC()
 		}
-		entry = &Shadow{
-			Gateway: by.gateway, Key: by.holder, Origin: by.origin, First: now.UTC(),
-			Scope: by.scope.String(), Metric: by.pair.Metric.String(), Per: by.pair.Per.String(),
-		}
-		s.seen[by] = entry
-	}
-	entry.Max, entry.Last = most, now.UTC()
-	entry.Count++
+		about.most, about.last = most, now.UTC()
+	})
 }
 
 // Shadows lists what limits that are not enforced would have refused since the process began, the most frequent first, and
@@ -85,16 +77,20 @@ func (l *Limiter) Shadows() (list []Shadow, more int64) {
 		defer r.mu.Unlock()
 		r.play(now)
 	})
-	l.shadows.mu.Lock()
-	defer l.shadows.mu.Unlock()
-	for _, entry := range l.shadows.seen {
-		list = append(list, *entry)
-	}
+	more = l.shadows.report.each(func(by sighting, n *named[seen]) {
+		if n.count == 0 {
+			return // It has its name since its last refusal.
+		}
+		list = append(list, Shadow{
+			Gateway: by.gateway, Key: by.holder, Scope: by.scope.String(), Metric: by.pair.Metric.String(), Per: by.pair.Per.String(),
+			Max: n.kept.most, Origin: by.origin, Count: n.count, First: n.kept.first, Last: n.kept.last,
+		})
+	})
 	slices.SortFunc(list, func(a, b Shadow) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Origin.Field, b.Origin.Field), cmp.Compare(a.Gateway, b.Gateway),
 			cmp.Compare(a.Origin.Kind, b.Origin.Kind), cmp.Compare(a.Origin.Name, b.Origin.Name))
 	})
-	return list, l.shadows.rest
+	return list, more
 }
 
 // enterShadow plays what the limits would do that are not enforced: all of them are taken or none, as if they were. A store

@@ -213,6 +213,31 @@ func TestAShadowLimitIsNotSeen(t *testing.T) {
 	s.refuse(t, chat("sk-alice"), 429)
 }
 
+// A request can be between two tables: the plan by which it came let it wait, and the capacity has no queue any more.
+func TestAQueueThatIsTriedCanBeTakenAwayUnderARequest(t *testing.T) {
+	t.Parallel()
+	text := func(capacity string) string {
+		return `
+tiers: {plan: {queue: {mode: Wait, maxWaitSeconds: 60}}}
+models: {gpt: {models: ["gpt-*"], enforcement: Shadow, capacity: ` + capacity + `}}
+`
+	}
+	s := serve(t, text("{concurrentRequests: 1, queue: {maxLength: 5, maxWaitSeconds: 60}}"))
+	during := func() {}
+	s.Limiter = ratelimit.New(&slowStore{s.store, func() { during() }}, secret, ratelimit.WithClock(s.clock.now))
+	s.SetTable(s.table)
+	s.pass(t, chat("sk-alice"))
+	during = func() {
+		during = func() {}
+		s.apply(t, text("{concurrentRequests: 1}"))
+		s.pass(t, chat("sk-alice"))
+	}
+	s.pass(t, chat("sk-alice"))
+	if got := s.seen(); got != 2 {
+		t.Errorf("%d requests are recorded that would have been refused, want the two that found the slot taken", got)
+	}
+}
+
 // Where nothing is enforced a group and its parent can have a capacity each, and both are tried.
 func TestTheCapacitiesOfAGroupAndItsParentAreBothTried(t *testing.T) {
 	t.Parallel()

@@ -12,30 +12,29 @@ func TestATallyNamesThoseWhoHaveMost(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	tally, before := newTally(), map[labels]int64{}
+	tally, before := newRefusals(), map[labels]int64{}
 	name := func(n int) labels { return labels{key: fmt.Sprint("team/key", n)} }
 	for n := range 50_000 { // Whoever comes first is named, of many.
-		tally.add(name(n))
+		tally.add(name(n), noted)
 	}
 	var total int64 = 50_000
 	for round := range 40 {
 		for range 1000 {
-			tally.add(name(1_000_000 + r.IntN(20))) // Then twenty come that have much.
-			tally.add(name(r.IntN(50_000)))
+			tally.add(name(1_000_000+r.IntN(20)), noted) // Then twenty come that have much.
+			tally.add(name(r.IntN(50_000)), noted)
 			total += 2
 		}
 		var sum int64
 		names, now := 0, map[labels]int64{}
-		tally.each(func(l labels, n int64) {
-			sum += n
-			if l != otherLabels {
-				names++
+		other := tally.each(func(l labels, n *named[struct{}]) {
+			sum += n.count
+			names++
+			if n.count < before[l] && n.count > 0 { // Whoever lost his name and has a new one begins anew.
+				t.Errorf("round %d: the count of %q fell from %d to %d", round, l.key, before[l], n.count)
 			}
-			if n < before[l] && n > 0 { // Whoever lost his name and has a new one begins anew.
-				t.Errorf("round %d: the count of %q fell from %d to %d", round, l.key, before[l], n)
-			}
-			now[l] = n
+			now[l] = n.count
 		})
+		sum += other
 		before = now
 		if sum != total || names > maxNamed {
 			t.Fatalf("round %d: %d are counted under %d names, want %d under at most %d", round, sum, names, total, maxNamed)

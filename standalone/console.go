@@ -74,7 +74,7 @@ func (c *console) loaded(path string, r *reading, s *secrets, now time.Time) {
 		}
 	}
 	noted := map[string]bool{}
-	for _, line := range notes(t, s, verdicts, now) {
+	for _, line := range notes(t, s, &r.found.Input, verdicts, now) {
 		noted[line] = true
 		if !c.noted[line] {
 			c.printf("  NOTE      %s", line)
@@ -168,7 +168,7 @@ func (c *console) metrics(at string) {
 func (c *console) admin(at string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.printf("Admin: http://%s (who is blocked: tierkeeper blocks --admin http://%s)", at, at)
+	c.printf("Admin: http://%s (tierkeeper blocks and tierkeeper shadow ask there, by --admin http://%s)", at, at)
 }
 
 func (c *console) bootstrap(g *policy.Gateway, path string) {

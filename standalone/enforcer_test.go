@@ -1,16 +1,19 @@
 package standalone
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -49,6 +52,34 @@ func TestTheServiceSaysWhenItCanBeAsked(t *testing.T) {
 	check("before it goes", healthv1.HealthCheckResponse_NOT_SERVING)
 	e.obey(table)
 	check("after an edit at that time", healthv1.HealthCheckResponse_NOT_SERVING)
+}
+
+func TestAServiceThatIsNotThereIsTold(t *testing.T) {
+	t.Parallel()
+	s, err := listen(t.Context(), net.JoinHostPort(loopback, "0"), func(g *grpc.Server) { healthv1.RegisterHealthServer(g, health.NewServer()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.serve() }()
+	t.Cleanup(s.stop)
+	stopped, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, tc := range map[string]struct {
+		ctx     context.Context //nolint:containedctx // Of the case.
+		address string
+		wait    time.Duration
+		want    bool
+	}{
+		"there":                 {t.Context(), s.listener.Addr().String(), time.Minute, false},
+		"not there":             {t.Context(), "127.0.0.1:1", 10 * time.Millisecond, true},
+		"not there at the stop": {stopped, "127.0.0.1:1", time.Minute, false},
+	} {
+		var told strings.Builder
+		tellUnlessServing(tc.ctx, tc.address, tc.wait, slog.New(slog.NewTextHandler(&told, nil)))
+		if got := strings.Contains(told.String(), "the rate-limit service does not answer"); got != tc.want {
+			t.Errorf("%s: want told %t, got %q", name, tc.want, told.String())
+		}
+	}
 }
 
 func TestTheLeaseKeyOutlivesARestart(t *testing.T) {

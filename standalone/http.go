@@ -54,7 +54,11 @@ func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *
 	if e != nil {
 		all = append(all, e.limiter, forgotten(e.failures))
 	}
-	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", c.MetricsAddress, metrics(all...))
+	handler := metrics(all...)
+	if admin.IsLoopback(c.MetricsAddress) {
+		handler = admin.OnlyPrograms(handler) // They name keys and objects of all namespaces.
+	}
+	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", c.MetricsAddress, handler)
 	if err != nil {
 		return err
 	}

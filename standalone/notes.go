@@ -13,7 +13,7 @@ import (
 )
 
 // notes are what is in order and yet hardly meant.
-func notes(t *policy.Table, s *secrets, verdicts []policy.Verdict, now time.Time) []string {
+func notes(t *policy.Table, s *secrets, in *policy.Input, verdicts []policy.Verdict, now time.Time) []string {
 	gateways := t.Gateways()
 	if len(gateways) == 0 {
 		return []string{"no QuotaGateway is accepted, so nothing is served"}
@@ -29,6 +29,9 @@ func notes(t *policy.Table, s *secrets, verdicts []policy.Verdict, now time.Time
 		for _, note := range slices.Concat(modelNotes(g), prefixNotes(g), certificateNotes(g, s, now)) {
 			lines = append(lines, fmt.Sprintf("QuotaGateway %s: %s", g.Name, note))
 		}
+	}
+	for _, n := range policy.Idle(in, verdicts) {
+		lines = append(lines, fmt.Sprintf("%s: %s: %s", n.Object, n.Field, n.Message))
 	}
 	return lines
 }

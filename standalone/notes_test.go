@@ -48,6 +48,10 @@ func TestNotesNameWhatIsHardlyMeant(t *testing.T) {
 			"header: x-api-key", "header: Authorization", ca.Issue(t, "site.example"),
 			[]string{main + `clients send "Bearer KEY" in Authorization, and without prefix: "Bearer " in spec.identity.sources all of it is taken for the key`},
 		},
+		"a pool without a tier": {
+			"port: 443", "port: 443}, {address: 10.0.0.8, port: 443, pool: big", ca.Issue(t, "site.example"),
+			[]string{main + "spec.backends[name=provider].endpoints[address=10.0.0.8,port=443].pool: No RateLimitTier has backendPool: big, so this endpoint serves nobody."},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -56,7 +60,7 @@ func TestNotesNameWhatIsHardlyMeant(t *testing.T) {
 				secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider", "Opaque", "token", "sk-1"))
 			found := d.loader.Load(filepath.Join(d.dir, "all.yaml"))
 			table, verdicts := policy.Compile(found.Input)
-			if diff := cmp.Diff(tc.want, notes(table, &d.secrets, verdicts, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))); diff != "" {
+			if diff := cmp.Diff(tc.want, notes(table, &d.secrets, &found.Input, verdicts, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))); diff != "" {
 				t.Errorf("notes (-want +got):\n%s", diff)
 			}
 		})

@@ -2,6 +2,7 @@ package standalone
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,7 +47,7 @@ func (r *serviceRunner) run(ctx context.Context) error {
 	defer stopServing()
 	server, err := listen(serving, r.Address, r.enforcer.register)
 	if err != nil {
-		return err
+		return fmt.Errorf("starting the rate-limit service (choose where with --address, as host:port): %w", err)
 	}
 	if err := r.serveMetrics(serving, group, r.console, r.enforcer); err != nil {
 		return err

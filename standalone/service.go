@@ -2,13 +2,17 @@ package standalone
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
@@ -31,12 +35,12 @@ type service struct {
 // listen takes a port of loopback: the calls carry API keys and are not encrypted.
 func listen(ctx context.Context, address string, register func(*grpc.Server)) (*service, error) {
 	if _, err := onLoopback(address); err != nil {
-		return nil, fmt.Errorf("starting the rate-limit service: %w", err)
+		return nil, err
 	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("starting the rate-limit service: %w", err)
+		return nil, err
 	}
 	at, err := envoy.SplitAddress(l.Addr().String())
 	if err != nil {
@@ -66,6 +70,22 @@ func until(stopping <-chan struct{}) grpc.StreamServerInterceptor {
 		case <-stopping:
 			return status.Error(codes.Unavailable, "the service is stopping")
 		}
+	}
+}
+
+// tellUnlessServing warns of a rate-limit service that does not answer within the wait. Nobody else would: a gateway that lets requests
+// through uncounted looks as if all were well.
+func tellUnlessServing(ctx context.Context, address string, wait time.Duration, log *slog.Logger) {
+	patient, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	if err == nil {
+		_, err = healthv1.NewHealthClient(conn).Check(patient, &healthv1.HealthCheckRequest{}, grpc.WaitForReady(true))
+		err = errors.Join(err, conn.Close())
+	}
+	if err != nil && ctx.Err() == nil {
+		log.WarnContext(ctx, "the rate-limit service does not answer; until it does, spec.failure of a gateway says what becomes of requests",
+			"service", address, "error", err)
 	}
 }
 

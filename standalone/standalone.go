@@ -47,6 +47,7 @@ const (
 	sweepEvery  = time.Minute // how long counters of ended windows take up memory
 	headerWait  = 10 * time.Second
 	stopWait    = 5 * time.Second // for calls under way when the process stops
+	serviceWait = 5 * time.Second // for a rate-limit service that is started at the same time
 )
 
 // Common is what both modes take. The zero value of each optional field is a sane default.
@@ -215,6 +216,12 @@ func (r *runner) run(ctx context.Context) error {
 		r.Log.ErrorContext(ctx, "a gateway cannot be served", "error", err)
 	}
 	group.Go(r.service.serve)
+	if r.Service != "" {
+		group.Go(func() error {
+			tellUnlessServing(ctx, r.Service, serviceWait, r.Log)
+			return nil
+		})
+	}
 	if r.enforcer != nil {
 		group.Go(func() error { return r.enforcer.run(serving) })
 	}
@@ -236,7 +243,7 @@ func (r *runner) run(ctx context.Context) error {
 func (r *runner) listen(ctx context.Context) (limits policy.Endpoint, err error) {
 	if r.Service != "" {
 		if limits, err = onLoopback(r.Service); err != nil {
-			return limits, fmt.Errorf("finding the rate-limit service: %w", err)
+			return limits, fmt.Errorf("finding the rate-limit service (name it with --service, as host:port): %w", err)
 		}
 	}
 	r.service, err = listen(ctx, net.JoinHostPort(loopback, "0"), func(g *grpc.Server) {
@@ -245,10 +252,13 @@ func (r *runner) listen(ctx context.Context) (limits policy.Endpoint, err error)
 			r.enforcer.register(g)
 		}
 	})
-	if err == nil && r.enforcer != nil {
+	if err != nil {
+		return limits, fmt.Errorf("starting what Envoys ask: %w", err)
+	}
+	if r.enforcer != nil {
 		limits = r.service.endpoint
 	}
-	return limits, err
+	return limits, nil
 }
 
 // check finds out what would make a start useless.

@@ -7,7 +7,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:validation:MinProperties=1
 // +kubebuilder:validation:XValidation:rule="has(self.header) != has(self.queryParameter)",message="exactly one of header and queryParameter must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.prefix) || has(self.header)",message="prefix goes with header, and only with it"
-// +kubebuilder:validation:XValidation:rule="!has(self.header) || !(self.header.lowerAscii() in ['accept-encoding', 'connection', 'content-length', 'content-type', 'host', 'te', 'transfer-encoding', 'upgrade'] || self.header.lowerAscii().startsWith('x-tk-') || self.header.lowerAscii().startsWith('x-envoy-'))",message="header must not be one that HTTP, or the gateway, needs for itself"
+// +kubebuilder:validation:XValidation:rule="!has(self.header) || !(self.header.lowerAscii() in ['accept-encoding', 'connection', 'content-length', 'content-type', 'host', 'te', 'transfer-encoding', 'upgrade', 'x-forwarded-proto', 'x-request-id'] || self.header.lowerAscii().startsWith('x-tk-') || self.header.lowerAscii().startsWith('x-envoy-'))",message="header must not be one that HTTP, or the gateway, needs for itself"
 type KeySource struct {
 	// header is the name of a header, in any case.
 	//

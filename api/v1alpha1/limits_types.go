@@ -94,6 +94,7 @@ const (
 
 // Rate is a ceiling on one metric in one window of time.
 //
+// +kubebuilder:validation:XValidation:rule="!(has(self.mode) && self.mode == 'Unlimited' && has(self.algorithm))",message="what is Unlimited is not counted: algorithm must be absent"
 // +kubebuilder:validation:XValidation:rule="has(self.mode) && self.mode == 'Unlimited' ? !has(self.max) : has(self.max)",message="max is required, and forbidden when mode is Unlimited"
 // +kubebuilder:validation:XValidation:rule="!has(self.algorithm) || self.algorithm != 'SlidingWindow' || self.per in ['Second', 'Minute', 'Hour']",message="SlidingWindow needs per Second, Minute or Hour"
 type Rate struct {

@@ -65,7 +65,7 @@ type CapacityQueue struct {
 	AgeSeconds int32 `json:"ageSeconds,omitempty"`
 
 	// maxBodyBytes is the most that the bodies of all waiting requests may be together: Envoy holds them in memory. A request
-	// whose body is one too many is answered 503; one whose body Envoy does not read counts as 1 MiB. Absent means 268435456,
+	// whose body is one too many is answered 503; one whose body Envoy does not read counts as 2 MiB. Absent means 268435456,
 	// which is 256 MiB.
 	//
 	// +optional

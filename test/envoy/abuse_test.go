@@ -289,4 +289,13 @@ func TestNobodyLiftsABlockThroughAGateway(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", name, a.status, a.body, tc.want)
 		}
 	}
+
+	// Nor does anybody read the metrics, which name keys of all namespaces.
+	metrics := regexp.MustCompile(`Metrics: http://127.0.0.1:(\d+)`).FindStringSubmatch(s.stdout.String())
+	s.write(t, "all.yaml", strings.Replace(files["all.yaml"], "port: "+at[1], "port: "+metrics[1], 1))
+	read := request{method: http.MethodGet, path: "/metrics", key: keyGood}
+	eventually(t, soon, "the edit is in force", func() bool { return s.send(t, read).status != http.StatusNotFound })
+	if a := s.send(t, read); a.status != http.StatusForbidden {
+		t.Errorf("metrics: %d %.100s, want 403", a.status, a.body)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -326,4 +327,54 @@ func TestFiveThousandWait(t *testing.T) {
 	eventually(t, soon, "every slot is free", func() bool {
 		return s.pass(t, chat("key-waits", prompt{model: "held"})).status == http.StatusOK
 	})
+}
+
+// TestEnvoyHoldsLittleOfABodyThatItDoesNotRead sends a body without end over HTTP/2, of a request that waits: its window is what the
+// client may send before Envoy has read it.
+func TestEnvoyHoldsLittleOfABodyThatItDoesNotRead(t *testing.T) {
+	t.Parallel()
+	const mebibyte, unsent = 1 << 20, 1 << 17 // unsent: what the client has read and may not send yet
+	opaque := strings.NewReplacer("maxBodyBytes: 65536", "maxBodyBytes: 1073741824", "protocol: OpaqueBody, resource: images", "protocol: OpaqueBody, resource: images, model: held").Replace(gateway)
+	s := start(t, manifests(opaque, model("held", "{concurrentRequests: 1, queue: {maxLength: 10, maxWaitSeconds: 120}}"),
+		patient("patient", "Normal"), holder("waits", "patient", "key-waits")))
+	busy := s.open(t, chat("key-waits", prompt{model: "held", stream: true}, "x-demo-token-delay: 1h"))
+	defer busy.cut()
+	ctx, goAway := context.WithCancel(t.Context())
+	defer goAway()
+	sent := &flood{}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.port.url()+"/v1/images/edits", sent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer key-waits")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if resp, err := multiplexing.Do(req); err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	s.waiting(t, "held", 1)
+	last, since := int64(0), time.Now()
+	eventually(t, soon, "Envoy takes no more", func() bool {
+		if n := sent.n.Load(); n != last {
+			last, since = n, time.Now()
+		}
+		return last > 0 && time.Since(since) > time.Second
+	})
+	if counted, _ := s.metric(t, `tierkeeper_queue_body_bytes{model_limit="held"}`); counted != 2*mebibyte || last > int64(counted)+unsent {
+		t.Errorf("the client has read %d bytes of the body, which counts as %v, want it to count as the 2 MiB that Envoy takes at most", last, counted)
+	}
+	goAway()
+	<-done
+}
+
+// A flood is a body without end, which counts what is taken of it.
+type flood struct{ n atomic.Int64 }
+
+// Read implements io.Reader.
+func (f *flood) Read(p []byte) (int, error) {
+	p = p[:min(len(p), 1<<14)]
+	f.n.Add(int64(len(p)))
+	return len(p), nil
 }

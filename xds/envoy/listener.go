@@ -25,6 +25,9 @@ const (
 	// maxStreams bounds the requests under way on one connection of HTTP/2, and so the bodies that a stranger can make Envoy
 	// hold by it; Envoy's default is over a thousand.
 	maxStreams = 100
+	// streamWindow bounds how many bytes of a body that is not read first a client of HTTP/2 can make Envoy hold while the
+	// request waits, beside the MiB of Envoy's own buffer; Envoy's default is 16 MiB.
+	streamWindow = 1 << 20
 	// internalPrefix begins the names of headers that exist between our own filters only, envoyPrefix those by which Envoy can
 	// be told to retry, to hurry or to rename.
 	internalPrefix = descriptor.HeaderPrefix
@@ -131,7 +134,9 @@ func connectionManager(g *policy.Gateway, routes string) *hcmv3.HttpConnectionMa
 		NormalizePath:                wrapperspb.Bool(true),
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_REJECT_REQUEST,
-		Http2ProtocolOptions:         &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(maxStreams)},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams: wrapperspb.UInt32(maxStreams), InitialStreamWindowSize: wrapperspb.UInt32(streamWindow),
+		},
 		// Many servers take x_api_key for x-api-key: it would stand there beside the gateway's own.
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{HeadersWithUnderscoresAction: corev3.HttpProtocolOptions_DROP_HEADER},
 		RequestHeadersTimeout:     durationpb.New(headersTimeout),
