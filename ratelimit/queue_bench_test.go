@@ -43,6 +43,7 @@ func BenchmarkQueueOfTenThousand(b *testing.B) {
 	capacity := &policy.Capacity{Group: "gpt", Max: slots, Queue: &policy.Queue{MaxLength: tenThousand, MaxBodyBytes: 1 << 40, MaxWait: time.Hour, Age: 10 * time.Second}}
 	l := New(memory.New(), []byte("secret"))
 	key := keyOf("gpt")
+	l.queues.update(map[string]*policy.Capacity{capacity.Group: capacity})
 	q := l.queues.of(capacity, key, l)
 	ctx, stop := context.WithCancel(b.Context())
 	var (
