@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode"
@@ -33,6 +34,8 @@ type Limiter struct {
 	ratios *ratios
 	stalls stalls
 	epoch  atomic.Pointer[epoch]
+
+	setting sync.Mutex // while the table changes
 
 	failures counter.Failures                      // nil: nobody is blocked
 	abuses   *xsync.Map[policy.Name, *abuseCounts] // of gateways
@@ -78,6 +81,8 @@ func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 // SetTable makes the limiter answer by the table from the next request on. Counts stay: they belong to counters, not to
 // tables. So do those who wait: they go on by what their capacity is now.
 func (l *Limiter) SetTable(t *policy.Table) {
+	l.setting.Lock() // or queues and epoch could go by different tables
+	defer l.setting.Unlock()
 	l.queues.update(t.Capacities()) // first, so that no request finds a queue that does not know its capacity
 	l.epoch.Store(newEpoch(t, l))
 }

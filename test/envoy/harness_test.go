@@ -196,7 +196,7 @@ func execute(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(binary, args...), stdout: &transcript{}, stderr: &transcript{}, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
-	p.cmd.WaitDelay = time.Second // an Envoy that outlives its parent holds stderr open
+	p.cmd.WaitDelay = 5 * time.Second // an Envoy that outlives its parent holds stderr open
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -161,7 +161,6 @@ func startWith(t *testing.T, w *workshop, docs ...string) *system {
 // four slots are taken, and looks in which order they come to the provider. (That nobody else overtakes is proved, to the
 // request, on a clock that stands still: here requests that are under way together may pass each other.)
 func TestARushIsServedByPriorityAndInTurns(t *testing.T) {
-	t.Parallel()
 	const slots, each = 4, 200
 	w := &workshop{takes: jobTakes}
 	docs := []string{
@@ -292,9 +291,8 @@ func TestWhoGoesAwayWaitingCostsNothing(t *testing.T) {
 	}
 }
 
-// TestFiveThousandWait holds 5,000 requests of 1 KB while the model is busy, and serves all of them.
+// TestFiveThousandWait (which has the machine to itself, as TestARush has) holds 5,000 requests of 1 KB while the model is busy, and serves all of them.
 func TestFiveThousandWait(t *testing.T) {
-	t.Parallel()
 	const n = 5000
 	files := manifests(gateway, model("held", "{concurrentRequests: 1, queue: {maxLength: 5000, maxWaitSeconds: 120}}"),
 		patient("patient", "Normal"), holder("waits", "patient", "key-waits"))

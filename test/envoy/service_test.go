@@ -20,7 +20,7 @@ type apart struct {
 const (
 	flushed  = 3 * time.Second  // after which a count is in the file; the service writes every second
 	givenUp  = time.Second      // the answer to a call
-	hangMost = 8 * time.Second  // much longer than Envoy waits for an answer: 3 seconds
+	hangMost = 12 * time.Second // much longer than Envoy waits for an answer: 5 seconds
 	heard    = 12 * time.Second // by when a heartbeat of a stream has come
 )
 

@@ -159,7 +159,7 @@ func serviceCluster(at policy.Endpoint) *clusterv3.Cluster {
 	}}
 	c.OutlierDetection = &clusterv3.OutlierDetection{
 		SplitExternalLocalOriginErrors: true,
-		ConsecutiveLocalOriginFailure:  wrapperspb.UInt32(1),
+		ConsecutiveLocalOriginFailure:  wrapperspb.UInt32(1), // with more of them every request would wait for its own timeout
 		MaxEjectionPercent:             wrapperspb.UInt32(100),
 		// A replica that answers with errors is there.
 		EnforcingConsecutive_5Xx:               wrapperspb.UInt32(0),
@@ -174,9 +174,13 @@ func serviceCluster(at policy.Endpoint) *clusterv3.Cluster {
 const (
 	healthEvery   = time.Second
 	healthTimeout = time.Second
+	// A connection whose server shows no sign of life is given up after pingEvery and pingTimeout, with all requests that wait there
+	// for a model: a machine that is short of processors for a moment must not cost them their place.
+	pingEvery   = 2 * time.Second
+	pingTimeout = 3 * time.Second
 )
 
-// ownCluster is a cluster of this project's own servers. A hung one is noticed by keepalive within 3 seconds.
+// ownCluster is a cluster of this project's own servers.
 func ownCluster(name string, at policy.Endpoint) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 name,
@@ -192,7 +196,7 @@ func ownCluster(name string, at policy.Endpoint) *clusterv3.Cluster {
 						ProtocolConfig: &upstreamsv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 							Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 								ConnectionKeepalive: &corev3.KeepaliveSettings{
-									Interval: durationpb.New(2 * time.Second), Timeout: durationpb.New(time.Second),
+									Interval: durationpb.New(pingEvery), Timeout: durationpb.New(pingTimeout),
 								},
 							},
 						},
