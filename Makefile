@@ -108,9 +108,9 @@ test-unit: need-go need-cc ## Runs all tests that need nothing but Go, with the 
 	@go test -race -shuffle=on $$(go list ./... | grep -v '/test/envoy')
 
 .PHONY: test-fuzz
-test-fuzz: need-go ## Runs every fuzz test for two seconds; make fuzz runs them longer.
-	$(say) 'fuzzing everything that is decoded or counted, two seconds each'
-	@hack/fuzz.sh 2s
+test-fuzz: need-go ## Runs every fuzz test with some thousand inputs; make fuzz runs them longer.
+	$(say) 'fuzzing everything that is decoded or counted, 5,000 inputs each'
+	@hack/fuzz.sh 5000x
 
 .PHONY: test-envoy
 test-envoy: need-go need-cc need-curl $(ENVOY_STEP) ## Runs the tests with the real Envoy.
