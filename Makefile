@@ -85,7 +85,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk verify lint test-unit test-fuzz test-envoy test-sdk ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk $(KUBE_BINS) verify lint test-unit test-fuzz test-envoy test-kube test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
@@ -118,6 +118,11 @@ test-fuzz: need-go ## Runs every fuzz test with some thousand inputs; make fuzz 
 test-envoy: need-go need-cc need-curl $(ENVOY_STEP) ## Runs the tests with the real Envoy.
 	$(say) 'running the tests with Envoy'
 	@REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 -p 1 ./test/envoy/...
+
+.PHONY: test-kube
+test-kube: need-go need-cc $(KUBE_BINS) ## Runs the tests with a real kube-apiserver and etcd.
+	$(say) 'running the tests with kube-apiserver $(KUBE_VERSION)'
+	@REQUIRE_KUBE=1 KUBE_ASSETS='$(CURDIR)/bin/kube' go test -race -shuffle=on -count=1 ./test/kube/...
 
 .PHONY: test-sdk
 test-sdk: need-go need-cc need-python need-node $(ENVOY_STEP) bin/sdk ## Runs the tests with the providers' client libraries for Python and Node, and the real Envoy.
