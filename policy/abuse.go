@@ -50,10 +50,10 @@ func newAbuseProtection(spec *v1alpha1.AbuseProtection) *AbuseProtection {
 		a.MaxFailures = int(spec.MaxFailures)
 	}
 	if spec.WindowSeconds > 0 {
-		a.Window = time.Duration(spec.WindowSeconds) * time.Second
+		a.Window = seconds(spec.WindowSeconds)
 	}
 	if spec.BlockSeconds > 0 {
-		a.Block = time.Duration(spec.BlockSeconds) * time.Second
+		a.Block = seconds(spec.BlockSeconds)
 	}
 	if len(spec.CountedStatuses) > 0 {
 		a.Counted = nil

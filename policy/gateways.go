@@ -248,10 +248,10 @@ func newBackend(namespace string, b *v1alpha1.Backend) Backend {
 	}
 	if t := b.Timeouts; t != nil {
 		if t.ConnectSeconds > 0 {
-			out.ConnectTimeout = time.Duration(t.ConnectSeconds) * time.Second
+			out.ConnectTimeout = seconds(t.ConnectSeconds)
 		}
 		if t.IdleStreamSeconds > 0 {
-			out.IdleTimeout = time.Duration(t.IdleStreamSeconds) * time.Second
+			out.IdleTimeout = seconds(t.IdleStreamSeconds)
 		}
 	}
 	return out
