@@ -103,9 +103,8 @@ func (e effectiveLimits) printLimits(w io.Writer, p paint) {
 		case l.Algorithm == policy.SlidingWindow.String():
 			per += " (sliding)"
 		}
-		origin := policy.Object{Kind: l.Origin.Kind, Name: policy.Name{Namespace: l.Origin.Namespace, Name: l.Origin.Name}}
 		rows = append(rows, []string{
-			l.Scope, l.Metric, per, grouped(l.Max), l.answer(), origin.String() + " " + l.Origin.Field,
+			l.Scope, l.Metric, per, grouped(l.Max), l.answer(), l.Origin.Object().String() + " " + l.Origin.Field,
 		})
 	}
 	for i, line := range columns(rows) {

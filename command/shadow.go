@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
@@ -63,9 +62,8 @@ func printShadow(w io.Writer, list []ratelimit.Shadow, more int64) {
 		case s.Per != "":
 			limit += " per " + s.Per
 		}
-		origin := policy.Object{Kind: s.Origin.Kind, Name: policy.Name{Namespace: s.Origin.Namespace, Name: s.Origin.Name}}
 		rows = append(rows, []string{
-			s.Key, s.Gateway, grouped(s.Count), s.Last.UTC().Format(time.RFC3339), limit, grouped(s.Max), origin.String() + " " + s.Origin.Field,
+			s.Key, s.Gateway, grouped(s.Count), s.Last.UTC().Format(time.RFC3339), limit, grouped(s.Max), s.Origin.Object().String() + " " + s.Origin.Field,
 		})
 	}
 	p := newPaint(w)

@@ -107,6 +107,9 @@ type Origin struct {
 	Field     string `json:"field"` // path by list keys
 }
 
+// Object is what the limit was written in.
+func (o Origin) Object() Object { return Object{o.Kind, Name{o.Namespace, o.Name}} }
+
 // A Limit is one ceiling that holds for a request.
 type Limit struct {
 	Scope     Scope

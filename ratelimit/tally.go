@@ -18,8 +18,7 @@ const (
 type labels struct{ key, scope, metric, per, object string }
 
 func labelsOf(holder string, scope policy.Scope, pair policy.Pair, origin policy.Origin) labels {
-	object := policy.Object{Kind: origin.Kind, Name: policy.Name{Namespace: origin.Namespace, Name: origin.Name}}
-	return labels{holder, scope.String(), pair.Metric.String(), pair.Per.String(), object.String()}
+	return labels{holder, scope.String(), pair.Metric.String(), pair.Per.String(), origin.Object().String()}
 }
 
 func labelsOfLimit(h *policy.Holder, l *policy.Limit) labels {
