@@ -162,7 +162,7 @@ KUBE_LDFLAGS   := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBE_VERSI
 KUBE_LDFLAGS   += -X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBE_VERSION:v%=%)))
 KUBE_LDFLAGS   += -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION:v%=%)))
 bin/kube/kube-apiserver: hack/kube/go.mod | need-go
-	$(say) 'building kube-apiserver $(KUBE_VERSION), once, three to five minutes'
+	$(say) 'building kube-apiserver $(KUBE_VERSION), once, three to eight minutes'
 	@cd hack/kube && go build -trimpath -o '$(CURDIR)/$@' -ldflags '$(KUBE_LDFLAGS)' k8s.io/kubernetes/cmd/kube-apiserver
 
 bin/kube/etcd: hack/etcd/go.mod | need-go
