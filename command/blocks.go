@@ -42,6 +42,17 @@ func (o *adminOptions) client() (*admin.Client, error) {
 	return admin.NewClient(o.address, token)
 }
 
+// asking is a RunE that asks the service.
+func (o *adminOptions) asking(ask func(cmd *cobra.Command, client *admin.Client, args []string) error) func(*cobra.Command, []string) error {
+	return work(func(cmd *cobra.Command, args []string) error {
+		client, err := o.client()
+		if err != nil {
+			return err
+		}
+		return ask(cmd, client, args)
+	})
+}
+
 func newBlocks() *cobra.Command {
 	var (
 		o      adminOptions
@@ -63,11 +74,7 @@ answers: ApiKeyQuotas, and addresses of clients without a known key (for IPv6 th
     xargs -n1 {{name}} blocks lift --admin https://gateway.example.com --token-file token`,
 		Args:    flagsOnly,
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			client, err := o.client()
-			if err != nil {
-				return err
-			}
+		RunE: o.asking(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
 			blocks, err := client.Blocks(cmd.Context())
 			if err != nil {
 				return err
@@ -98,15 +105,11 @@ func newLift(o *adminOptions) *cobra.Command {
 			return nil
 		},
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE: work(func(cmd *cobra.Command, args []string) error {
-			client, err := o.client()
-			if err != nil {
-				return err
-			}
+		RunE: o.asking(func(cmd *cobra.Command, client *admin.Client, args []string) error {
 			if err := client.Lift(cmd.Context(), args[0]); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "The block is lifted.")
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "The block is lifted.")
 			return err
 		}),
 	}

@@ -107,12 +107,7 @@ func (e effectiveLimits) printLimits(w io.Writer, p paint) {
 			l.Scope, l.Metric, per, grouped(l.Max), l.answer(), l.Origin.Object().String() + " " + l.Origin.Field,
 		})
 	}
-	for i, line := range columns(rows) {
-		if i == 0 {
-			line = p.bold(line)
-		}
-		fmt.Fprintln(w, line)
-	}
+	printTable(w, p, rows)
 }
 
 // grouped writes 1000000 as 1,000,000.

@@ -98,6 +98,16 @@ func (p paint) in(code, s string) string {
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
+// printTable writes rows of which the first has the titles.
+func printTable(w io.Writer, p paint, rows [][]string) {
+	for i, line := range columns(rows) {
+		if i == 0 {
+			line = p.bold(line)
+		}
+		fmt.Fprintln(w, line)
+	}
+}
+
 // columns pads the cells of all rows to the same widths, two spaces between them. The last column is not padded.
 func columns(rows [][]string) []string {
 	var widths []int

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tierkeeper/tierkeeper/admin"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
@@ -27,11 +28,7 @@ the field that the limit stands in. Set enforcement: Enforce, or leave it out, a
   {{name}} shadow --admin http://127.0.0.1:9000 -o json | jq '.shadow[] | select(.origin.name == "free")'`,
 		Args:    flagsOnly,
 		PreRunE: func(*cobra.Command, []string) error { return o.check() },
-		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			client, err := o.client()
-			if err != nil {
-				return err
-			}
+		RunE: o.asking(func(cmd *cobra.Command, client *admin.Client, _ []string) error {
 			list, more, err := client.Shadow(cmd.Context())
 			if err != nil {
 				return err
@@ -66,13 +63,7 @@ func printShadow(w io.Writer, list []ratelimit.Shadow, more int64) {
 			s.Key, s.Gateway, grouped(s.Count), s.Last.UTC().Format(time.RFC3339), limit, grouped(s.Max), s.Origin.Object().String() + " " + s.Origin.Field,
 		})
 	}
-	p := newPaint(w)
-	for i, line := range columns(rows) {
-		if i == 0 {
-			line = p.bold(line)
-		}
-		fmt.Fprintln(w, line)
-	}
+	printTable(w, newPaint(w), rows)
 	if more > 0 {
 		fmt.Fprintf(w, "And %s more that are not told apart.\n", grouped(more))
 	}
