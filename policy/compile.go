@@ -128,6 +128,7 @@ func newTier(name string, spec *v1alpha1.RateLimitTierSpec) *tier {
 		priority: priorities[spec.Priority],
 		pool:     spec.BackendPool,
 		maxWait:  maxWait(spec.Queue),
+		alerts:   alerts(spec.Alerts, defaultAlerts),
 		rules:    newRuleset(&spec.KeyLimits, spec.Enforcement, Origin{Kind: KindTier, Name: name}),
 	}
 }

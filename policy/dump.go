@@ -21,6 +21,7 @@ type quotaDump struct {
 	Priority int         `json:"priority,omitempty"`
 	Pool     string      `json:"pool,omitempty"`
 	MaxWait  string      `json:"maxWait,omitempty"` // for a model's capacity
+	Alerts   []int       `json:"alerts,omitempty"`  // where they are not the default ones
 	Standing string      `json:"standing"`
 	Expires  *time.Time  `json:"expires,omitempty"`
 	Keys     []string    `json:"keys,omitempty"` // digests
@@ -111,6 +112,9 @@ func (t *Table) dumpQuotas() []quotaDump {
 		}
 		if h := c.Holder; h != nil {
 			q.Tier, q.Priority, q.Pool, q.MaxWait, q.Both = h.Tier, h.Priority, h.Pool, dumpWait(h.MaxWait), h.both
+			if !slices.Equal(h.Alerts, defaultAlerts) {
+				q.Alerts = h.Alerts
+			}
 			for _, rs := range h.sources {
 				q.Says = append(q.Says, rs.dump())
 			}

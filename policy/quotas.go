@@ -96,6 +96,7 @@ func (c *compiler) goOn(cred *Credential) {
 func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Problem {
 	t := c.compiled[q.Spec.TierRef.Name]
 	h := c.holder(cred.Quota, &q.Spec.KeyLimits, q.Spec.Enforcement, q.Spec.User, t)
+	h.Alerts = alerts(q.Spec.Alerts, t.alerts)
 	catalogs := c.catalogsFor(cred.Quota.Namespace)
 	if p := c.checkOverrides(h, t, c.tiers[t.name].Spec.KeyOverrides, catalogs); p != nil {
 		return []Problem{*p}
@@ -130,7 +131,7 @@ func (c *compiler) lastTier(last *AcceptedQuota, former *AcceptedTier) *tier {
 }
 
 func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, enforcement v1alpha1.Enforcement, userName string, t *tier) *Holder {
-	h := &Holder{Name: name.String(), Tier: t.name, Priority: t.priority, Pool: t.pool, MaxWait: t.maxWait, subject: name.String()}
+	h := &Holder{Name: name.String(), Tier: t.name, Priority: t.priority, Pool: t.pool, MaxWait: t.maxWait, Alerts: t.alerts, subject: name.String()}
 	if !saysNothing(limits) {
 		h.sources = append(h.sources, newRuleset(limits, enforcement, Origin{Kind: KindQuota, Namespace: name.Namespace, Name: name.Name}))
 	}

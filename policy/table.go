@@ -99,6 +99,8 @@ type Holder struct {
 	Pool     string     // of endpoints that serve its requests; empty: those without one
 	// MaxWait is the longest that the tier lets a request wait for a model's capacity; 0: it must not wait.
 	MaxWait time.Duration
+	// Alerts are the parts of a limit's max, in percent, at whose use people are told, ascending.
+	Alerts []int
 
 	subject string
 	sources []*ruleset // what goes first in precedence stands first
@@ -187,7 +189,7 @@ func (a *Assigned) Holder(client netip.Addr) *Holder {
 	address := ClientNetwork(client)
 	network := address.String()
 	return &Holder{
-		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority, Pool: a.tier.pool, MaxWait: a.tier.maxWait,
+		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority, Pool: a.tier.pool, MaxWait: a.tier.maxWait, Alerts: a.tier.alerts,
 		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
 	}
 }
@@ -199,6 +201,7 @@ type tier struct {
 	priority int
 	pool     string
 	maxWait  time.Duration
+	alerts   []int
 	rules    *ruleset
 }
 

@@ -40,6 +40,10 @@ func (h *Holder) appendTo(b []byte, sums map[*ruleset][]byte) []byte {
 	b = appendText(b, h.Tier)
 	b = binary.AppendVarint(b, int64(h.Priority))
 	b = binary.AppendVarint(b, int64(h.MaxWait))
+	b = binary.AppendUvarint(b, uint64(len(h.Alerts)))
+	for _, percent := range h.Alerts {
+		b = binary.AppendVarint(b, int64(percent))
+	}
 	b = appendBool(b, h.both)
 	b = binary.AppendUvarint(b, uint64(len(h.sources)))
 	for _, rs := range h.sources {

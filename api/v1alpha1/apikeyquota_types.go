@@ -75,6 +75,11 @@ type ApiKeyQuotaSpec struct {
 	// +optional
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
 
+	// alerts says at what use of a limit people are told. Absent means as its tier says.
+	//
+	// +optional
+	Alerts *Alerts `json:"alerts,omitempty"`
+
 	// enforcement Shadow records what the limits of this object would refuse, and refuses nothing: a limit that does not fit is not
 	// charged. They replace no limit of the tier meanwhile. Absent means Enforce.
 	//
@@ -82,12 +87,38 @@ type ApiKeyQuotaSpec struct {
 	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
+// ApiKeyQuotaStatus is what is the case.
+//
+// +kubebuilder:validation:MinProperties=1
+//
+//nolint:revive // The spelling is given: the kind is called ApiKeyQuota.
+type ApiKeyQuotaStatus struct {
+	ObjectStatus `json:",inline"`
+
+	// lastAccepted is what the object goes on with while it is not accepted. The operator keeps it, so that every replica and every
+	// restart agrees.
+	//
+	// +optional
+	LastAccepted *LastAccepted `json:"lastAccepted,omitempty"`
+
+	// usage is how much of the limits is used. The rate-limit service writes it.
+	//
+	// +optional
+	Usage *Usage `json:"usage,omitempty"`
+}
+
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=akq,categories=ratelimits
 // +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tierRef.name`
 // +kubebuilder:printcolumn:name="User",type=string,JSONPath=`.spec.user`
 // +kubebuilder:printcolumn:name="State",type=string,JSONPath=`.spec.desiredState`
 // +kubebuilder:printcolumn:name="Expires",type=string,JSONPath=`.spec.expirationTime`,priority=1
+// +kubebuilder:printcolumn:name="Used",type=integer,JSONPath=`.status.usage.highest.used`
+// +kubebuilder:printcolumn:name="Max",type=integer,JSONPath=`.status.usage.highest.max`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Limit",type=string,JSONPath=`.status.usage.highest.id`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 
 // ApiKeyQuota is one holder of API keys and what it may use.
@@ -101,6 +132,9 @@ type ApiKeyQuota struct {
 	// spec is what is wanted.
 	// +required
 	Spec ApiKeyQuotaSpec `json:"spec,omitzero"`
+	// status is what is the case.
+	// +optional
+	Status ApiKeyQuotaStatus `json:"status,omitzero"`
 }
 
 // +kubebuilder:object:root=true

@@ -41,3 +41,58 @@ const (
 	// ReasonTooManyLimits: a request could meet more than 32 limits at once, more than its lease can carry.
 	ReasonTooManyLimits = "TooManyLimits"
 )
+
+// ConditionProgrammed says whether what enforces an object has it in force: the Envoys of a QuotaGateway, and the replicas of
+// the rate-limit service for every other kind.
+const ConditionProgrammed = "Programmed"
+
+// Reasons of ConditionProgrammed. ReasonProgrammed goes with True, all others with False.
+const (
+	// ReasonProgrammed: everyone that enforces the object has acknowledged this generation.
+	ReasonProgrammed = "Programmed"
+	// ReasonPending: not everyone has acknowledged this generation yet.
+	ReasonPending = "Pending"
+	// ReasonEnvoyRejected: an Envoy rejected its configuration. The message has its words.
+	ReasonEnvoyRejected = "EnvoyRejected"
+	// ReasonServiceRejected: a replica of the rate-limit service cannot put the object in force. The message has its words.
+	ReasonServiceRejected = "ServiceRejected"
+	// ReasonNoDataPlane: nobody is connected that could enforce the object.
+	ReasonNoDataPlane = "NoDataPlane"
+)
+
+// ConditionReady says whether the object is in force as written: it is accepted and programmed.
+const ConditionReady = "Ready"
+
+// Reasons of ConditionReady, and ReasonNotAccepted of ConditionProgrammed too. ReasonReady goes with True, the others with
+// False.
+const (
+	// ReasonReady: the object is in force as written.
+	ReasonReady = "Ready"
+	// ReasonNotAccepted: the object does not count as written; ConditionAccepted says why.
+	ReasonNotAccepted = "NotAccepted"
+	// ReasonNotProgrammed: the object is not in force everywhere; ConditionProgrammed says why.
+	ReasonNotProgrammed = "NotProgrammed"
+)
+
+// ConditionApproachingLimit says whether the use of any limit has reached a threshold of spec.alerts, of the quota or else of its
+// tier.
+const ConditionApproachingLimit = "ApproachingLimit"
+
+// Reasons of ConditionApproachingLimit.
+const (
+	// ReasonThresholdReached goes with True: the message names the limit and the threshold.
+	ReasonThresholdReached = "ThresholdReached"
+	// ReasonBelowThresholds goes with False.
+	ReasonBelowThresholds = "BelowThresholds"
+)
+
+// ConditionExhausted says whether any limit is used up, so that requests are refused.
+const ConditionExhausted = "Exhausted"
+
+// Reasons of ConditionExhausted.
+const (
+	// ReasonLimitReached goes with True: the message names the limit and when it resets.
+	ReasonLimitReached = "LimitReached"
+	// ReasonWithinLimits goes with False.
+	ReasonWithinLimits = "WithinLimits"
+)

@@ -171,11 +171,21 @@ type ModelLimitSpec struct {
 	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
+// ModelLimitStatus is what is the case.
+//
+// +kubebuilder:validation:MinProperties=1
+type ModelLimitStatus struct {
+	ObjectStatus `json:",inline"`
+}
+
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=mlim,categories=ratelimits
 // +kubebuilder:printcolumn:name="Models",type=string,JSONPath=`.spec.models`
 // +kubebuilder:printcolumn:name="Class",type=string,JSONPath=`.spec.class`
 // +kubebuilder:printcolumn:name="Resource",type=string,JSONPath=`.spec.resource`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 
 // ModelLimit limits what all callers, and each key by default, may use of a group of models.
@@ -187,6 +197,9 @@ type ModelLimit struct {
 	// spec is what is wanted.
 	// +required
 	Spec ModelLimitSpec `json:"spec,omitzero"`
+	// status is what is the case.
+	// +optional
+	Status ModelLimitStatus `json:"status,omitzero"`
 }
 
 // +kubebuilder:object:root=true

@@ -149,10 +149,32 @@ type QuotaGatewaySpec struct {
 	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
+// QuotaGatewayStatus is what is the case.
+//
+// +kubebuilder:validation:MinProperties=1
+type QuotaGatewayStatus struct {
+	ObjectStatus `json:",inline"`
+
+	// lastAccepted is what the object goes on with while it is not accepted. The operator keeps it, so that every replica and every
+	// restart agrees.
+	//
+	// +optional
+	LastAccepted *LastAccepted `json:"lastAccepted,omitempty"`
+
+	// envoys counts those that serve the gateway.
+	//
+	// +optional
+	Envoys *Envoys `json:"envoys,omitempty"`
+}
+
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=qgw,categories=ratelimits
 // +kubebuilder:printcolumn:name="Ports",type=string,JSONPath=`.spec.listeners[*].port`
 // +kubebuilder:printcolumn:name="Dialects",type=string,JSONPath=`.spec.headers.dialects[*].type`
+// +kubebuilder:printcolumn:name="Envoys",type=integer,JSONPath=`.status.envoys.connected`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 
 // QuotaGateway is a fleet of Envoys: those whose node.cluster is NAMESPACE/NAME.
@@ -164,6 +186,9 @@ type QuotaGateway struct {
 	// spec is what is wanted.
 	// +required
 	Spec QuotaGatewaySpec `json:"spec,omitzero"`
+	// status is what is the case.
+	// +optional
+	Status QuotaGatewayStatus `json:"status,omitzero"`
 }
 
 // +kubebuilder:object:root=true

@@ -122,6 +122,11 @@ type RateLimitTierSpec struct {
 	// +optional
 	Queue *TierQueue `json:"queue,omitempty"`
 
+	// alerts says at what use of a limit people are told. Those of an ApiKeyQuota take their place. Absent means 80 and 100 percent.
+	//
+	// +optional
+	Alerts *Alerts `json:"alerts,omitempty"`
+
 	// enforcement Shadow records what these limits would refuse, and refuses nothing: a limit that does not fit is not
 	// charged. Limits of quotas, users and models hold. Absent means Enforce.
 	//
@@ -129,10 +134,20 @@ type RateLimitTierSpec struct {
 	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
+// RateLimitTierStatus is what is the case.
+//
+// +kubebuilder:validation:MinProperties=1
+type RateLimitTierStatus struct {
+	ObjectStatus `json:",inline"`
+}
+
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=rlt,categories=ratelimits
 // +kubebuilder:printcolumn:name="Priority",type=string,JSONPath=`.spec.priority`
 // +kubebuilder:printcolumn:name="Overrides",type=string,JSONPath=`.spec.keyOverrides`,priority=1
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 
 // RateLimitTier is a plan: limits for each key on it.
@@ -144,6 +159,9 @@ type RateLimitTier struct {
 	// spec is what is wanted.
 	// +required
 	Spec RateLimitTierSpec `json:"spec,omitzero"`
+	// status is what is the case.
+	// +optional
+	Status RateLimitTierStatus `json:"status,omitzero"`
 }
 
 // +kubebuilder:object:root=true

@@ -21,9 +21,27 @@ type UserQuotaSpec struct {
 	Enforcement Enforcement `json:"enforcement,omitempty"`
 }
 
+// UserQuotaStatus is what is the case.
+//
+// +kubebuilder:validation:MinProperties=1
+type UserQuotaStatus struct {
+	ObjectStatus `json:",inline"`
+
+	// usage is how much of the limits is used. The rate-limit service writes it.
+	//
+	// +optional
+	Usage *Usage `json:"usage,omitempty"`
+}
+
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=uq,categories=ratelimits
 // +kubebuilder:printcolumn:name="User",type=string,JSONPath=`.spec.user`
+// +kubebuilder:printcolumn:name="Used",type=integer,JSONPath=`.status.usage.highest.used`
+// +kubebuilder:printcolumn:name="Max",type=integer,JSONPath=`.status.usage.highest.max`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Limit",type=string,JSONPath=`.status.usage.highest.id`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 
 // UserQuota holds limits that all keys of one user share.
@@ -35,6 +53,9 @@ type UserQuota struct {
 	// spec is what is wanted.
 	// +required
 	Spec UserQuotaSpec `json:"spec,omitzero"`
+	// status is what is the case.
+	// +optional
+	Status UserQuotaStatus `json:"status,omitzero"`
 }
 
 // +kubebuilder:object:root=true
