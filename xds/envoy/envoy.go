@@ -71,13 +71,16 @@ func Build(g *policy.Gateway, s Settings) (r *Resources, err error) {
 		if s.Upstream != nil {
 			b.Endpoints, b.TLS, b.Credential = []policy.Endpoint{*s.Upstream}, nil, nil
 		}
-		if cluster, ok := backendCluster(g, &b, v); ok {
+		cluster, ok := backendCluster(g, &b, v)
+		v.built(ok)
+		if ok {
 			r.Clusters = append(r.Clusters, cluster)
 			ready[b.Name] = &b
 		}
 	}
 	for _, p := range ports(g, s) {
 		chains := filterChains(g, p, v)
+		v.built(len(chains) > 0)
 		if len(chains) == 0 {
 			continue
 		}

@@ -3,6 +3,7 @@ package envoy_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -86,5 +87,26 @@ func TestSplitAddress(t *testing.T) {
 				t.Errorf("SplitAddress(%q) = %v, want %v", tc.in, got, tc.want)
 			}
 		})
+	}
+}
+
+// An Envoy asks only for secrets that something refers to, and would never have all of the others.
+func TestASecretThatNothingRefersToIsNotTold(t *testing.T) {
+	t.Parallel()
+	g := full()
+	g.Backends = []policy.Backend{{
+		Name: "chat", ConnectTimeout: time.Second, Endpoints: []policy.Endpoint{{Address: "10.0.0.7", Port: 443}}, TLS: &policy.BackendTLS{ServerName: "api.example.com"},
+		Credential: &policy.BackendCredential{Header: "authorization", Secret: policy.SecretValue{Key: "missing"}},
+	}}
+	r, err := envoy.Build(g, envoy.Settings{SystemRoots: []byte("roots")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range r.Secrets {
+		t.Errorf("%s is told, and nothing refers to it", s.GetName())
+	}
+	g.Backends[0].Credential = nil
+	if r, err = envoy.Build(g, envoy.Settings{SystemRoots: []byte("roots")}); err != nil || len(r.Secrets) != 1 {
+		t.Errorf("without the credential: %d secrets and %v, want the authorities", len(r.Secrets), err)
 	}
 }

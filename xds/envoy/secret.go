@@ -20,11 +20,12 @@ type SecretSource func(policy.SecretValue) []byte
 type vault struct {
 	source SecretSource
 	roots  []byte
+	asked  map[string]*tlsv3.Secret // by what is being built
 	told   map[string]*tlsv3.Secret
 }
 
 func newVault(s Settings) *vault {
-	v := &vault{source: s.Secrets, roots: s.SystemRoots, told: map[string]*tlsv3.Secret{}}
+	v := &vault{source: s.Secrets, roots: s.SystemRoots, asked: map[string]*tlsv3.Secret{}, told: map[string]*tlsv3.Secret{}}
 	if v.source == nil {
 		v.source = func(policy.SecretValue) []byte { return nil }
 	}
@@ -66,8 +67,17 @@ func (v *vault) keep(name string, there bool, secret *tlsv3.Secret) (*tlsv3.SdsS
 		return nil, false
 	}
 	secret.Name = name
-	v.told[name] = secret
+	v.asked[name] = secret
 	return &tlsv3.SdsSecretConfig{Name: name, SdsConfig: overADS()}, true
+}
+
+// built ends the building of a resource. Secrets that only one that came to nothing refers to are not told: no Envoy would ask
+// for them.
+func (v *vault) built(ok bool) {
+	if ok {
+		maps.Copy(v.told, v.asked)
+	}
+	clear(v.asked)
 }
 
 func (v *vault) secrets() []*tlsv3.Secret {
