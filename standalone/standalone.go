@@ -129,7 +129,7 @@ func newRunner(c *Config) (*runner, error) {
 			return nil, err
 		}
 	}
-	r.xds = server.New(r.report)
+	r.xds = server.New(r.report, nil)
 	return r, nil
 }
 
@@ -300,7 +300,7 @@ func (r *runner) publish(ctx context.Context, t *policy.Table) error {
 	for _, g := range gateways {
 		resources, err := envoy.Build(g, settings)
 		if err == nil {
-			err = r.xds.Publish(ctx, g.Name, resources)
+			err = r.xds.Publish(ctx, g.Name, resources, 0)
 		}
 		errs = append(errs, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/server"
 )
 
@@ -29,11 +30,12 @@ const (
 	enough = 30 * time.Second // for an answer on loopback, however busy the machine
 )
 
-// A control is a Server behind real gRPC, and what it reports.
+// A control is a Server behind real gRPC, and what it tells.
 type control struct {
 	*server.Server
 	conn    *grpc.ClientConn
 	reports chan server.Report
+	changed chan policy.Name
 }
 
 func start(t *testing.T) *control {
@@ -53,8 +55,8 @@ func listen(t *testing.T, network, address string) net.Listener {
 
 func startOn(t *testing.T, l net.Listener, of, with credentials.TransportCredentials) *control {
 	t.Helper()
-	c := &control{reports: make(chan server.Report, 10_000)}
-	c.Server = server.New(func(r server.Report) { c.reports <- r })
+	c := &control{reports: make(chan server.Report, 10_000), changed: make(chan policy.Name, 10_000)}
+	c.Server = server.New(func(r server.Report) { c.reports <- r }, func(gateway policy.Name) { c.changed <- gateway })
 	g := grpc.NewServer(grpc.Creds(of))
 	c.Register(t.Context(), g)
 	served := make(chan error, 1)

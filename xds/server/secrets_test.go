@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
+	"github.com/tierkeeper/tierkeeper/xds/server"
 )
 
 const (
@@ -73,7 +75,8 @@ func TestASecretThatChangesIsSentAlone(t *testing.T) {
 	compare(t, "updates beside it", nil, e.pending(t))
 }
 
-func TestASecretThatEnvoyRejectsIsReported(t *testing.T) {
+// Envoy's words about a Secret can quote it.
+func TestASecretThatEnvoyRejectsIsReportedWithoutItsWords(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	publish(t, c, one, secured(t, "sk-1"))
@@ -82,10 +85,12 @@ func TestASecretThatEnvoyRejectsIsReported(t *testing.T) {
 		c.report(t)
 	}
 	publish(t, c, one, secured(t, "sk-2"))
-	e.reject(t, e.receive(t), "no such curve")
-	if r := c.report(t); r.Kind != "Secret" || r.Err != "no such curve" {
-		t.Errorf("report %+v, want the rejection of a Secret", r)
+	e.reject(t, e.receive(t), `Proto constraint validation failed: generic_secret { secret { inline_string: "sk-2" } }`)
+	if r := c.report(t); r.Kind != "Secret" || r.Err == "" || strings.Contains(r.Err, "sk-2") {
+		t.Errorf("report %+v, want the rejection of a Secret, without what is in it", r)
 	}
+	await(t, c, one, []server.Envoy{{Node: "envoy-of-edge/one", Rejected: "Secret: " + credentialName + ": Envoy rejects it; " +
+		"its words could quote the Secret and are left out here: see Envoy's own log"}})
 	compare(t, "answers to the rejection", nil, e.pending(t))
 }
 

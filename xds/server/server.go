@@ -1,5 +1,5 @@
 // Package server decides when a fleet of Envoys is told something new: when it is valid, and only then. It speaks delta xDS
-// over one aggregated stream for each Envoy, and reports what each Envoy made of it.
+// over one aggregated stream for each Envoy, and knows what each Envoy has in force and what it rejects.
 package server
 
 import (
@@ -30,11 +30,22 @@ import (
 // A Server holds the last good configuration of each gateway and serves it to the Envoys whose node.cluster is the
 // gateway's "namespace/name". It is safe for concurrent use.
 type Server struct {
-	cache  cachev3.SnapshotCache
-	report func(Report)
+	cache   cachev3.SnapshotCache
+	report  func(Report)
+	changed func(policy.Name)
 
-	mu    sync.Mutex
-	nodes map[int64]*corev3.Node // by stream: Envoy says who it is in its first message only
+	publishing sync.Mutex // so that what is published last is what the cache serves
+
+	mu        sync.Mutex
+	published map[string]publication // by node.cluster
+	streams   map[int64]*stream
+}
+
+// A publication is what a gateway's Envoys are to have in force. What was never published has no versions.
+type publication struct {
+	version  string                       // of the whole
+	versions map[string]map[string]string // by type, then by name
+	mark     uint64
 }
 
 // A Report is what one Envoy made of a response.
@@ -42,15 +53,23 @@ type Report struct {
 	Gateway string // namespace/name, as Envoy's node.cluster says
 	Node    string
 	Kind    string // short name of the type, as in Listener
-	Err     string // Envoy's words if it rejected the response; empty if it accepted it
+	Err     string // Envoy's words if it rejected the response, at most 1 KiB and never of a Secret; empty if it accepted it
 }
 
-// New makes a Server that calls report, if not nil, for every answer of an Envoy, from many goroutines.
-func New(report func(Report)) *Server {
+// New makes a Server. It calls report for every answer of an Envoy, and changed whenever Envoys may return something else
+// for a gateway, with the zero Name if node.cluster is no "namespace/name". Either may be nil. Both are called from many
+// goroutines, may call the Server, and hold up an Envoy's stream, or Publish, while they run.
+func New(report func(Report), changed func(gateway policy.Name)) *Server {
 	if report == nil {
 		report = func(Report) {}
 	}
-	return &Server{cache: cachev3.NewSnapshotCache(true, fleet{}, nil), report: report, nodes: map[int64]*corev3.Node{}}
+	if changed == nil {
+		changed = func(policy.Name) {}
+	}
+	return &Server{
+		cache: cachev3.NewSnapshotCache(true, fleet{}, nil), report: report, changed: changed,
+		published: map[string]publication{}, streams: map[int64]*stream{},
+	}
 }
 
 // fleet gives all Envoys of a gateway the same configuration.
@@ -65,11 +84,45 @@ func (s *Server) Register(ctx context.Context, g *grpc.Server) {
 }
 
 // Publish makes r the configuration of the gateway's Envoys. If r contradicts itself nothing changes: they keep what they
-// have. Publishing what is published already tells nobody.
-func (s *Server) Publish(ctx context.Context, gateway policy.Name, r *envoy.Resources) error {
-	if err := checkClusters(r); err != nil {
+// have. Publishing what is published already tells nobody. The mark is a number of the caller's that grows from call to
+// call; Envoy.Mark says how far an Envoy has come. Equal content with a larger mark raises that of the Envoys that have it.
+func (s *Server) Publish(ctx context.Context, gateway policy.Name, r *envoy.Resources, mark uint64) error {
+	news, err := s.publish(ctx, gateway.String(), r, mark)
+	if err != nil {
 		return fmt.Errorf("publishing gateway %s: %w", gateway, err)
 	}
+	if news {
+		s.changed(gateway)
+	}
+	return nil
+}
+
+// publish says whether what Envoys returns has changed.
+func (s *Server) publish(ctx context.Context, gateway string, r *envoy.Resources, mark uint64) (news bool, err error) {
+	if err := checkClusters(r); err != nil {
+		return false, err
+	}
+	snapshot, version, err := snapshotOf(r)
+	if err != nil {
+		return false, err
+	}
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	news, told := s.expect(gateway, publication{version: version, versions: snapshot.VersionMap, mark: mark})
+	if told {
+		return news, nil
+	}
+	// Where some Envoys are told all are: what is published already is not sent a second time.
+	return news, s.cache.SetSnapshot(context.WithoutCancel(ctx), gateway, snapshot)
+}
+
+// Withdraw takes a gateway's listeners away from its Envoys.
+func (s *Server) Withdraw(ctx context.Context, gateway policy.Name) error {
+	return s.Publish(ctx, gateway, &envoy.Resources{}, 0)
+}
+
+// snapshotOf also gives the version of the whole.
+func snapshotOf(r *envoy.Resources) (*cachev3.Snapshot, string, error) {
 	content := map[resourcev3.Type][]types.Resource{
 		resourcev3.ListenerType: resources(r.Listeners),
 		resourcev3.RouteType:    resources(r.Routes),
@@ -78,27 +131,19 @@ func (s *Server) Publish(ctx context.Context, gateway policy.Name, r *envoy.Reso
 	}
 	version, err := versionOf(content)
 	if err != nil {
-		return fmt.Errorf("publishing gateway %s: %w", gateway, err)
-	}
-	if held, err := s.cache.GetSnapshot(gateway.String()); err == nil && held.GetVersion(resourcev3.ListenerType) == version {
-		return nil
+		return nil, "", err
 	}
 	snapshot, err := cachev3.NewSnapshot(version, content)
 	if err != nil {
-		return fmt.Errorf("publishing gateway %s: %w", gateway, err)
+		return nil, "", err
 	}
 	if err := snapshot.Consistent(); err != nil {
-		return fmt.Errorf("publishing gateway %s: %w", gateway, err)
+		return nil, "", err
 	}
-	if err := s.cache.SetSnapshot(ctx, gateway.String(), snapshot); err != nil {
-		return fmt.Errorf("publishing gateway %s: %w", gateway, err)
+	if err := snapshot.ConstructVersionMap(); err != nil {
+		return nil, "", err
 	}
-	return nil
-}
-
-// Withdraw takes a gateway's listeners away from its Envoys.
-func (s *Server) Withdraw(ctx context.Context, gateway policy.Name) error {
-	return s.Publish(ctx, gateway, &envoy.Resources{})
+	return snapshot, version, nil
 }
 
 // checkClusters finds a route to nowhere: Envoy would accept it, and answer 503.
@@ -148,21 +193,13 @@ func (s *Server) callbacks() xdsv3.Callbacks {
 		StreamOpenFunc: func(context.Context, int64, string) error {
 			return status.Error(codes.Unimplemented, "state-of-the-world xDS is not served; set api_type: DELTA_GRPC")
 		},
-		DeltaStreamOpenFunc: func(ctx context.Context, _ int64, _ string) error { return checkPeer(ctx) },
-		DeltaStreamClosedFunc: func(stream int64, _ *corev3.Node) {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			delete(s.nodes, stream)
+		DeltaStreamOpenFunc:   func(ctx context.Context, _ int64, _ string) error { return checkPeer(ctx) },
+		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) { s.closed(id) },
+		StreamDeltaRequestFunc: func(id int64, req *discoveryv3.DeltaDiscoveryRequest) error {
+			return s.asked(id, req)
 		},
-		StreamDeltaRequestFunc: func(stream int64, req *discoveryv3.DeltaDiscoveryRequest) error {
-			node := s.node(stream, req)
-			if req.GetResponseNonce() != "" {
-				s.report(Report{
-					Gateway: node.GetCluster(), Node: node.GetId(),
-					Kind: kinds[req.GetTypeUrl()], Err: rejection(req),
-				})
-			}
-			return nil
+		StreamDeltaResponseFunc: func(id int64, _ *discoveryv3.DeltaDiscoveryRequest, r *discoveryv3.DeltaDiscoveryResponse) {
+			s.sent(id, r)
 		},
 	}
 }
@@ -183,22 +220,7 @@ func checkPeer(ctx context.Context) error {
 	return status.Error(codes.PermissionDenied, "configuration holds Secrets: it is served on loopback, or to clients with a certificate that was verified")
 }
 
-func rejection(req *discoveryv3.DeltaDiscoveryRequest) string {
-	if req.GetErrorDetail() != nil && req.GetErrorDetail().GetMessage() == "" {
-		return "rejected without a word" // An empty text would mean that it was accepted.
-	}
-	return req.GetErrorDetail().GetMessage()
-}
-
-func (s *Server) node(stream int64, req *discoveryv3.DeltaDiscoveryRequest) *corev3.Node {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := req.GetNode(); n != nil {
-		s.nodes[stream] = n
-	}
-	return s.nodes[stream]
-}
-
+// kinds are the types that are served, by their short names.
 var kinds = map[string]string{
 	resourcev3.ListenerType: "Listener",
 	resourcev3.RouteType:    "RouteConfiguration",

@@ -48,7 +48,12 @@ func resources(t *testing.T, name policy.Name, path string) *envoy.Resources {
 
 func publish(t *testing.T, c *control, name policy.Name, r *envoy.Resources) {
 	t.Helper()
-	if err := c.Publish(t.Context(), name, r); err != nil {
+	publishMarked(t, c, name, r, 0)
+}
+
+func publishMarked(t *testing.T, c *control, name policy.Name, r *envoy.Resources, mark uint64) {
+	t.Helper()
+	if err := c.Publish(t.Context(), name, r, mark); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -153,7 +158,7 @@ func TestContradictionsAreRefusedAndTheLastGoodStays(t *testing.T) {
 
 			bad := resources(t, one, "/2")
 			tc.spoil(bad)
-			err := c.Publish(t.Context(), one, bad)
+			err := c.Publish(t.Context(), one, bad, 0)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), one.String()) {
 				t.Errorf("Publish: %v, want an error about %s that has %q", err, one, tc.want)
 			}
@@ -296,7 +301,7 @@ func TestManyPublishersAndEnvoys(t *testing.T) {
 		r := resources(t, one, fmt.Sprintf("/%d", i))
 		running.Go(func() {
 			for range 20 {
-				if err := c.Publish(t.Context(), one, r); err != nil {
+				if err := c.Publish(t.Context(), one, r, 0); err != nil {
 					t.Error(err)
 				}
 			}
