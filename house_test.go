@@ -36,8 +36,9 @@ var imports = map[string][]string{
 	"config/crd":      {},
 	"manifest":        {"api/...", "policy", "config/crd"},
 	"demo":            {},
-	"admin":           {"ratelimit"},
-	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin"},
+	"mtls":            {},
+	"admin":           {"ratelimit", "mtls"},
+	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "mtls"},
 	"command":         anything,
 	"internal/golden": {},
 	"internal/testca": {},
@@ -51,7 +52,7 @@ var outside = map[string][]string{
 	"k8s.io/client-go":               {"controllers", "command", "standalone", "test/..."},
 	"sigs.k8s.io/controller-runtime": {"controllers", "command", "standalone", "test/..."},
 	"github.com/envoyproxy":          {"xds/...", "descriptor", "ratelimit", "test/..."},
-	"google.golang.org/grpc":         {"xds/...", "ratelimit", "standalone", "command", "test/..."},
+	"google.golang.org/grpc":         {"xds/...", "ratelimit", "mtls", "standalone", "command", "test/..."},
 }
 
 func TestEveryPackageHasOnePackageComment(t *testing.T) {

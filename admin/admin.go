@@ -11,10 +11,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"strings"
 
+	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
@@ -114,7 +114,7 @@ var proxied = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Proto
 func OnlyPrograms(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A page can make a browser ask an address of loopback, by a name of its own too.
-		if !IsLoopback(r.Host) {
+		if !mtls.IsLoopback(r.Host) {
 			fail(w, http.StatusForbidden, "Ask by an address of loopback or localhost: without a token nothing else is answered.")
 			return
 		}
@@ -132,16 +132,6 @@ func OnlyPrograms(next http.Handler) http.Handler {
 	})
 }
 
-// IsLoopback reports whether an address, with or without a port, is one that only this machine can reach.
-func IsLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = strings.Trim(address, "[]")
-	}
-	ip, err := netip.ParseAddr(host)
-	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
-}
-
 // Token reads the token for an address to serve at. An address that other machines can reach must have one; a file need not be
 // named for loopback, and there is no token then.
 func Token(address, file string) (string, error) {
@@ -151,7 +141,7 @@ func Token(address, file string) (string, error) {
 	if file != "" {
 		return ReadToken(file)
 	}
-	if !IsLoopback(address) {
+	if !mtls.IsLoopback(address) {
 		return "", fmt.Errorf("other machines may reach %s: name a file that holds a token, or choose an address of loopback", address)
 	}
 	return "", nil

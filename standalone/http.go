@@ -14,6 +14,7 @@ import (
 
 	"github.com/tierkeeper/tierkeeper/admin"
 	"github.com/tierkeeper/tierkeeper/counter/memory"
+	"github.com/tierkeeper/tierkeeper/mtls"
 )
 
 // serveHTTP serves until ctx ends, and returns where. What is the name of what is served, for errors.
@@ -55,7 +56,7 @@ func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *
 		all = append(all, e.limiter, forgotten(e.failures))
 	}
 	handler := metrics(all...)
-	if admin.IsLoopback(c.MetricsAddress) {
+	if mtls.IsLoopback(c.MetricsAddress) {
 		handler = admin.OnlyPrograms(handler) // They name keys and objects of all namespaces.
 	}
 	address, err := serveHTTP(ctx, group, "metrics (choose another address, or none, with --metrics-address)", c.MetricsAddress, handler)

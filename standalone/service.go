@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
@@ -95,7 +95,7 @@ func onLoopback(address string) (policy.Endpoint, error) {
 	if err != nil {
 		return at, err
 	}
-	if ip, err := netip.ParseAddr(at.Address); at.Address != "localhost" && (err != nil || !ip.IsLoopback()) {
+	if !mtls.IsLoopback(address) {
 		return at, fmt.Errorf("%s is not on loopback: calls carry API keys and are not encrypted, so they must not leave the machine; use %s:%d", address, loopback, at.Port)
 	}
 	return at, nil
