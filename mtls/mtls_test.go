@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -28,49 +27,7 @@ import (
 
 const enough = 30 * time.Second // for an answer on loopback, however busy the machine
 
-// A mount is a directory of certificates as Kubernetes mounts a Secret: its files are links into a directory that is a link.
-type mount struct {
-	dir string
-	n   int
-}
-
-func mounted(t *testing.T, ca *testca.CA, pair testca.Pair) *mount {
-	t.Helper()
-	m := &mount{dir: t.TempDir()}
-	m.rotate(t, ca.PEM, pair)
-	for _, name := range []string{"tls.crt", "tls.key", "ca.crt"} {
-		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(m.dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return m
-}
-
-// rotate changes all files at one stroke.
-func (m *mount) rotate(t *testing.T, ca string, pair testca.Pair) {
-	t.Helper()
-	m.n++
-	next := "..version-" + strconv.Itoa(m.n)
-	if err := os.Mkdir(filepath.Join(m.dir, next), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, content := range map[string]string{"tls.crt": pair.Cert, "tls.key": pair.Key, "ca.crt": ca} {
-		if err := os.WriteFile(filepath.Join(m.dir, next, name), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link := filepath.Join(m.dir, "..data_tmp")
-	if err := os.Symlink(next, link); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(link, filepath.Join(m.dir, "..data")); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (m *mount) files() mtls.Files {
-	return mtls.Files{Cert: filepath.Join(m.dir, "tls.crt"), Key: filepath.Join(m.dir, "tls.key"), CA: filepath.Join(m.dir, "ca.crt")}
-}
+func filesIn(m *testca.Mount) mtls.Files { return mtls.Files{Cert: m.Cert(), Key: m.Key(), CA: m.CA()} }
 
 // A journal keeps what is logged.
 type journal struct {
@@ -149,8 +106,8 @@ func client(t *testing.T, f mtls.Files, serverName string) credentials.Transport
 func TestOnlyWhoProvesItsNameIsServed(t *testing.T) {
 	t.Parallel()
 	ca, strangers := testca.New(t, "ours"), testca.New(t, "ours")
-	address, _ := serve(t, mounted(t, ca, ca.Issue(t, "xds.tierkeeper")).files())
-	known := mounted(t, ca, ca.Issue(t, "envoy"))
+	address, _ := serve(t, filesIn(testca.NewMount(t, ca.PEM, ca.Issue(t, "xds.tierkeeper"))))
+	known := testca.NewMount(t, ca.PEM, ca.Issue(t, "envoy"))
 	raw := func(version uint16, pairs ...testca.Pair) credentials.TransportCredentials {
 		config := &tls.Config{MaxVersion: version, RootCAs: ca.Pool(), ServerName: "xds.tierkeeper"}
 		for _, p := range pairs {
@@ -163,17 +120,17 @@ func TestOnlyWhoProvesItsNameIsServed(t *testing.T) {
 		dialed string // host of loopback
 		served bool
 	}{
-		"a certificate of the CA":  {client(t, known.files(), "xds.tierkeeper"), "", true},
-		"a server of another name": {client(t, known.files(), "feed.tierkeeper"), "", false},
-		"the host is the name":     {client(t, known.files(), ""), "", false}, // the certificate is not for 127.0.0.1
+		"a certificate of the CA":  {client(t, filesIn(known), "xds.tierkeeper"), "", true},
+		"a server of another name": {client(t, filesIn(known), "feed.tierkeeper"), "", false},
+		"the host is the name":     {client(t, filesIn(known), ""), "", false}, // the certificate is not for 127.0.0.1
 		"a CA that the server's certificate is not of": {
-			client(t, mounted(t, strangers, ca.Issue(t, "envoy")).files(), "xds.tierkeeper"), "", false,
+			client(t, filesIn(testca.NewMount(t, strangers.PEM, ca.Issue(t, "envoy"))), "xds.tierkeeper"), "", false,
 		},
 		"a certificate of another CA": {
-			client(t, mounted(t, ca, strangers.Issue(t, "envoy")).files(), "xds.tierkeeper"), "", false,
+			client(t, filesIn(testca.NewMount(t, ca.PEM, strangers.Issue(t, "envoy"))), "xds.tierkeeper"), "", false,
 		},
 		"a certificate that is expired": {
-			client(t, mounted(t, ca, ca.IssueExpired(t, "envoy")).files(), "xds.tierkeeper"), "", false,
+			client(t, filesIn(testca.NewMount(t, ca.PEM, ca.IssueExpired(t, "envoy"))), "xds.tierkeeper"), "", false,
 		},
 		"no certificate": {raw(0), "", false},
 		"TLS 1.2":        {raw(tls.VersionTLS12, ca.Issue(t, "envoy")), "", false},
@@ -200,19 +157,19 @@ func TestWithoutFilesThereIsNoTLS(t *testing.T) {
 func TestCertificatesAreRenewedUnderOpenConnections(t *testing.T) {
 	t.Parallel()
 	before, after := testca.New(t, "before"), testca.New(t, "after")
-	server, envoy := mounted(t, before, before.Issue(t, "xds")), mounted(t, before, before.Issue(t, "envoy"))
-	address, log := serve(t, server.files())
-	creds := client(t, envoy.files(), "xds")
+	server, envoy := testca.NewMount(t, before.PEM, before.Issue(t, "xds")), testca.NewMount(t, before.PEM, before.Issue(t, "envoy"))
+	address, log := serve(t, filesIn(server))
+	creds := client(t, filesIn(envoy), "xds")
 	open := dial(t, address, creds)
 	if err := ask(t, open); err != nil {
 		t.Fatal(err)
 	}
 
-	server.rotate(t, after.PEM, after.Issue(t, "xds"))
+	server.Rotate(t, after.PEM, after.Issue(t, "xds"))
 	if err := ask(t, dial(t, address, creds)); status.Code(err) != codes.Unavailable {
 		t.Errorf("a client that knows the former CA only: %v, want a refusal", err)
 	}
-	envoy.rotate(t, after.PEM, after.Issue(t, "envoy"))
+	envoy.Rotate(t, after.PEM, after.Issue(t, "envoy"))
 	if err := ask(t, dial(t, address, creds)); err != nil {
 		t.Errorf("a client that was renewed too: %v", err)
 	}
@@ -228,7 +185,7 @@ func TestWhatDoesNotFitTogetherKeepsTheLastGood(t *testing.T) {
 	t.Parallel()
 	ca := testca.New(t, "ours")
 	pair, next := ca.Issue(t, "xds"), ca.Issue(t, "xds")
-	with := client(t, mounted(t, ca, ca.Issue(t, "envoy")).files(), "xds")
+	with := client(t, filesIn(testca.NewMount(t, ca.PEM, ca.Issue(t, "envoy"))), "xds")
 	half := func(s string) string { return s[:len(s)/2] }
 	for name, tc := range map[string]struct {
 		ca   string
@@ -246,9 +203,9 @@ func TestWhatDoesNotFitTogetherKeepsTheLastGood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := mounted(t, ca, pair)
-			address, log := serve(t, server.files())
-			server.rotate(t, tc.ca, tc.pair)
+			server := testca.NewMount(t, ca.PEM, pair)
+			address, log := serve(t, filesIn(server))
+			server.Rotate(t, tc.ca, tc.pair)
 			for range 2 {
 				conn := dial(t, address, with)
 				if err := ask(t, conn); err != nil {
@@ -263,7 +220,7 @@ func TestWhatDoesNotFitTogetherKeepsTheLastGood(t *testing.T) {
 					t.Error("the log quotes a private key")
 				}
 			}
-			server.rotate(t, ca.PEM, next)
+			server.Rotate(t, ca.PEM, next)
 			if got := shown(t, dialTLS(t, address, ca, ca.Issue(t, "envoy"))); got != next.TLS(t).Leaf.SerialNumber.String() {
 				t.Errorf("after the files are mended certificate %s is shown, which is not the next", got)
 			}
@@ -293,7 +250,7 @@ func shown(t *testing.T, conn *tls.Conn) string {
 func TestWrongFilesAreNamedAtTheStart(t *testing.T) {
 	t.Parallel()
 	ca := testca.New(t, "ours")
-	good := mounted(t, ca, ca.Issue(t, "xds")).files()
+	good := filesIn(testca.NewMount(t, ca.PEM, ca.Issue(t, "xds")))
 	if err := good.Check(); err != nil {
 		t.Errorf("good files: %v", err)
 	}
