@@ -11,13 +11,13 @@ import (
 	"github.com/tierkeeper/tierkeeper/internal/golden"
 )
 
-// Each folder of testdata holds manifests and what compile makes of them, in every form.
+// Each folder of testdata/compile holds manifests and what compile makes of them, in every form.
 func TestCompile(t *testing.T) {
 	t.Parallel()
-	for _, name := range golden.Cases(t, "testdata", "in.yaml") {
+	for _, name := range golden.Cases(t, "testdata/compile", "in.yaml") {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir := filepath.Join("testdata", name)
+			dir := filepath.Join("testdata", "compile", name)
 			in := filepath.Join(dir, "in.yaml")
 			outputs := map[string][]byte{}
 			for _, form := range []string{"text", "json", "yaml"} {
@@ -37,7 +37,7 @@ func TestCompile(t *testing.T) {
 func TestCompileTable(t *testing.T) {
 	t.Parallel()
 	for _, form := range []string{"text", "json"} {
-		code, stdout, stderr := run(t, "compile", "-f", "testdata/much-not-accepted/in.yaml", "--table", "-o", form)
+		code, stdout, stderr := run(t, "compile", "-f", "testdata/compile/much-not-accepted/in.yaml", "--table", "-o", form)
 		if code != 1 || !strings.Contains(stderr, "in.yaml:7: RateLimitTier free: spec.limits.rates[0].max: The value -10") {
 			t.Errorf("exit code %d, want 1 and the reasons, got %s", code, stderr)
 		}

@@ -27,6 +27,7 @@ var commands = []func() *cobra.Command{
 	newCompile,
 	newEffective,
 	newKeygen,
+	newBootstrap,
 	newBlocks,
 	newShadow,
 	newVersion,

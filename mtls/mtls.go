@@ -28,6 +28,15 @@ func (f Files) Given() bool { return f != Files{} }
 
 // Check finds files that are missing or hold something else. An error names the flag, and quotes nothing of the files.
 func (f Files) Check() error {
+	if err := f.Complete(); err != nil || !f.Given() {
+		return err
+	}
+	_, err := f.read()
+	return err
+}
+
+// Complete finds that some files are named and others are not, without looking for any of them.
+func (f Files) Complete() error {
 	if !f.Given() {
 		return nil
 	}
@@ -36,8 +45,7 @@ func (f Files) Check() error {
 			return fmt.Errorf("%s is missing: --cert, --key and --ca go together; give all three, or none to stay on this machine", file.flag)
 		}
 	}
-	_, err := f.read()
-	return err
+	return nil
 }
 
 // CheckAddress says whether a server may listen at, or a client call, an address ("host:port"): without certificates only one

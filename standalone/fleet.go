@@ -77,7 +77,7 @@ func (f *fleet) keep(ctx context.Context, g *policy.Gateway) {
 }
 
 func (f *fleet) writeBootstrap(g *policy.Gateway) (string, error) {
-	b := envoy.Bootstrap(g.Name, "standalone", f.xds, f.service)
+	b := envoy.Bootstrap(g.Name, "standalone", envoy.Servers{XDS: f.xds, Service: f.service})
 	content, err := protojson.MarshalOptions{Multiline: true}.Marshal(b)
 	if err != nil {
 		return "", fmt.Errorf("writing Envoy's bootstrap: %w", err)

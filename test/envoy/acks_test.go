@@ -21,8 +21,15 @@ import (
 	"github.com/tierkeeper/tierkeeper/xds/server"
 )
 
-// serveXDS serves configuration on loopback, without anything else of the product around it.
+// serveXDS serves configuration, without anything else of the product around it.
 func serveXDS(t *testing.T, options ...grpc.ServerOption) (*server.Server, policy.Endpoint) {
+	t.Helper()
+	s := server.New(nil, nil)
+	return s, serveGRPC(t, func(g *grpc.Server) { s.Register(t.Context(), g) }, options...)
+}
+
+// serveGRPC serves on loopback until the test ends.
+func serveGRPC(t *testing.T, register func(*grpc.Server), options ...grpc.ServerOption) policy.Endpoint {
 	t.Helper()
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -33,8 +40,8 @@ func serveXDS(t *testing.T, options ...grpc.ServerOption) (*server.Server, polic
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, g := server.New(nil, nil), grpc.NewServer(options...)
-	s.Register(t.Context(), g)
+	g := grpc.NewServer(options...)
+	register(g)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(l) }()
 	t.Cleanup(func() {
@@ -43,7 +50,7 @@ func serveXDS(t *testing.T, options ...grpc.ServerOption) (*server.Server, polic
 			t.Error(err)
 		}
 	})
-	return s, at
+	return at
 }
 
 // runEnvoy runs an Envoy of its own until the test ends.
@@ -53,17 +60,17 @@ func runEnvoy(t *testing.T, b *bootstrapv3.Bootstrap) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runEnvoyWith(t, text)
+	file := filepath.Join(t.TempDir(), "envoy.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	runEnvoyFrom(t, file)
 }
 
-func runEnvoyWith(t *testing.T, bootstrap []byte) {
+func runEnvoyFrom(t *testing.T, file string) {
 	t.Helper()
 	binary, err := filepath.Abs(envoyBinary(t))
 	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(file, bootstrap, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
@@ -122,7 +129,7 @@ func TestTheServerKnowsWhatTheRealEnvoyHas(t *testing.T) {
 	for _, name := range []policy.Name{broken, sound} {
 		gateways[name] = securedGateway(t, name)
 		publish(name, "127.0.0.1", 1)
-		runEnvoy(t, envoy.Bootstrap(name, "envoy-0", at, nowhere))
+		runEnvoy(t, envoy.Bootstrap(name, "envoy-0", envoy.Servers{XDS: at, Service: nowhere}))
 	}
 	for name := range gateways {
 		awaitEnvoys(t, s, name, []server.Envoy{{Node: "envoy-0", Mark: 1}})

@@ -166,7 +166,7 @@ func built(t *testing.T, g *policy.Gateway, s envoy.Settings) *envoy.Resources {
 func validate(t *testing.T, binary string, name policy.Name, r *envoy.Resources) error {
 	t.Helper()
 	at := policy.Endpoint{Address: "127.0.0.1", Port: 8081}
-	b := envoy.Bootstrap(name, "envoy-0", at, at)
+	b := envoy.Bootstrap(name, "envoy-0", envoy.Servers{XDS: at, Service: at})
 	b.DynamicResources = nil
 	for _, l := range r.Listeners {
 		inlineRoutes(t, l, r.Routes)

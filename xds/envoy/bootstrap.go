@@ -14,12 +14,12 @@ const xdsCluster = "tierkeeper-xds"
 // maxProgram is more than the longest path and path prefix that the API allows, as regular expressions.
 const maxProgram = 10_000
 
-// Bootstrap is the file that an Envoy of the gateway's fleet starts from: who it is, and where it is told the rest. Xds and
-// service are this project's servers. The admin interface is a socket in Envoy's working directory, for its owner alone: at a
-// port of loopback, whoever can name a backend could reach it.
+// Bootstrap is the file that an Envoy of the gateway's fleet starts from: who it is, and where it is told the rest. The admin
+// interface is a socket in Envoy's working directory, for its owner alone: at a port of loopback, whoever can name a backend
+// could reach it.
 //
 // Envoys speak delta xDS: by the state of the world, one rejected resource makes client and server loop.
-func Bootstrap(gateway policy.Name, node string, xds, service policy.Endpoint) *bootstrapv3.Bootstrap {
+func Bootstrap(gateway policy.Name, node string, s Servers) *bootstrapv3.Bootstrap {
 	return &bootstrapv3.Bootstrap{
 		Node:  &corev3.Node{Id: node, Cluster: gateway.String()},
 		Admin: &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: "admin.sock", Mode: 0o600}}}},
@@ -41,7 +41,7 @@ func Bootstrap(gateway policy.Name, node string, xds, service policy.Endpoint) *
 			}}},
 		}}},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-			Clusters: []*clusterv3.Cluster{ownCluster(xdsCluster, xds), serviceCluster(service)},
+			Clusters: []*clusterv3.Cluster{xdsServers(s), serviceCluster(s)},
 		},
 	}
 }

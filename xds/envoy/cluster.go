@@ -144,11 +144,22 @@ func unbounded() *clusterv3.CircuitBreakers {
 	}}}
 }
 
+func xdsServers(s Servers) *clusterv3.Cluster {
+	c := ownCluster(xdsCluster, s.XDS)
+	if s.TLS != nil {
+		c.TransportSocket = s.TLS.socket(s.TLS.XDSName, s.XDS)
+	}
+	return c
+}
+
 // serviceCluster is the rate-limit service. Envoy retries no call to it, so a replica that is dead or hung must be noticed
 // fast, and one that is back as well: the first call that gets no answer takes it out, and so do two health checks; the next
 // health check that it answers brings it back. Calls under way go on meanwhile. Where no replica is left calls fail at once.
-func serviceCluster(at policy.Endpoint) *clusterv3.Cluster {
-	c := ownCluster(ServiceCluster, at)
+func serviceCluster(s Servers) *clusterv3.Cluster {
+	c := ownCluster(ServiceCluster, s.Service)
+	if s.TLS != nil {
+		c.TransportSocket = s.TLS.socket(s.TLS.ServiceName, s.Service)
+	}
 	c.HealthChecks = []*corev3.HealthCheck{{
 		Interval:           durationpb.New(healthEvery),
 		NoTrafficInterval:  durationpb.New(healthEvery),

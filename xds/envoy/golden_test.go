@@ -45,7 +45,7 @@ func TestGolden(t *testing.T) {
 			}
 			at := policy.Endpoint{Address: "127.0.0.1", Port: 8081}
 			all := map[string]any{
-				"bootstrap": tree(t, envoy.Bootstrap(g.Name, "envoy-0", at, policy.Endpoint{Address: "tierkeeper.svc", Port: 8082})),
+				"bootstrap": tree(t, envoy.Bootstrap(g.Name, "envoy-0", envoy.Servers{XDS: at, Service: policy.Endpoint{Address: "tierkeeper.svc", Port: 8082}})),
 				"listeners": trees(t, r.Listeners),
 				"routes":    trees(t, r.Routes),
 				"clusters":  trees(t, r.Clusters),
