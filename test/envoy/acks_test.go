@@ -14,6 +14,7 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -40,7 +41,8 @@ func serveGRPC(t *testing.T, register func(*grpc.Server), options ...grpc.Server
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := grpc.NewServer(options...)
+	// Envoy pings every 2 seconds; by default gRPC would hang up.
+	g := grpc.NewServer(append(options, grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}))...)
 	register(g)
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(l) }()
