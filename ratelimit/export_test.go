@@ -112,5 +112,7 @@ func (d *Decider) Decide(ctx context.Context, h *policy.Holder, r *descriptor.Re
 	g, _ := e.table.Gateway(r.Gateway)
 	p := e.plan(g, h, r.Model, r.Resource)
 	p.ask(r, &d.taken)
-	return d.limiter.enter(ctx, d.limiter.clock(), d.limiter.leases.next(), p, &d.taken)
+	ok, err := d.limiter.enter(ctx, d.limiter.clock(), d.limiter.leases.next(), p, &d.taken)
+	d.limiter.activity.note(p)
+	return ok, err
 }

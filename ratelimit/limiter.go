@@ -45,6 +45,7 @@ type Limiter struct {
 	shadows    *shadows
 	denied     *refusals
 	misuses    *misuses
+	activity   *activity
 	watch      watch
 }
 
@@ -67,9 +68,10 @@ func WithFormerSecret(secret []byte) Option {
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 	l := &Limiter{
 		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newRefusals(), misuses: newMisuses(),
-		abuses: xsync.NewMap[policy.Name, *abuseCounts](),
-		clock:  time.Now, //nolint:forbidigo // The clock of whoever injects none.
-		log:    slog.New(slog.DiscardHandler),
+		activity: newActivity(),
+		abuses:   xsync.NewMap[policy.Name, *abuseCounts](),
+		clock:    time.Now, //nolint:forbidigo // The clock of whoever injects none.
+		log:      slog.New(slog.DiscardHandler),
 	}
 	l.rehearsals = newRehearsals(func(a *actor, at time.Time) { l.shadows.record(a.by, a.most, at) })
 	for _, o := range options {
@@ -182,6 +184,9 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	ok, err := l.enter(ctx, now, id, p, t)
 	if err != nil {
 		return Decision{}, err
+	}
+	if ok {
+		l.activity.note(p)
 	}
 	report := report{gateway: g, holder: h, plan: p, counts: t.counts[:p.enforced], resource: r.Resource, now: now}
 	if ok {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/puzpuzpuz/xsync/v4"
@@ -92,6 +93,8 @@ type plan struct {
 	ratio         *ratio
 	guard         *guard // nil: nobody is blocked at the gateway
 	subject       counter.Subject
+	quota         policy.Name   // whose requests they are; the zero Name for a client on an assigned tier
+	noted         atomic.Uint64 // see activity
 }
 
 // A capacity is what a request of a plan may wait for.
@@ -124,6 +127,7 @@ func (e *epoch) newPlan(k planKey, model string) *plan {
 		defaultOutput: resolution.DefaultOutputTokens, defaultImage: resolution.DefaultImageTokens,
 		cachedPercent: resolution.CachedInputPercent, ratio: e.limiter.ratios.of(k.model),
 	}
+	p.quota, _ = k.holder.QuotaName()
 	for _, l := range resolution.Limits {
 		switch {
 		case l.Shadow:
