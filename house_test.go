@@ -37,7 +37,7 @@ var imports = map[string][]string{
 	"manifest":        {"api/...", "policy", "config/crd"},
 	"demo":            {},
 	"mtls":            {},
-	"admin":           {"ratelimit", "mtls"},
+	"admin":           {"policy", "ratelimit", "mtls"},
 	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "mtls"},
 	"command":         anything,
 	"internal/golden": {},

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/tierkeeper/tierkeeper/mtls"
+	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
@@ -29,6 +30,8 @@ type Service interface {
 	Blocks(ctx context.Context) ([]ratelimit.Block, error)
 	Lift(ctx context.Context, id string) (bool, error)
 	Shadows() (list []ratelimit.Shadow, more int64)
+	KeyUsage(ctx context.Context, quota policy.Name) (k ratelimit.KeyUsage, known bool, err error)
+	KeyUsages(ctx context.Context, namespace string, most int) (list []ratelimit.KeyUsage, more int, err error)
 }
 
 // blockList is the answer to GET.
@@ -49,7 +52,7 @@ type failed struct {
 	} `json:"error"`
 }
 
-// Handler serves GET /admin/blocks, DELETE /admin/blocks/{id} and GET /admin/shadow. With a token it answers whoever brings that. Without one, which
+// Handler serves GET /admin/blocks, DELETE /admin/blocks/{id}, GET /admin/shadow and GET /admin/usage. With a token it answers whoever brings that. Without one, which
 // is for loopback only, it answers programs on the machine that ask for it by a name of loopback: no page in a browser, and no
 // gateway that has the address for a backend.
 func Handler(s Service, token string) http.Handler {
@@ -72,6 +75,7 @@ func Handler(s Service, token string) http.Handler {
 		}
 		answer(w, http.StatusOK, shadowList{list, more})
 	})
+	mux.HandleFunc("GET "+usagePath, usage(s))
 	mux.HandleFunc("DELETE "+blocksPath+"/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
 		switch lifted, err := s.Lift(r.Context(), id); {

@@ -29,6 +29,7 @@ var commands = []func() *cobra.Command{
 	newKeygen,
 	newBootstrap,
 	newBlocks,
+	newUsage,
 	newShadow,
 	newVersion,
 }

@@ -76,12 +76,23 @@ type KeyUsage struct {
 	Limits []LimitUse `json:"limits"`
 }
 
-// highest is the largest used part of any limit, in percent.
-func (k *KeyUsage) highest() (percent int) {
+// Highest is the limit of which the largest part is used, the first of several; nil if nothing is limited.
+func (k *KeyUsage) Highest() *LimitUse {
+	var highest *LimitUse
 	for i := range k.Limits {
-		percent = max(percent, k.Limits[i].Percent())
+		if l := &k.Limits[i]; highest == nil || l.Percent() > highest.Percent() {
+			highest = l
+		}
 	}
-	return percent
+	return highest
+}
+
+// percent is the used part of that limit; less than nothing if nothing is limited.
+func (k *KeyUsage) percent() int {
+	if l := k.Highest(); l != nil {
+		return l.Percent()
+	}
+	return -1
 }
 
 // Usage is how much an ApiKeyQuota uses now, and how much its user does where a UserQuota limits it. Known is false if there is no
@@ -157,7 +168,7 @@ func (l *Limiter) KeyUsages(ctx context.Context, namespace string, most int) (li
 
 // mostUsed keeps so many of those of which most is used, in the order in which they came where that is equal.
 func mostUsed(list []KeyUsage, most int) []KeyUsage {
-	slices.SortStableFunc(list, func(a, b KeyUsage) int { return cmp.Compare(b.highest(), a.highest()) })
+	slices.SortStableFunc(list, func(a, b KeyUsage) int { return cmp.Compare(b.percent(), a.percent()) })
 	return list[:min(len(list), most)]
 }
 

@@ -168,7 +168,7 @@ func (c *console) metrics(at string) {
 func (c *console) admin(at string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.printf("Admin: http://%s (tierkeeper blocks and tierkeeper shadow ask there, by --admin http://%s)", at, at)
+	c.printf("Admin: http://%s (tierkeeper usage, blocks and shadow ask there, by --admin http://%s)", at, at)
 }
 
 func (c *console) bootstrap(g *policy.Gateway, path string) {
