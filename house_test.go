@@ -31,6 +31,7 @@ var imports = map[string][]string{
 	"xds/envoy":       {"policy", "descriptor"},
 	"xds/server":      {"policy", "xds/envoy"},
 	"ratelimit":       {"policy", "descriptor", "counter"},
+	"usage":           {"api/...", "policy", "ratelimit"},
 	"counter":         {},
 	"counter/...":     {"counter"},
 	"config/crd":      {},

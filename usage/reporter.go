@@ -1,0 +1,294 @@
+package usage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/ratelimit"
+)
+
+const (
+	// DefaultWritesPerSecond is what an API server bears beside all else that it does.
+	DefaultWritesPerSecond = 10
+
+	every     = time.Second // a pass
+	maxLooks  = 500         // at quotas in a pass
+	maxSwept  = 100         // quotas of all that a pass looks at, whether they were used here or not
+	settled   = 30 * time.Second
+	retry     = 10 * time.Second // after the Source has failed
+	forgotten = time.Hour        // after which what the Source does not know is taken to be unused
+)
+
+// A Reporter keeps the status of objects up to date with what is used. Of all replicas of a service one must run it.
+type Reporter struct {
+	source Source
+	writer Writer
+	events Events
+	log    *slog.Logger
+	bucket *rate.Limiter
+
+	reached *prometheus.CounterVec
+	writes  *prometheus.CounterVec
+	waiting prometheus.Gauge
+
+	entries map[policy.Object]*entry
+	due     line // what to look at again, the earliest first
+	pending line // what to write: what is urgent first, then what was not written for the longest time
+	swept   []policy.Name
+	passes  uint64
+}
+
+// An Option changes a Reporter from what NewReporter makes it.
+type Option func(*Reporter)
+
+// WithWritesPerSecond bounds how many objects are written in a second, on average and at once; DefaultWritesPerSecond otherwise.
+// It is at least 1.
+func WithWritesPerSecond(n int) Option {
+	return func(r *Reporter) { r.bucket = rate.NewLimiter(rate.Limit(max(n, 1)), max(n, 1)) }
+}
+
+// WithLog sets where the reporter tells what fails.
+func WithLog(log *slog.Logger) Option { return func(r *Reporter) { r.log = log } }
+
+// NewReporter makes a Reporter, which does nothing before Run.
+func NewReporter(source Source, writer Writer, events Events, options ...Option) *Reporter {
+	r := &Reporter{
+		source: source, writer: writer, events: events, log: slog.New(slog.DiscardHandler),
+		reached: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tierkeeper_quota_threshold_reached_total",
+			Help: "How often the use of a limit of an ApiKeyQuota or a UserQuota has reached a threshold, in percent, for the first time in a window.",
+		}, []string{"threshold"}),
+		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tierkeeper_usage_writes_total",
+			Help: "Writes of usage to the status of objects, by result: written, gone (the object) or failed.",
+		}, []string{"result"}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "tierkeeper_usage_waiting_objects",
+			Help: "Objects whose status is to be written as soon as the rate of writes allows.",
+		}),
+	}
+	WithWritesPerSecond(DefaultWritesPerSecond)(r)
+	for _, o := range options {
+		o(r)
+	}
+	return r
+}
+
+// Describe implements prometheus.Collector.
+func (r *Reporter) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(r, ch) }
+
+// Collect implements prometheus.Collector. It may be called at any time.
+func (r *Reporter) Collect(ch chan<- prometheus.Metric) {
+	r.reached.Collect(ch)
+	r.writes.Collect(ch)
+	r.waiting.Collect(ch)
+}
+
+// Run keeps objects up to date until ctx ends. It begins with what they say, and may be called again, as by a replica that is elected
+// again, but not while it runs. It returns an error only if it cannot read what objects say.
+func (r *Reporter) Run(ctx context.Context) error {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	begun := false
+	for {
+		select {
+		case <-ctx.Done():
+			r.waiting.Set(0)
+			return nil
+		case now := <-ticker.C:
+			if !begun {
+				if err := r.begin(ctx, now); err != nil {
+					return err
+				}
+				begun = true
+			}
+			r.pass(ctx, now)
+		}
+	}
+}
+
+// begin forgets everything and reads what objects say.
+func (r *Reporter) begin(ctx context.Context, now time.Time) error {
+	r.entries, r.swept = map[policy.Object]*entry{}, nil
+	r.due = line{before: func(a, b *entry) bool { return a.next.Before(b.next) }, place: func(e *entry) *int { return &e.due }}
+	r.pending = line{before: moreUrgent, place: func(e *entry) *int { return &e.pending }}
+	err := r.writer.Last(ctx, func(o policy.Object, s Status) {
+		e := newEntry(o, s)
+		e.next = now
+		r.entries[o] = e
+		r.due.put(e)
+	})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("reading what the status of objects says: %w", err)
+	}
+	return nil
+}
+
+func moreUrgent(a, b *entry) bool {
+	if a.urgent != b.urgent {
+		return a.urgent
+	}
+	return a.tried.Before(b.tried)
+}
+
+// pass looks at what was used, at what is due and at some of all others, and writes as much as may be written.
+func (r *Reporter) pass(ctx context.Context, now time.Time) {
+	r.passes++
+	for _, name := range r.source.Active() {
+		r.schedule(name, now)
+	}
+	// What other replicas have admitted is known by its counters alone.
+	if len(r.swept) == 0 {
+		r.swept = r.source.Quotas()
+	}
+	for _, name := range r.swept[:min(maxSwept, len(r.swept))] {
+		_ = r.lookAt(ctx, name, now) // If it failed, there is a next time.
+	}
+	r.swept = r.swept[min(maxSwept, len(r.swept)):]
+	for range maxLooks {
+		e := r.due.first()
+		if e == nil || e.next.After(now) {
+			break
+		}
+		r.lookAgain(ctx, e, now)
+	}
+	r.write(ctx, now)
+	r.waiting.Set(float64(r.pending.Len()))
+}
+
+// schedule has a quota looked at soon that was used.
+func (r *Reporter) schedule(name policy.Name, now time.Time) {
+	o := policy.Object{Kind: policy.KindQuota, Name: name}
+	e := r.entries[o]
+	if e == nil {
+		e = newEntry(o, Status{})
+		r.entries[o] = e
+	}
+	if e.due == nowhere || e.next.After(now) {
+		e.next, e.active = now, true
+		r.due.put(e)
+	}
+}
+
+// lookAgain looks at an entry that is due.
+func (r *Reporter) lookAgain(ctx context.Context, e *entry, now time.Time) {
+	name := e.via
+	if e.object.Kind == policy.KindQuota {
+		name = e.object.Name
+	}
+	err := r.lookAt(ctx, name, now)
+	switch {
+	case err != nil:
+		e.next = now.Add(retry)
+	case e.seen == r.passes:
+		return
+	case e.missed:
+		r.see(e, &ratelimit.Usage{Object: e.object}, now)
+		return
+	default:
+		// The table may not be there yet, or another quota tells of the same user.
+		e.missed, e.next = true, now.Add(forgotten)
+	}
+	r.due.put(e)
+}
+
+// lookAt looks at a quota and at its user.
+func (r *Reporter) lookAt(ctx context.Context, name policy.Name, now time.Time) error {
+	usages, _, err := r.source.Usage(ctx, name)
+	if err != nil {
+		r.log.ErrorContext(ctx, "could not see what a quota uses; it is looked at again", "quota", name.String(), "error", err)
+		return err //nolint:wrapcheck // The caller does not look at it.
+	}
+	for i := range usages {
+		u := &usages[i]
+		e := r.entries[u.Object]
+		switch {
+		case e == nil && idle(u.Limits):
+			continue
+		case e == nil:
+			e = newEntry(u.Object, Status{})
+			r.entries[u.Object] = e
+		case e.seen == r.passes:
+			continue
+		}
+		e.via = name
+		r.see(e, u, now)
+	}
+	return nil
+}
+
+// see takes notice of what an object uses.
+func (r *Reporter) see(e *entry, u *ratelimit.Usage, now time.Time) {
+	e.look(u, now)
+	e.seen = r.passes
+	if e.active {
+		// Requests that are under way will be settled.
+		if after := now.Add(settled); e.next.IsZero() || e.next.After(after) {
+			e.next = after
+		}
+		e.active = false
+	}
+	if e.next.IsZero() {
+		r.due.remove(e)
+	} else {
+		r.due.put(e)
+	}
+	switch {
+	case e.wants != nil:
+		r.pending.put(e)
+	default:
+		r.pending.remove(e)
+		if e.says.Usage == nil && e.next.IsZero() {
+			delete(r.entries, e.object)
+		}
+	}
+}
+
+// write writes what is pending as long as it may.
+func (r *Reporter) write(ctx context.Context, now time.Time) {
+	for ctx.Err() == nil {
+		e := r.pending.first()
+		// One that has failed in this pass stands behind all others.
+		if e == nil || e.tried.Equal(now) || !r.bucket.AllowN(now, 1) {
+			return
+		}
+		e.tried = now
+		switch err := r.writer.Write(ctx, e.object, *e.wants); {
+		case err == nil:
+			r.pending.remove(e)
+			r.tell(e.object, e.written())
+			r.writes.WithLabelValues("written").Inc()
+		case errors.Is(err, ErrGone):
+			r.forget(e)
+			r.writes.WithLabelValues("gone").Inc()
+		default:
+			r.log.ErrorContext(ctx, "could not write what an object uses; it is tried again", "object", e.object.String(), "error", err)
+			e.urgent = false // Others must not wait for it.
+			r.pending.put(e)
+			r.writes.WithLabelValues("failed").Inc()
+		}
+	}
+}
+
+func (r *Reporter) tell(o policy.Object, messages []message) {
+	for _, m := range messages {
+		for _, percent := range m.passed {
+			r.reached.WithLabelValues(strconv.Itoa(percent)).Inc()
+		}
+		r.events.Reached(o, m.percent, m.text)
+	}
+}
+
+func (r *Reporter) forget(e *entry) {
+	r.due.remove(e)
+	r.pending.remove(e)
+	delete(r.entries, e.object)
+}
