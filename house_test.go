@@ -32,6 +32,7 @@ var imports = map[string][]string{
 	"xds/server":      {"policy", "xds/envoy"},
 	"ratelimit":       {"policy", "descriptor", "counter"},
 	"usage":           {"api/...", "policy", "ratelimit"},
+	"usage/kube":      {"api/...", "policy", "usage"},
 	"counter":         {},
 	"counter/...":     {"counter"},
 	"config/crd":      {},
@@ -50,8 +51,8 @@ var anything = []string{"./..."}
 
 // outside says which packages may import a module that would tie the others to Kubernetes or to Envoy.
 var outside = map[string][]string{
-	"k8s.io/client-go":               {"controllers", "command", "standalone", "test/..."},
-	"sigs.k8s.io/controller-runtime": {"controllers", "command", "standalone", "test/..."},
+	"k8s.io/client-go":               {"controllers", "usage/kube", "command", "standalone", "test/..."},
+	"sigs.k8s.io/controller-runtime": {"controllers", "usage/kube", "command", "standalone", "test/..."},
 	"github.com/envoyproxy":          {"xds/...", "descriptor", "ratelimit", "test/..."},
 	"google.golang.org/grpc":         {"xds/...", "ratelimit", "mtls", "standalone", "command", "test/..."},
 }

@@ -145,8 +145,8 @@ func (c *cluster) Write(_ context.Context, o policy.Object, s usage.Status) erro
 }
 
 // Reached implements usage.Events.
-func (c *cluster) Reached(o policy.Object, percent int, message string) {
-	c.reached = append(c.reached, fmt.Sprintf("%s %d: %s", o, percent, message))
+func (c *cluster) Reached(r usage.Reached) {
+	c.reached = append(c.reached, fmt.Sprintf("%s %d: %s", r.Object, r.Percent, r.Message))
 }
 
 var errRefused = errors.New("refused")

@@ -283,7 +283,7 @@ func (r *Reporter) tell(o policy.Object, messages []message) {
 		for _, percent := range m.passed {
 			r.reached.WithLabelValues(strconv.Itoa(percent)).Inc()
 		}
-		r.events.Reached(o, m.percent, m.text)
+		r.events.Reached(Reached{Object: o, Limit: m.id, Percent: m.percent, Message: m.text})
 	}
 }
 

@@ -43,9 +43,17 @@ type Writer interface {
 	Write(ctx context.Context, o policy.Object, s Status) error
 }
 
-// Events tells people what happened to an object. It must not block.
+// A Reached says that the use of a limit has reached a threshold.
+type Reached struct {
+	Object  policy.Object
+	Limit   string // the id that its status gives it
+	Percent int    // the threshold
+	Message string // one sentence that says so
+}
+
+// Events tells people what happened. It must not block.
 type Events interface {
-	// Reached is called once for a limit and its window when its use has reached a threshold, in percent, and once more when it has
-	// reached a higher one. The message says so in one sentence.
-	Reached(o policy.Object, percent int, message string)
+	// Reached is called once for a limit and its window when its use has reached a threshold, and once more when it has reached a
+	// higher one, each time by the goroutine that has just written the status of the object.
+	Reached(r Reached)
 }
