@@ -17,9 +17,8 @@ type entry struct {
 	object policy.Object
 	via    policy.Name // an ApiKeyQuota by which the Source tells its use
 
-	says   Status  // what the object says
-	wants  *Status // what it should say; nil: what it says
-	urgent bool    // a condition has changed, or there is somebody to tell
+	says   Status // what the object says
+	urgent bool   // a condition has changed, or there is somebody to tell
 	tells  []message
 	told   map[string]told // by id of the limit
 
@@ -30,6 +29,7 @@ type entry struct {
 	tried  time.Time // when it was last written, or should have been
 	next   time.Time // when to look again; zero: not before somebody uses it
 	missed bool      // the Source did not know it the last time
+	lost   bool      // it did not for so long that nothing is used
 	active bool      // it was used since it was looked at
 
 	due, pending int // its places in the lines of the Reporter
@@ -69,6 +69,14 @@ func newEntry(o policy.Object, s Status) *entry {
 	return e
 }
 
+// quota is the ApiKeyQuota by which the Source tells the use.
+func (e *entry) quota() policy.Name {
+	if e.object.Kind == policy.KindQuota {
+		return e.object.Name
+	}
+	return e.via
+}
+
 func resetOf(l *v1alpha1.LimitUsage) time.Time {
 	if l.ResetTime == nil {
 		return time.Time{}
@@ -76,21 +84,25 @@ func resetOf(l *v1alpha1.LimitUsage) time.Time {
 	return l.ResetTime.Time
 }
 
-// look decides what the object should say of the use, and when to look again.
-func (e *entry) look(u *ratelimit.Usage, now time.Time) {
+// look decides what the object should say of the use, which is nil if it says all that there is to tell, and when to look again.
+func (e *entry) look(u *ratelimit.Usage, now time.Time) *Status {
 	limits := lasting(u.Limits)
-	wants := Status{Usage: newUsage(limits, now), Conditions: e.conditions(limits, u.Alerts, now)}
+	wants := &Status{Usage: newUsage(limits, now), Conditions: e.conditions(limits, u.Alerts, now)}
 	e.tells = e.messages(limits, u.Alerts)
 	e.urgent = len(e.tells) > 0 || turned(e.says.Conditions, wants.Conditions)
-	e.missed, e.wants = false, nil
-	if e.urgent || news(e.says.Usage, wants.Usage) || reworded(e.says.Conditions, wants.Conditions) {
-		e.wants = &wants
-	}
-	if e.says.Usage == nil && idle(limits) {
-		e.wants, e.urgent = nil, false
-	}
 	e.next = e.again(limits, now)
+	switch {
+	case e.says.Usage == nil && idle(limits):
+		e.urgent = false
+		return nil
+	case e.urgent || news(e.says.Usage, wants.Usage) || reworded(e.says.Conditions, wants.Conditions):
+		return wants
+	}
+	return nil
 }
+
+// miss notes that the Source does not know the object. The table may not be there yet, or another quota tells of the same user.
+func (e *entry) miss(now time.Time) { e.missed, e.next = true, now.Add(forgotten) }
 
 // again is when what the object should say changes though nobody uses it: when a window ends, or a condition was held long enough.
 func (e *entry) again(limits []ratelimit.LimitUse, now time.Time) (at time.Time) {
@@ -190,10 +202,10 @@ func (e *entry) inWindow(l *ratelimit.LimitUse, alerts []int) told {
 	return t
 }
 
-// written notes that the object says what it should, and returns what people are to be told.
-func (e *entry) written() []message {
+// written notes that the object says s, and returns what people are to be told.
+func (e *entry) written(s *Status) []message {
 	tells := e.tells
-	e.says, e.wants, e.urgent, e.tells = *e.wants, nil, false, nil
+	e.says, e.urgent, e.tells = *s, false, nil
 	for _, m := range tells {
 		e.told[m.id] = m.told
 	}

@@ -30,7 +30,7 @@ type manifests struct {
 	Users  map[string]v1alpha1.UserQuotaSpec
 }
 
-func compile(t *testing.T, text string) *policy.Table {
+func compile(t testing.TB, text string) *policy.Table {
 	t.Helper()
 	var m manifests
 	if err := yaml.UnmarshalStrict([]byte(text), &m); err != nil {
@@ -114,13 +114,19 @@ func (c *cluster) use(key string, requests int) { c.useAt(c.limiter, key, reques
 func (c *cluster) useAt(l *ratelimit.Limiter, key string, requests int) {
 	c.t.Helper()
 	for range requests {
-		r := &descriptor.Reserve{
-			Credentials: []descriptor.Credential{descriptor.NewCredential("x-api-key", "", key)}, Client: "192.0.2.1",
-			Gateway: "team/edge", Resource: "chat", Model: "m", Protocol: descriptor.ProtocolOpenAIChat, MaxOutput: 1000,
-		}
-		if d, err := l.Reserve(c.t.Context(), r); err != nil || d.Status != 0 {
-			c.t.Fatalf("%s got status %d, error %v", key, d.Status, err)
-		}
+		reserve(c.t, l, key)
+	}
+}
+
+// reserve makes a request, which must pass.
+func reserve(t testing.TB, l *ratelimit.Limiter, key string) {
+	t.Helper()
+	r := &descriptor.Reserve{
+		Credentials: []descriptor.Credential{descriptor.NewCredential("x-api-key", "", key)}, Client: "192.0.2.1",
+		Gateway: "team/edge", Resource: "chat", Model: "m", Protocol: descriptor.ProtocolOpenAIChat, MaxOutput: 1000,
+	}
+	if d, err := l.Reserve(t.Context(), r); err != nil || d.Status != 0 {
+		t.Fatalf("%s got status %d, error %v", key, d.Status, err)
 	}
 }
 

@@ -180,33 +180,25 @@ func (r *Reporter) schedule(name policy.Name, now time.Time) {
 
 // lookAgain looks at an entry that is due.
 func (r *Reporter) lookAgain(ctx context.Context, e *entry, now time.Time) {
-	name := e.via
-	if e.object.Kind == policy.KindQuota {
-		name = e.object.Name
-	}
-	err := r.lookAt(ctx, name, now)
+	err := r.lookAt(ctx, e.quota(), now)
 	switch {
 	case err != nil:
 		e.next = now.Add(retry)
 	case e.seen == r.passes:
 		return
 	case e.missed:
+		e.lost = true
 		r.see(e, &ratelimit.Usage{Object: e.object}, now)
 		return
 	default:
-		// The table may not be there yet, or another quota tells of the same user.
-		e.missed, e.next = true, now.Add(forgotten)
+		e.miss(now)
 	}
 	r.due.put(e)
 }
 
 // lookAt looks at a quota and at its user.
 func (r *Reporter) lookAt(ctx context.Context, name policy.Name, now time.Time) error {
-	usages, _, err := r.source.Usage(ctx, name)
-	if err != nil {
-		r.log.ErrorContext(ctx, "could not see what a quota uses; it is looked at again", "quota", name.String(), "error", err)
-		return err //nolint:wrapcheck // The caller does not look at it.
-	}
+	usages, err := r.usages(ctx, name)
 	for i := range usages {
 		u := &usages[i]
 		e := r.entries[u.Object]
@@ -219,15 +211,23 @@ func (r *Reporter) lookAt(ctx context.Context, name policy.Name, now time.Time) 
 		case e.seen == r.passes:
 			continue
 		}
-		e.via = name
+		e.via, e.missed, e.lost = name, false, false
 		r.see(e, u, now)
 	}
-	return nil
+	return err
 }
 
-// see takes notice of what an object uses.
-func (r *Reporter) see(e *entry, u *ratelimit.Usage, now time.Time) {
-	e.look(u, now)
+func (r *Reporter) usages(ctx context.Context, name policy.Name) ([]ratelimit.Usage, error) {
+	usages, _, err := r.source.Usage(ctx, name)
+	if err != nil {
+		r.log.ErrorContext(ctx, "could not see what a quota uses; it is looked at again", "quota", name.String(), "error", err)
+	}
+	return usages, err //nolint:wrapcheck // Nobody looks at it.
+}
+
+// see takes notice of what an object uses. It returns what it should say, or nil.
+func (r *Reporter) see(e *entry, u *ratelimit.Usage, now time.Time) *Status {
+	wants := e.look(u, now)
 	e.seen = r.passes
 	if e.active {
 		// Requests that are under way will be settled.
@@ -241,15 +241,15 @@ func (r *Reporter) see(e *entry, u *ratelimit.Usage, now time.Time) {
 	} else {
 		r.due.put(e)
 	}
-	switch {
-	case e.wants != nil:
+	if wants != nil {
 		r.pending.put(e)
-	default:
-		r.pending.remove(e)
-		if e.says.Usage == nil && e.next.IsZero() {
-			delete(r.entries, e.object)
-		}
+		return wants
 	}
+	r.pending.remove(e)
+	if e.says.Usage == nil && e.next.IsZero() {
+		delete(r.entries, e.object)
+	}
+	return nil
 }
 
 // write writes what is pending as long as it may.
@@ -257,24 +257,57 @@ func (r *Reporter) write(ctx context.Context, now time.Time) {
 	for ctx.Err() == nil {
 		e := r.pending.first()
 		// One that has failed in this pass stands behind all others.
-		if e == nil || e.tried.Equal(now) || !r.bucket.AllowN(now, 1) {
+		if e == nil || e.tried.Equal(now) || r.bucket.TokensAt(now) < 1 {
 			return
 		}
 		e.tried = now
-		switch err := r.writer.Write(ctx, e.object, *e.wants); {
-		case err == nil:
-			r.pending.remove(e)
-			r.tell(e.object, e.written())
-			r.writes.WithLabelValues("written").Inc()
-		case errors.Is(err, ErrGone):
-			r.forget(e)
-			r.writes.WithLabelValues("gone").Inc()
-		default:
-			r.log.ErrorContext(ctx, "could not write what an object uses; it is tried again", "object", e.object.String(), "error", err)
-			e.urgent = false // Others must not wait for it.
-			r.pending.put(e)
-			r.writes.WithLabelValues("failed").Inc()
+		if s := r.latest(ctx, e, now); s != nil && r.bucket.AllowN(now, 1) {
+			r.writeOne(ctx, e, s)
 		}
+	}
+}
+
+// latest is what the object should say now: what was seen when it came into the line may be long ago. It is nil if there is nothing
+// to write.
+func (r *Reporter) latest(ctx context.Context, e *entry, now time.Time) *Status {
+	if e.lost {
+		return r.see(e, &ratelimit.Usage{Object: e.object}, now)
+	}
+	usages, err := r.usages(ctx, e.quota())
+	for i := range usages {
+		if usages[i].Object == e.object {
+			return r.see(e, &usages[i], now)
+		}
+	}
+	if err != nil {
+		r.postpone(e)
+		return nil
+	}
+	r.pending.remove(e)
+	e.miss(now)
+	r.due.put(e)
+	return nil
+}
+
+// postpone lets all others go first.
+func (r *Reporter) postpone(e *entry) {
+	e.urgent = false
+	r.pending.put(e)
+}
+
+func (r *Reporter) writeOne(ctx context.Context, e *entry, s *Status) {
+	switch err := r.writer.Write(ctx, e.object, *s); {
+	case err == nil:
+		r.pending.remove(e)
+		r.tell(e.object, e.written(s))
+		r.writes.WithLabelValues("written").Inc()
+	case errors.Is(err, ErrGone):
+		r.forget(e)
+		r.writes.WithLabelValues("gone").Inc()
+	default:
+		r.log.ErrorContext(ctx, "could not write what an object uses; it is tried again", "object", e.object.String(), "error", err)
+		r.postpone(e)
+		r.writes.WithLabelValues("failed").Inc()
 	}
 }
 
