@@ -118,14 +118,17 @@ func (c *cluster) useAt(l *ratelimit.Limiter, key string, requests int) {
 	}
 }
 
-// reserve makes a request, which must pass.
-func reserve(t testing.TB, l *ratelimit.Limiter, key string) {
-	t.Helper()
-	r := &descriptor.Reserve{
+func request(key string) *descriptor.Reserve {
+	return &descriptor.Reserve{
 		Credentials: []descriptor.Credential{descriptor.NewCredential("x-api-key", "", key)}, Client: "192.0.2.1",
 		Gateway: "team/edge", Resource: "chat", Model: "m", Protocol: descriptor.ProtocolOpenAIChat, MaxOutput: 1000,
 	}
-	if d, err := l.Reserve(t.Context(), r); err != nil || d.Status != 0 {
+}
+
+// reserve makes a request, which must pass.
+func reserve(t testing.TB, l *ratelimit.Limiter, key string) {
+	t.Helper()
+	if d, err := l.Reserve(t.Context(), request(key)); err != nil || d.Status != 0 {
 		t.Fatalf("%s got status %d, error %v", key, d.Status, err)
 	}
 }

@@ -393,3 +393,18 @@ func TestRunWritesUntilItIsStopped(t *testing.T) {
 		}
 	})
 }
+
+// As much as before is used, and all the same it is another window.
+func TestAnotherWindowIsNews(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, aDay)
+	c.use("alice", 20)
+	c.after(time.Second)
+	c.nanos.Add(int64(24 * time.Hour))
+	c.use("alice", 20)
+	c.after(time.Second)
+	c.wantWrites(2)
+	if got, want := c.says[alice].Usage.Limits[0].ResetTime.Time, start.Truncate(24*time.Hour).AddDate(0, 0, 2); !got.Equal(want) {
+		t.Errorf("the window ends at %v, want %v", got, want)
+	}
+}
