@@ -98,7 +98,7 @@ func parseName(s string) Name {
 // remember notes what an accepted quota needs to go on should it be rejected one day.
 func (a *Accepted) remember(q *v1alpha1.ApiKeyQuota, t *tier, spec *v1alpha1.RateLimitTierSpec) {
 	a.Quotas[nameOf(&q.ObjectMeta).String()] = AcceptedQuota{Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key, Enforcement: q.Spec.Enforcement}
-	a.Tiers[t.key] = AcceptedTier{t.name, *spec}
+	a.Tiers[t.key] = AcceptedTier{t.ref.Name, *spec}
 }
 
 // follow notes what a quota says of its keys, accepted now or not.

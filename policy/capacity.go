@@ -54,17 +54,23 @@ func newCapacity(name string, in *v1alpha1.Capacity, from Origin) rule {
 			c.Queue.MaxBodyBytes = q.MaxBodyBytes
 		}
 	}
-	pair := Pair{ConcurrentRequests, NoPer}
 	for _, r := range in.Reserved {
-		if c.Shares == nil {
-			c.Shares = map[string]Share{}
-		}
-		c.Shares[r.TierName] = Share{int64(r.ConcurrentRequests), counter(ScopeModelShared, name, "tier:"+r.TierName, pair, FixedWindow)}
+		c.reserve(r.TierName, int64(r.ConcurrentRequests))
 	}
 	return rule{
-		pair: pair, max: c.Max, status: http.StatusServiceUnavailable,
+		pair: capacityPair, max: c.Max, status: http.StatusServiceUnavailable,
 		origin: from.at("spec.capacity.concurrentRequests"), capacity: c,
 	}
+}
+
+var capacityPair = Pair{ConcurrentRequests, NoPer}
+
+// reserve must not be called once others see the Capacity.
+func (c *Capacity) reserve(tier string, size int64) {
+	if c.Shares == nil {
+		c.Shares = map[string]Share{}
+	}
+	c.Shares[tier] = Share{size, counter(ScopeModelShared, c.Group, "tier:"+tier, capacityPair, FixedWindow)}
 }
 
 func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }
@@ -80,9 +86,8 @@ func (c *Capacity) MaxWait(h *Holder) time.Duration {
 // Capacities lists the capacities that are enforced, by the name of their group.
 func (t *Table) Capacities() map[string]*Capacity {
 	all := map[string]*Capacity{}
-	t.models.addCapacities(all)
-	for _, g := range t.gateways {
-		g.models.addCapacities(all)
+	for _, c := range t.catalogs() {
+		c.addCapacities(all)
 	}
 	return all
 }

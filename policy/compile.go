@@ -25,6 +25,7 @@ func Compile(in Input) (*Table, []Verdict) {
 	c.compileGateways()
 	c.judgeModels()
 	c.compileQuotas()
+	c.gather()
 	c.nameModels()
 	c.table.version = c.table.hash()
 	slices.SortFunc(c.verdicts, func(a, b Verdict) int {
@@ -48,7 +49,7 @@ type compiler struct {
 	catalogs   map[string]*catalog    // by selector; see catalogOf
 	counting   map[string][]*catalog  // by namespace; see catalogsFor
 	worst      map[plan]int           // see mostLimits
-	former     map[string]*tier       // by AcceptedQuota.Tier; see lastTier
+	former     map[string]*tier       // by AcceptedQuota.Tier; see tierAs
 	bare       map[bareKey][]Limit    // see bareLimits
 	table      *Table
 	verdicts   []Verdict
@@ -70,7 +71,8 @@ func newCompiler(in Input) *compiler {
 		users:      map[Name]*user{},
 		worst:      map[plan]int{},
 		table: &Table{
-			keys: make(map[Digest]*Credential, n), quotas: make(map[Name]*Credential, n), gateways: map[Name]*Gateway{},
+			keys: newSharded[Digest, *Credential](n), quotas: newSharded[Name, *Credential](n), gateways: map[Name]*Gateway{},
+			tiers: map[TierRef]*tier{}, users: map[Name]*user{},
 			accepted: Accepted{Quotas: make(map[string]AcceptedQuota, n), Gateways: map[string]AcceptedGateway{}, Tiers: map[string]AcceptedTier{}},
 		},
 		verdicts: make([]Verdict, 0, n+len(in.Tiers)+len(in.Models)+len(in.Users)+len(in.Gateways)),
@@ -115,22 +117,39 @@ func (c *compiler) compileTiers() {
 		c.judge(KindTier, &t.ObjectMeta, problems...)
 		if len(problems) == 0 {
 			c.tiers[t.Name] = t
-			compiled := newTier(t.Name, &t.Spec)
+			compiled := compileTier(TierRef{Name: t.Name}, &t.Spec)
 			compiled.key = (&AcceptedTier{t.Name, t.Spec}).key()
 			c.compiled[t.Name] = compiled
 		}
 	}
 }
 
-func newTier(name string, spec *v1alpha1.RateLimitTierSpec) *tier {
-	return &tier{
-		name:     name,
+func compileTier(ref TierRef, spec *v1alpha1.RateLimitTierSpec) *tier {
+	return newTier(tier{
+		ref:      ref,
 		priority: priorities[spec.Priority],
 		pool:     spec.BackendPool,
 		maxWait:  maxWait(spec.Queue),
 		alerts:   alerts(spec.Alerts, defaultAlerts),
-		rules:    newRuleset(&spec.KeyLimits, spec.Enforcement, Origin{Kind: KindTier, Name: name}),
+		rules:    newRuleset(&spec.KeyLimits, spec.Enforcement, Origin{Kind: KindTier, Name: ref.Name}),
+	})
+}
+
+func newTier(t tier) *tier {
+	t.alone = []*ruleset{t.rules}
+	return &t
+}
+
+// tierAs is the tier as it is now if the spec is that, or as it was by the spec, which key names. It compiles a former tier
+// once for all that were on it.
+func (c *compiler) tierAs(key string, was *AcceptedTier) *tier {
+	if t := c.compiled[was.Name]; t != nil && t.key == key {
+		return t
 	}
+	if c.former[key] == nil {
+		c.former[key] = compileTier(TierRef{was.Name, key}, &was.Spec)
+	}
+	return c.former[key]
 }
 
 // maxWait is 0 for a tier whose requests do not wait.
@@ -159,11 +178,30 @@ func (c *compiler) compileUsers() {
 			})
 			continue
 		}
-		c.users[key] = &user{
-			subject: u.Namespace + "/" + u.Spec.User,
-			rules:   newRuleset(&u.Spec.KeyLimits, u.Spec.Enforcement, Origin{Kind: KindUser, Namespace: u.Namespace, Name: u.Name}),
-		}
+		rules := newRuleset(&u.Spec.KeyLimits, u.Spec.Enforcement, Origin{Kind: KindUser, Namespace: u.Namespace, Name: u.Name})
+		c.users[key] = newUser(nameOf(&u.ObjectMeta), u.Spec.User, rules)
 		c.judge(KindUser, &u.ObjectMeta)
+	}
+}
+
+// gather puts into the Table the users, the tiers as they are, and those as they were on which anything goes on.
+func (c *compiler) gather() {
+	t := c.table
+	for _, u := range c.users {
+		t.users[u.quota] = u
+	}
+	for _, x := range c.compiled {
+		t.tiers[x.ref] = x
+	}
+	for _, q := range t.quotas.all() {
+		if q.Holder != nil && q.Holder.tier.ref.Form != "" {
+			t.tiers[q.Holder.tier.ref] = q.Holder.tier
+		}
+	}
+	for _, g := range t.gateways {
+		for _, a := range g.assigned() {
+			t.tiers[a.tier.ref] = a.tier
+		}
 	}
 }
 
@@ -174,32 +212,21 @@ func (c *compiler) nameModels() {
 			c.table.named.add(n, struct{}{})
 		}
 	}
-	for _, catalog := range c.catalogs {
+	for _, catalog := range c.table.catalogs() {
 		add(catalog.names)
 	}
-	for _, t := range c.compiled {
+	for _, t := range c.table.tiers {
 		add(t.rules.models.names())
 	}
-	for _, u := range c.users {
+	for _, u := range c.table.users {
 		add(u.rules.models.names())
 	}
-	done := map[*ruleset]bool{}
-	for _, q := range c.table.quotas {
+	for _, q := range c.table.quotas.all() {
 		if q.Holder == nil {
 			continue
 		}
-		for _, rs := range q.Holder.sources {
-			if !done[rs] {
-				done[rs] = true
-				add(rs.models.names())
-			}
-		}
-	}
-	for _, g := range c.table.gateways {
-		for _, a := range []*Assigned{g.MissingKey, g.UnknownKey} {
-			if a != nil {
-				add(a.tier.rules.models.names())
-			}
+		if own := q.Holder.own(); own != nil {
+			add(own.models.names())
 		}
 	}
 }

@@ -85,6 +85,7 @@ type assignedDump struct {
 	Priority int       `json:"priority"`
 	Pool     string    `json:"pool,omitempty"`
 	MaxWait  string    `json:"maxWait,omitempty"`
+	Alerts   []int     `json:"alerts,omitempty"` // where they are not the default ones
 	Says     rulesDump `json:"says"`
 }
 
@@ -102,7 +103,7 @@ func (t *Table) dump() dump {
 
 func (t *Table) dumpQuotas() []quotaDump {
 	out := []quotaDump{}
-	for _, c := range sortedByName(t.quotas) {
+	for _, c := range t.sortedQuotas() {
 		q := quotaDump{Name: c.Quota.String(), Standing: c.standing.String()}
 		for _, d := range c.digests {
 			q.Keys = append(q.Keys, d.String())
@@ -112,9 +113,7 @@ func (t *Table) dumpQuotas() []quotaDump {
 		}
 		if h := c.Holder; h != nil {
 			q.Tier, q.Priority, q.Pool, q.MaxWait, q.Both = h.Tier, h.Priority, h.Pool, dumpWait(h.MaxWait), h.both
-			if !slices.Equal(h.Alerts, defaultAlerts) {
-				q.Alerts = h.Alerts
-			}
+			q.Alerts = dumpAlerts(h.Alerts)
 			for _, rs := range h.sources {
 				q.Says = append(q.Says, rs.dump())
 			}
@@ -176,7 +175,7 @@ func (c *catalog) dump() []groupDump {
 
 func (t *Table) dumpGateways() []gatewayDump {
 	namespaces := map[string]bool{}
-	for n := range t.quotas {
+	for n := range t.quotas.all() {
 		namespaces[n.Namespace] = true
 	}
 	out := []gatewayDump{}
@@ -199,7 +198,16 @@ func (a *Assigned) dump() *assignedDump {
 	if a == nil {
 		return nil
 	}
-	return &assignedDump{a.tier.name, a.tier.priority, a.tier.pool, dumpWait(a.tier.maxWait), a.tier.rules.dump()}
+	return &assignedDump{
+		a.tier.ref.Name, a.tier.priority, a.tier.pool, dumpWait(a.tier.maxWait), dumpAlerts(a.tier.alerts), a.tier.rules.dump(),
+	}
+}
+
+func dumpAlerts(percent []int) []int {
+	if slices.Equal(percent, defaultAlerts) {
+		return nil
+	}
+	return percent
 }
 
 func dumpWait(d time.Duration) string {
@@ -207,6 +215,15 @@ func dumpWait(d time.Duration) string {
 		return ""
 	}
 	return d.String()
+}
+
+func (t *Table) sortedQuotas() []*Credential {
+	out := make([]*Credential, 0, t.quotas.len())
+	for _, c := range t.quotas.all() {
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b *Credential) int { return compareNames(a.Quota, b.Quota) })
+	return out
 }
 
 func sortedByName[T any](m map[Name]T) []T {

@@ -29,13 +29,31 @@ type Gateway struct {
 	Shadow            bool             // no limit refuses anything here: what would be refused is recorded
 	Abuse             *AbuseProtection `json:"Abuse,omitempty"` // nil: nobody is blocked
 
-	admits  func(namespace string) bool
+	admits  admission
 	models  *catalog
 	secrets []SecretUse
 }
 
 // Admits reports whether keys of the namespace may use the gateway.
-func (g *Gateway) Admits(namespace string) bool { return g.admits(namespace) }
+func (g *Gateway) Admits(namespace string) bool {
+	return g.admits.all || g.admits.namespaces[namespace]
+}
+
+// admission says whose keys may use a gateway: those of all namespaces, or of some.
+type admission struct {
+	all        bool
+	namespaces map[string]bool
+}
+
+// assigned lists the tiers that the gateway assigns.
+func (g *Gateway) assigned() (all []*Assigned) {
+	for _, a := range []*Assigned{g.MissingKey, g.UnknownKey} {
+		if a != nil {
+			all = append(all, a)
+		}
+	}
+	return all
+}
 
 // Serves reports whether requests for the model are served: one that no ModelLimit that counts at the gateway names need
 // not be. Those that name no model are.

@@ -181,7 +181,8 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 		if !ok {
 			return nil
 		}
-		return &Assigned{gateway: name, tier: newTier(s.TierRef.Name, &t)}
+		was := &AcceptedTier{s.TierRef.Name, t}
+		return &Assigned{gateway: name, tier: c.tierAs(was.key(), was)}
 	}
 	g.MissingKey, g.UnknownKey = assign(spec.Identity.MissingKey), assign(spec.Identity.UnknownKey)
 	g.setDialects(spec.Headers)
@@ -192,21 +193,25 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 	return g
 }
 
-func (c *compiler) admits(own string, keys *v1alpha1.AllowedKeys) func(string) bool {
+// admits names only namespaces that hold quotas: of others there are no keys.
+func (c *compiler) admits(own string, keys *v1alpha1.AllowedKeys) admission {
+	only := admission{namespaces: map[string]bool{own: true}}
 	if keys == nil {
-		return func(namespace string) bool { return namespace == own }
+		return only
 	}
 	switch from := keys.Namespaces; from.From {
 	case v1alpha1.NamespacesAll:
-		return func(string) bool { return true }
+		return admission{all: true}
 	case v1alpha1.NamespacesSelector:
 		selected := map[string]bool{}
 		for namespace := range c.quotaNamespaces() {
-			selected[namespace] = c.selects(from.Selector, namespace)
+			if c.selects(from.Selector, namespace) {
+				selected[namespace] = true
+			}
 		}
-		return func(namespace string) bool { return selected[namespace] }
+		return admission{namespaces: selected}
 	default:
-		return func(namespace string) bool { return namespace == own }
+		return only
 	}
 }
 

@@ -1,7 +1,7 @@
 package policy
 
 import (
-	"maps"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -50,14 +50,25 @@ func (m *matcher[T]) add(name string, v T) bool {
 
 func (m *matcher[T]) len() int { return len(m.exact) + len(m.prefixes) }
 
+// each yields all names and patterns, in no order.
+func (m *matcher[T]) each() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for name := range m.exact {
+			if !yield(name) {
+				return
+			}
+		}
+		for _, p := range m.prefixes {
+			if !yield(p.name) {
+				return
+			}
+		}
+	}
+}
+
 // names lists all names and patterns, sorted.
 func (m *matcher[T]) names() []string {
-	names := slices.Collect(maps.Keys(m.exact))
-	for _, p := range m.prefixes {
-		names = append(names, p.name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(m.each())
 }
 
 // find yields the best match: the exact name, else the longest pattern. The name is as it was added.

@@ -13,6 +13,7 @@ import (
 // A catalog is the ModelLimits that count together: those that one gateway selects, or all of them. Which of two that name
 // the same model counts, and who is whose parent, is decided within it. It is immutable.
 type catalog struct {
+	selector string // as labels.Selector writes it; empty: all
 	groups   matcher[*group]
 	names    []string             // of groups, sorted
 	problems map[string][]Problem // by the name of the ModelLimit
@@ -34,15 +35,15 @@ func (c *compiler) catalogOf(s *metav1.LabelSelector) *catalog {
 				selected = append(selected, m)
 			}
 		}
-		c.catalogs[key] = newCatalog(selected)
+		c.catalogs[key] = newCatalog(key, selected)
 	}
 	return c.catalogs[key]
 }
 
 // newCatalog forms the groups first, so that a parent may be younger than its children, and joins them afterwards. The models
 // are sorted by age.
-func newCatalog(models []*v1alpha1.ModelLimit) *catalog {
-	c := &catalog{problems: map[string][]Problem{}}
+func newCatalog(selector string, models []*v1alpha1.ModelLimit) *catalog {
+	c := &catalog{selector: selector, problems: map[string][]Problem{}}
 	groups := map[string]*group{}
 	owners := map[string]string{}
 	for _, m := range models {
@@ -106,6 +107,15 @@ func (c *compiler) catalogsFor(namespace string) []*catalog {
 		all = []*catalog{c.catalogOf(nil)}
 	}
 	c.counting[namespace] = all
+	return all
+}
+
+// catalogs lists the catalogs that count anywhere, by their selectors.
+func (t *Table) catalogs() map[string]*catalog {
+	all := map[string]*catalog{t.models.selector: t.models}
+	for _, g := range t.gateways {
+		all[g.models.selector] = g.models
+	}
 	return all
 }
 

@@ -66,16 +66,16 @@ func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name)
 	if q.Spec.ExpirationTime != nil {
 		cred.expires = q.Spec.ExpirationTime.UTC()
 	}
-	c.table.quotas[name] = cred
+	c.table.quotas.set(name, cred)
 	for i := range q.Spec.Keys {
-		if d, p := c.digest(q, &q.Spec.Keys[i]); p == nil && claims[d] == name && c.table.keys[d] == nil {
-			c.table.keys[d] = cred
+		if d, p := c.digest(q, &q.Spec.Keys[i]); p == nil && claims[d] == name && !slices.Contains(cred.digests, d) {
+			c.table.keys.set(d, cred)
 			cred.digests = append(cred.digests, d)
 		}
 	}
 	slices.SortFunc(cred.digests, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
 	if t := c.compiled[q.Spec.TierRef.Name]; len(problems) == 0 {
-		c.table.accepted.remember(q, t, &c.tiers[t.name].Spec)
+		c.table.accepted.remember(q, t, &c.tiers[t.ref.Name].Spec)
 	}
 	c.table.accepted.follow(q, cred.digests)
 }
@@ -96,9 +96,9 @@ func (c *compiler) goOn(cred *Credential) {
 func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Problem {
 	t := c.compiled[q.Spec.TierRef.Name]
 	h := c.holder(cred.Quota, &q.Spec.KeyLimits, q.Spec.Enforcement, q.Spec.User, t)
-	h.Alerts = alerts(q.Spec.Alerts, t.alerts)
+	h.Alerts, h.alerted = alerts(q.Spec.Alerts, t.alerts), q.Spec.Alerts != nil
 	catalogs := c.catalogsFor(cred.Quota.Namespace)
-	if p := c.checkOverrides(h, t, c.tiers[t.name].Spec.KeyOverrides, catalogs); p != nil {
+	if p := c.checkOverrides(h, t, c.tiers[t.ref.Name].Spec.KeyOverrides, catalogs); p != nil {
 		return []Problem{*p}
 	}
 	if p := c.checkSize(h, t, "spec", catalogs...); p != nil {
@@ -113,33 +113,27 @@ func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Pr
 // Tier, models and classes may have changed since: where the quota's own limits would now let more pass than the tier,
 // the tier's hold as well.
 func (c *compiler) lastHolder(name Name, last *AcceptedQuota, former *AcceptedTier) *Holder {
-	t, overrides := c.lastTier(last, former), former.Spec.KeyOverrides
+	t, overrides := c.compiled[former.Name], former.Spec.KeyOverrides
 	if c.checkTier(name.Namespace, former.Name, "") == nil {
-		t, overrides = c.compiled[former.Name], c.tiers[former.Name].Spec.KeyOverrides
+		overrides = c.tiers[former.Name].Spec.KeyOverrides
+	} else {
+		t = c.tierAs(last.Tier, former)
 	}
 	h := c.holder(name, &last.Limits, last.Enforcement, last.User, t)
 	h.both = c.checkOverrides(h, t, overrides, c.catalogsFor(name.Namespace)) != nil
 	return h
 }
 
-// lastTier compiles a former tier, once for all quotas that were on it.
-func (c *compiler) lastTier(last *AcceptedQuota, former *AcceptedTier) *tier {
-	if c.former[last.Tier] == nil {
-		c.former[last.Tier] = newTier(former.Name, &former.Spec)
-	}
-	return c.former[last.Tier]
-}
-
 func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, enforcement v1alpha1.Enforcement, userName string, t *tier) *Holder {
-	h := &Holder{Name: name.String(), Tier: t.name, Priority: t.priority, Pool: t.pool, MaxWait: t.maxWait, Alerts: t.alerts, subject: name.String()}
+	var own *ruleset
 	if !saysNothing(limits) {
-		h.sources = append(h.sources, newRuleset(limits, enforcement, Origin{Kind: KindQuota, Namespace: name.Namespace, Name: name.Name}))
+		own = newRuleset(limits, enforcement, Origin{Kind: KindQuota, Namespace: name.Namespace, Name: name.Name})
 	}
-	h.sources = append(h.sources, t.rules)
+	var u *user
 	if userName != "" {
-		h.user = c.users[Name{name.Namespace, userName}]
+		u = c.users[Name{name.Namespace, userName}]
 	}
-	return h
+	return newHolder(name, own, t, u)
 }
 
 // digest finds the digest of one key of a quota, or says why there is none.

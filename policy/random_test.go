@@ -101,6 +101,8 @@ func (w world) capacity() *v1alpha1.Capacity {
 	return c
 }
 
+var thresholds = []*v1alpha1.Alerts{nil, {ThresholdPercents: []int32{50}}, {ThresholdPercents: []int32{100, 80}}}
+
 var counted = []v1alpha1.Counted{"", v1alpha1.CountedPerModel, v1alpha1.CountedTogether}
 
 func (w world) keyLimits() v1alpha1.KeyLimits {
@@ -156,6 +158,7 @@ func (w world) tier(name string) v1alpha1.RateLimitTier {
 	t.Spec.KeyLimits = w.keyLimits()
 	t.Spec.Priority = pick(w, []v1alpha1.Priority{"", v1alpha1.PriorityLow, v1alpha1.PriorityCritical}, "priority")
 	t.Spec.BackendPool = pick(w, []string{"", "own"}, "pool")
+	t.Spec.Alerts = pick(w, thresholds, "alerts")
 	return t
 }
 
@@ -231,6 +234,7 @@ func (w world) quota(name string) v1alpha1.ApiKeyQuota {
 		q.Spec.KeyLimits = w.keyLimits()
 		q.Spec.Enforcement = w.enforcement()
 	}
+	q.Spec.Alerts = pick(w, thresholds, "alerts")
 	q.Spec.DesiredState = pick(w, []v1alpha1.DesiredState{"", "", v1alpha1.DesiredStateSuspended}, "state")
 	return q
 }

@@ -36,31 +36,54 @@ type ruleset struct {
 }
 
 func newRuleset(in *v1alpha1.KeyLimits, enforcement v1alpha1.Enforcement, from Origin) *ruleset {
-	rs := &ruleset{resources: map[string][]rule{}, classes: map[string]entry{}, shadow: enforcement == v1alpha1.EnforcementShadow}
-	rs.all = newRules(in.Limits, from, "spec.limits")
-	rs.pairs.all = bitsOf(rs.all)
+	rs := emptyRuleset(enforcement == v1alpha1.EnforcementShadow)
+	rs.say(newRules(in.Limits, from, "spec.limits"))
 	for _, r := range in.Resources {
-		rules := newRules(&r.Limits, from, fmt.Sprintf("spec.resources[resource=%s].limits", r.Resource))
-		rs.resources[r.Resource] = rules
-		rs.pairs.resource |= bitsOf(rules)
+		rs.sayOfResource(r.Resource, newRules(&r.Limits, from, fmt.Sprintf("spec.resources[resource=%s].limits", r.Resource)))
 	}
 	for _, c := range in.Classes {
-		e := entry{
+		rs.sayOfClass(entry{
 			name: c.Class, together: c.Counted == v1alpha1.CountedTogether,
 			rules: newRules(&c.Limits, from, fmt.Sprintf("spec.classes[class=%s].limits", c.Class)),
-		}
-		rs.classes[c.Class] = e
-		rs.pairs.model |= bitsOf(e.rules)
+		})
 	}
 	for _, m := range in.Models {
-		e := entry{
+		rs.sayOfModels(entry{
 			name: m.Model, together: m.Counted == v1alpha1.CountedTogether,
 			rules: newRules(&m.Limits, from, fmt.Sprintf("spec.models[model=%s].limits", m.Model)),
-		}
-		rs.models.add(m.Model, e)
-		rs.pairs.model |= bitsOf(e.rules)
+		})
 	}
 	return rs
+}
+
+// The steps by which a ruleset is made. It is immutable afterwards.
+
+func emptyRuleset(shadow bool) *ruleset { return &ruleset{shadow: shadow} }
+
+func (rs *ruleset) say(rules []rule) {
+	rs.all = rules
+	rs.pairs.all = bitsOf(rules)
+}
+
+func (rs *ruleset) sayOfResource(resource string, rules []rule) {
+	if rs.resources == nil {
+		rs.resources = map[string][]rule{}
+	}
+	rs.resources[resource] = rules
+	rs.pairs.resource |= bitsOf(rules)
+}
+
+func (rs *ruleset) sayOfClass(e entry) {
+	if rs.classes == nil {
+		rs.classes = map[string]entry{}
+	}
+	rs.classes[e.name] = e
+	rs.pairs.model |= bitsOf(e.rules)
+}
+
+func (rs *ruleset) sayOfModels(e entry) {
+	rs.models.add(e.name, e)
+	rs.pairs.model |= bitsOf(e.rules)
 }
 
 func saysNothing(in *v1alpha1.KeyLimits) bool {

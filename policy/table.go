@@ -1,19 +1,19 @@
 package policy
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 )
 
 // A Table is every limit in force. It is immutable and safe for concurrent use: a change makes a new Table.
 type Table struct {
-	keys     map[Digest]*Credential
-	quotas   map[Name]*Credential
+	keys     sharded[Digest, *Credential]
+	quotas   sharded[Name, *Credential]
 	gateways map[Name]*Gateway
 	models   *catalog // all ModelLimits
+	tiers    map[TierRef]*tier
+	users    map[Name]*user // by UserQuota
 	named    matcher[struct{}]
 	accepted Accepted
 	version  string
@@ -27,18 +27,22 @@ func (t *Table) Accepted() Accepted { return t.accepted }
 
 // Lookup finds whose key has the digest. A digest that any ApiKeyQuota names is found, even one that must be refused.
 func (t *Table) Lookup(d Digest) (*Credential, bool) {
-	c, ok := t.keys[d]
-	return c, ok
+	return t.keys.get(d)
 }
 
 // Quota finds an ApiKeyQuota by its name.
 func (t *Table) Quota(n Name) (*Credential, bool) {
-	c, ok := t.quotas[n]
-	return c, ok
+	return t.quotas.get(n)
 }
 
 // Quotas names all ApiKeyQuotas, in no order.
-func (t *Table) Quotas() []Name { return slices.Collect(maps.Keys(t.quotas)) }
+func (t *Table) Quotas() []Name {
+	names := make([]Name, 0, t.quotas.len())
+	for n := range t.quotas.all() {
+		names = append(names, n)
+	}
+	return names
+}
 
 // Gateway finds a QuotaGateway by "namespace/name".
 func (t *Table) Gateway(name string) (*Gateway, bool) {
@@ -103,16 +107,44 @@ type Holder struct {
 	Alerts []int
 
 	subject string
+	tier    *tier
+	alerted bool       // Alerts are its own, also where they are equal to its tier's
 	sources []*ruleset // what goes first in precedence stands first
 	both    bool       // no source replaces limits of another: they hold together
 	probe   bool       // for checks: Unlimited shows as a limit beyond all others, and limits have no Counter
 	user    *user
 }
 
+// newHolder makes the holder of a quota. Own is nil where the quota says nothing, user where nothing limits its user.
+func newHolder(quota Name, own *ruleset, t *tier, u *user) *Holder {
+	name := quota.String()
+	h := &Holder{Name: name, Tier: t.ref.Name, Priority: t.priority, Pool: t.pool, MaxWait: t.maxWait, Alerts: t.alerts, subject: name, tier: t, user: u}
+	if own != nil {
+		h.sources = []*ruleset{own, t.rules}
+	} else {
+		h.sources = t.alone
+	}
+	return h
+}
+
+// own is what the quota itself says; nil where it says nothing.
+func (h *Holder) own() *ruleset {
+	if len(h.sources) == 1 {
+		return nil
+	}
+	return h.sources[0]
+}
+
 // user is what all keys of one user share.
 type user struct {
+	quota   Name // the UserQuota
+	name    string
 	subject string
 	rules   *ruleset
+}
+
+func newUser(quota Name, name string, rules *ruleset) *user {
+	return &user{quota: quota, name: name, subject: quota.Namespace + "/" + name, rules: rules}
 }
 
 // group is an accepted ModelLimit.
@@ -189,20 +221,21 @@ func (a *Assigned) Holder(client netip.Addr) *Holder {
 	address := ClientNetwork(client)
 	network := address.String()
 	return &Holder{
-		Name: "client " + network, Client: address, Tier: a.tier.name, Priority: a.tier.priority, Pool: a.tier.pool, MaxWait: a.tier.maxWait, Alerts: a.tier.alerts,
-		subject: "client " + network + " of " + a.gateway.String(), sources: []*ruleset{a.tier.rules},
+		Name: "client " + network, Client: address, Tier: a.tier.ref.Name, Priority: a.tier.priority, Pool: a.tier.pool, MaxWait: a.tier.maxWait, Alerts: a.tier.alerts,
+		subject: "client " + network + " of " + a.gateway.String(), tier: a.tier, sources: a.tier.alone,
 	}
 }
 
-// tier is an accepted RateLimitTier.
+// tier is an accepted RateLimitTier, as it is or as it was.
 type tier struct {
-	key      string // in Accepted.Tiers; empty for one that a gateway assigns
-	name     string
+	ref      TierRef
+	key      string // in Accepted.Tiers; empty for a former tier, whose form it is
 	priority int
 	pool     string
 	maxWait  time.Duration
 	alerts   []int
 	rules    *ruleset
+	alone    []*ruleset // rules, as the sources of all who say nothing themselves
 }
 
 // Gateways lists the gateways by name.

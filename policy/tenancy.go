@@ -74,13 +74,13 @@ func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverri
 	if allowed == v1alpha1.KeyOverridesNone {
 		return &Problem{
 			v1alpha1.ReasonOverrideNotPermitted, "spec",
-			fmt.Sprintf("RateLimitTier %s lets no key set limits of its own (keyOverrides: None).", t.name),
+			fmt.Sprintf("RateLimitTier %s lets no key set limits of its own (keyOverrides: None).", t.ref.Name),
 		}
 	}
 	for _, models := range catalogs {
 		if base, by := c.loosened(models, h, t); base != nil {
 			message := fmt.Sprintf("This allows more than %d %s, which %s %s sets in %s, and RateLimitTier %s lets keys only lower limits (keyOverrides: Lower).",
-				base.Max, base.Pair, base.Origin.Kind, base.Origin.Name, base.Origin.Field, t.name)
+				base.Max, base.Pair, base.Origin.Kind, base.Origin.Name, base.Origin.Field, t.ref.Name)
 			if by.doubled {
 				message += " There the window slides, and one that does not lets up to twice its max pass: set algorithm: SlidingWindow here, too."
 			}

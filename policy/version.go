@@ -12,7 +12,7 @@ import (
 func (t *Table) hash() string {
 	sum, sums := sha256.New(), map[*ruleset][]byte{}
 	var line []byte
-	for _, c := range sortedByName(t.quotas) {
+	for _, c := range t.sortedQuotas() {
 		line = c.appendTo(line[:0], sums)
 		_, _ = sum.Write(line) // A hash never fails.
 	}
@@ -37,7 +37,7 @@ func (c *Credential) appendTo(b []byte, sums map[*ruleset][]byte) []byte {
 }
 
 func (h *Holder) appendTo(b []byte, sums map[*ruleset][]byte) []byte {
-	b = appendText(b, h.Tier)
+	b = appendText(b, h.Tier, h.Pool)
 	b = binary.AppendVarint(b, int64(h.Priority))
 	b = binary.AppendVarint(b, int64(h.MaxWait))
 	b = binary.AppendUvarint(b, uint64(len(h.Alerts)))

@@ -59,7 +59,20 @@ func versioned() policy.Input {
 func TestEveryChangeIsANewVersion(t *testing.T) {
 	t.Parallel()
 	versions := map[string]string{}
-	for name, change := range map[string]func(in *policy.Input){
+	for name, change := range changes() {
+		in := versioned()
+		change(&in)
+		table, _ := policy.Compile(in)
+		if other, taken := versions[table.Version()]; taken {
+			t.Errorf("%q and %q have one version", name, other)
+		}
+		versions[table.Version()] = name
+	}
+}
+
+// changes are those of one thing each to what versioned makes.
+func changes() map[string]func(in *policy.Input) {
+	return map[string]func(in *policy.Input){
 		"none":        func(*policy.Input) {},
 		"another key": func(in *policy.Input) { in.Quotas[0].Spec.Keys[0].Digest = digest(2) },
 		"one more key": func(in *policy.Input) {
@@ -76,26 +89,30 @@ func TestEveryChangeIsANewVersion(t *testing.T) {
 		"a quota's name":      func(in *policy.Input) { in.Quotas[0].Name = "other" },
 		"a quota's namespace": func(in *policy.Input) { in.Quotas[0].Namespace = "team-b" },
 		"a priority":          func(in *policy.Input) { in.Tiers[0].Spec.Priority = v1alpha1.PriorityHigh },
+		"a pool":              func(in *policy.Input) { in.Tiers[0].Spec.BackendPool = "own" },
 		"a tier's limit":      func(in *policy.Input) { *in.Tiers[0].Spec.Limits.Rates[0].Max = 11 },
 		"an answer":           func(in *policy.Input) { in.Tiers[0].Spec.Limits.Rates[0].Exceeded = v1alpha1.ExceededForbidden },
 		"a lifted limit": func(in *policy.Input) {
 			in.Tiers[0].Spec.Resources[0].Limits.Rates[0].Mode, in.Tiers[0].Spec.Resources[0].Limits.Rates[0].Max = v1alpha1.ModeUnlimited, nil
 		},
-		"a resource":         func(in *policy.Input) { in.Tiers[0].Spec.Resources[0].Resource = "images" },
-		"a class":            func(in *policy.Input) { in.Tiers[0].Spec.Classes[0].Class = "small" },
-		"a class together":   func(in *policy.Input) { in.Tiers[0].Spec.Classes[0].Counted = v1alpha1.CountedTogether },
-		"a pattern":          func(in *policy.Input) { in.Tiers[0].Spec.Models[0].Model = "gpt*" },
-		"a pattern together": func(in *policy.Input) { in.Tiers[0].Spec.Models[0].Counted = v1alpha1.CountedTogether },
-		"a user's limit":     func(in *policy.Input) { *in.Users[0].Spec.Limits.Rates[0].Max = 51 },
-		"a user's name":      func(in *policy.Input) { in.Users[0].Spec.User, in.Quotas[0].Spec.User = "bob", "bob" },
-		"a model's name":     func(in *policy.Input) { in.Models[0].Spec.Models[0] = "gpt-5" },
-		"a model's class":    func(in *policy.Input) { in.Models[0].Spec.Class = "small" },
-		"a model's resource": func(in *policy.Input) { in.Models[0].Spec.Resource = "chat" },
-		"a model's output":   func(in *policy.Input) { in.Models[0].Spec.Tokens = &v1alpha1.TokenAssumptions{DefaultOutputTokens: 1} },
-		"a shared limit":     func(in *policy.Input) { *in.Models[0].Spec.Shared.Rates[0].Max = 1001 },
-		"a per-key limit":    func(in *policy.Input) { *in.Models[0].Spec.PerKey.Rates[0].Max = 101 },
-		"a parent":           func(in *policy.Input) { in.Models[0].Spec.ParentRef = &v1alpha1.Ref{Name: "parent"} },
-		"a stranger's limit": func(in *policy.Input) { *in.Tiers[2].Spec.Limits.Rates[0].Max = 4 },
+		"a resource":          func(in *policy.Input) { in.Tiers[0].Spec.Resources[0].Resource = "images" },
+		"a class":             func(in *policy.Input) { in.Tiers[0].Spec.Classes[0].Class = "small" },
+		"a class together":    func(in *policy.Input) { in.Tiers[0].Spec.Classes[0].Counted = v1alpha1.CountedTogether },
+		"a pattern":           func(in *policy.Input) { in.Tiers[0].Spec.Models[0].Model = "gpt*" },
+		"a pattern together":  func(in *policy.Input) { in.Tiers[0].Spec.Models[0].Counted = v1alpha1.CountedTogether },
+		"a user's limit":      func(in *policy.Input) { *in.Users[0].Spec.Limits.Rates[0].Max = 51 },
+		"a user's name":       func(in *policy.Input) { in.Users[0].Spec.User, in.Quotas[0].Spec.User = "bob", "bob" },
+		"a model's name":      func(in *policy.Input) { in.Models[0].Spec.Models[0] = "gpt-5" },
+		"a model's class":     func(in *policy.Input) { in.Models[0].Spec.Class = "small" },
+		"a model's resource":  func(in *policy.Input) { in.Models[0].Spec.Resource = "chat" },
+		"a model's output":    func(in *policy.Input) { in.Models[0].Spec.Tokens = &v1alpha1.TokenAssumptions{DefaultOutputTokens: 1} },
+		"a shared limit":      func(in *policy.Input) { *in.Models[0].Spec.Shared.Rates[0].Max = 1001 },
+		"a per-key limit":     func(in *policy.Input) { *in.Models[0].Spec.PerKey.Rates[0].Max = 101 },
+		"a parent":            func(in *policy.Input) { in.Models[0].Spec.ParentRef = &v1alpha1.Ref{Name: "parent"} },
+		"a tier's alerts":     func(in *policy.Input) { in.Tiers[0].Spec.Alerts = &v1alpha1.Alerts{ThresholdPercents: []int32{60}} },
+		"a quota's alerts":    func(in *policy.Input) { in.Quotas[0].Spec.Alerts = thresholds[1] },
+		"a stranger's alerts": func(in *policy.Input) { in.Tiers[2].Spec.Alerts = thresholds[1] },
+		"a stranger's limit":  func(in *policy.Input) { *in.Tiers[2].Spec.Limits.Rates[0].Max = 4 },
 		"a stranger's priority": func(in *policy.Input) {
 			in.Tiers[2].Spec.Priority = v1alpha1.PriorityLow
 		},
@@ -122,14 +139,6 @@ func TestEveryChangeIsANewVersion(t *testing.T) {
 			former.Spec.KeyOverrides = v1alpha1.KeyOverridesAny
 			in.LastAccepted.Tiers["gone@1"] = former
 		},
-	} {
-		in := versioned()
-		change(&in)
-		table, _ := policy.Compile(in)
-		if other, taken := versions[table.Version()]; taken {
-			t.Errorf("%q and %q have one version", name, other)
-		}
-		versions[table.Version()] = name
 	}
 }
 
