@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net/netip"
 	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -18,11 +17,10 @@ import (
 	xdsv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
 )
@@ -193,7 +191,9 @@ func (s *Server) callbacks() xdsv3.Callbacks {
 		StreamOpenFunc: func(context.Context, int64, string) error {
 			return status.Error(codes.Unimplemented, "state-of-the-world xDS is not served; set api_type: DELTA_GRPC")
 		},
-		DeltaStreamOpenFunc:   func(ctx context.Context, _ int64, _ string) error { return checkPeer(ctx) },
+		DeltaStreamOpenFunc: func(ctx context.Context, _ int64, _ string) error {
+			return mtls.CheckPeer(ctx, "configuration holds Secrets")
+		},
 		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) { s.closed(id) },
 		StreamDeltaRequestFunc: func(id int64, req *discoveryv3.DeltaDiscoveryRequest) error {
 			return s.asked(id, req)
@@ -202,22 +202,6 @@ func (s *Server) callbacks() xdsv3.Callbacks {
 			s.sent(id, r)
 		},
 	}
-}
-
-// checkPeer refuses who must not be told Secrets: whoever is neither on this machine nor proves by a certificate who it is.
-// Which gateway a client belongs to is what it says itself: who gets this far is trusted with all of them.
-func checkPeer(ctx context.Context) error {
-	p, known := peer.FromContext(ctx)
-	if !known {
-		return status.Error(codes.PermissionDenied, "nobody knows where this stream comes from")
-	}
-	if info, ok := p.AuthInfo.(credentials.TLSInfo); ok && len(info.State.VerifiedChains) > 0 {
-		return nil
-	}
-	if at, err := netip.ParseAddrPort(p.Addr.String()); err == nil && at.Addr().Unmap().IsLoopback() || p.Addr.Network() == "unix" {
-		return nil
-	}
-	return status.Error(codes.PermissionDenied, "configuration holds Secrets: it is served on loopback, or to clients with a certificate that was verified")
 }
 
 // kinds are the types that are served, by their short names.
