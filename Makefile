@@ -24,7 +24,7 @@ ENVOY_STEP    := $(if $(filter-out bin/envoy,$(ENVOY)),given-envoy,bin/envoy)
 ENVOY_PATH    := $(if $(filter /%,$(ENVOY)),$(ENVOY),$(CURDIR)/$(ENVOY))
 
 GOLDEN_PKGS := ./policy ./xds/envoy ./command
-BENCH_PKGS  := ./policy ./ratelimit/... ./counter/... ./test/bench/...
+BENCH_PKGS  := ./policy ./xds/feed ./ratelimit/... ./counter/... ./test/bench/...
 
 say = @printf '==> %s\n'
 
@@ -55,8 +55,8 @@ build: need-go ## Builds bin/tierkeeper.
 	@go build -trimpath -o bin/tierkeeper .
 
 .PHONY: generate
-generate: bin/controller-gen ## Writes the generated code anew: deepcopy and the CRDs.
-	$(say) 'generating deepcopy and CRDs'
+generate: bin/controller-gen bin/buf bin/protoc-gen-go ## Writes the generated code anew: deepcopy, the CRDs and the protocol of the feed.
+	$(say) 'generating deepcopy, CRDs and the protocol of the feed'
 	@hack/generate.sh
 
 .PHONY: golden
@@ -89,7 +89,7 @@ test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk $(KU
 	$(say) 'all checks passed'
 
 .PHONY: verify
-verify: bin/controller-gen bin/golangci-lint ## Fails if generated code, go.mod or formatting is not what the sources ask for; changes nothing.
+verify: bin/controller-gen bin/buf bin/protoc-gen-go bin/golangci-lint ## Fails if generated code, go.mod or formatting is not what the sources ask for; changes nothing.
 	$(say) 'verifying generated code'
 	@hack/generate.sh --check
 	$(say) 'verifying go.mod'
@@ -139,7 +139,7 @@ envoy: $(ENVOY_STEP) ## Installs Envoy into bin/.
 kube: $(KUBE_BINS) ## Builds kube-apiserver and etcd into bin/kube.
 
 .PHONY: tools
-tools: bin/controller-gen bin/golangci-lint bin/benchstat ## Builds the developer's tools into bin/.
+tools: bin/controller-gen bin/buf bin/protoc-gen-go bin/golangci-lint bin/benchstat ## Builds the developer's tools into bin/.
 
 .PHONY: clean
 clean: ## Removes what the other targets made: bin/ and .data/.
@@ -181,6 +181,8 @@ bin/$(1): hack/tools/go.mod | need-go
 	@cd hack/tools && go build -trimpath -o '$$(CURDIR)/$$@' $(2)
 endef
 $(eval $(call tool,controller-gen,sigs.k8s.io/controller-tools/cmd/controller-gen,less than a minute))
+$(eval $(call tool,buf,github.com/bufbuild/buf/cmd/buf,one to two minutes))
+$(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,some seconds))
 $(eval $(call tool,benchstat,golang.org/x/perf/cmd/benchstat,some seconds))
 # golangci-lint itself, with the linter of the Kubernetes API conventions compiled in.
 $(eval $(call tool,golangci-lint,sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter,two to three minutes))
