@@ -3,7 +3,6 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,15 +22,23 @@ type Accepted struct {
 // its expiration are those that it had last, accepted or not, so that a key can always be revoked. They are for Restore:
 // Compile takes them from the object, and looks here only for who had a key before.
 type AcceptedQuota struct {
-	Limits v1alpha1.KeyLimits `json:"limits,omitzero"`
-	User   string             `json:"user,omitempty"`
-	Tier   string             `json:"tier"` // in Accepted.Tiers
+	Generation int64              `json:"generation,omitempty"` // of the object; 0 where objects have none
+	Limits     v1alpha1.KeyLimits `json:"limits,omitzero"`
+	User       string             `json:"user,omitempty"`
+	Tier       string             `json:"tier"` // in Accepted.Tiers; the name of the tier where nothing else is known of it
 
 	Enforcement v1alpha1.Enforcement `json:"enforcement,omitempty"`
 
-	Keys           []string              `json:"keys"` // as Digest.String writes them
+	Keys           []AcceptedKey         `json:"keys"`
 	DesiredState   v1alpha1.DesiredState `json:"desiredState,omitempty"`
 	ExpirationTime *metav1.Time          `json:"expirationTime,omitempty"`
+}
+
+// AcceptedKey is a key of a quota as it was when it could be read last. A key in a Secret that cannot be read goes on by it.
+type AcceptedKey struct {
+	Name   string                 `json:"name"`
+	Digest string                 `json:"digest"`                 // as Digest.String writes it
+	Secret *v1alpha1.SecretKeyRef `json:"secretKeyRef,omitempty"` // nil: the digest stands in the object
 }
 
 // AcceptedTier is a tier as it was when a quota on it was accepted. Many quotas share one.
@@ -42,6 +49,8 @@ type AcceptedTier struct {
 
 // AcceptedGateway is a QuotaGateway when it was last accepted, and the tiers that it assigns.
 type AcceptedGateway struct {
+	Generation int64 `json:"generation,omitempty"` // of the object; 0 where objects have none
+
 	Spec  v1alpha1.QuotaGatewaySpec             `json:"spec"`
 	Tiers map[string]v1alpha1.RateLimitTierSpec `json:"tiers,omitempty"` // by name
 }
@@ -79,8 +88,8 @@ func (q *AcceptedQuota) object(name Name, tier string) v1alpha1.ApiKeyQuota {
 		KeyLimits: q.Limits, User: q.User, TierRef: v1alpha1.Ref{Name: tier},
 		DesiredState: q.DesiredState, ExpirationTime: q.ExpirationTime, Enforcement: q.Enforcement,
 	}}
-	for i, digest := range q.Keys {
-		out.Spec.Keys = append(out.Spec.Keys, v1alpha1.APIKey{Name: fmt.Sprintf("restored-%d", i), Digest: digest})
+	for _, k := range q.Keys {
+		out.Spec.Keys = append(out.Spec.Keys, v1alpha1.APIKey{Name: k.Name, Digest: k.Digest})
 	}
 	return out
 }
@@ -97,20 +106,29 @@ func parseName(s string) Name {
 
 // remember notes what an accepted quota needs to go on should it be rejected one day.
 func (a *Accepted) remember(q *v1alpha1.ApiKeyQuota, t *tier, spec *v1alpha1.RateLimitTierSpec) {
-	a.Quotas[nameOf(&q.ObjectMeta).String()] = AcceptedQuota{Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key, Enforcement: q.Spec.Enforcement}
+	a.Quotas[nameOf(&q.ObjectMeta).String()] = AcceptedQuota{
+		Generation: q.Generation, Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key, Enforcement: q.Spec.Enforcement,
+	}
 	a.Tiers[t.key] = AcceptedTier{t.ref.Name, *spec}
 }
 
 // follow notes what a quota says of its keys, accepted now or not.
-func (a *Accepted) follow(q *v1alpha1.ApiKeyQuota, digests []Digest) {
+func (a *Accepted) follow(q *v1alpha1.ApiKeyQuota, keys []AcceptedKey) {
 	name := nameOf(&q.ObjectMeta).String()
 	record, known := a.Quotas[name]
 	if !known {
 		return
 	}
-	record.Keys, record.DesiredState, record.ExpirationTime = nil, q.Spec.DesiredState, q.Spec.ExpirationTime
-	for _, d := range digests {
-		record.Keys = append(record.Keys, d.String())
-	}
+	record.Keys, record.DesiredState, record.ExpirationTime = keys, q.Spec.DesiredState, q.Spec.ExpirationTime
 	a.Quotas[name] = record
+}
+
+// lastKey is what was last read of a key in a Secret, if the object still names the same value.
+func (a *Accepted) lastKey(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Digest, known bool) {
+	for _, last := range a.Quotas[nameOf(&q.ObjectMeta).String()].Keys {
+		if last.Name == k.Name && last.Secret != nil && *last.Secret == *k.SecretKeyRef {
+			return ParseDigest(last.Digest)
+		}
+	}
+	return d, false
 }

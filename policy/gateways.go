@@ -25,7 +25,7 @@ func (c *compiler) compileGateways() {
 		name := nameOf(&g.ObjectMeta)
 		problems := c.checkGateway(name, &g.Spec)
 		c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, c.checkUses(secretUses(name.Namespace, &g.Spec)))...)
-		record := AcceptedGateway{Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
+		record := AcceptedGateway{Generation: g.Generation, Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
 		if len(problems) > 0 {
 			last, known := c.in.LastAccepted.Gateways[name.String()]
 			if !known {

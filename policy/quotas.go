@@ -26,8 +26,8 @@ func (c *compiler) claim(quotas []*v1alpha1.ApiKeyQuota) map[Digest]Name {
 	owners := make(map[Digest]*v1alpha1.ApiKeyQuota, len(quotas))
 	for _, q := range quotas {
 		for i := range q.Spec.Keys {
-			d, p := c.digest(q, &q.Spec.Keys[i])
-			if p != nil {
+			d, known, _ := c.digest(q, &q.Spec.Keys[i])
+			if !known {
 				continue
 			}
 			owner, taken := owners[d]
@@ -42,7 +42,8 @@ func (c *compiler) claim(quotas []*v1alpha1.ApiKeyQuota) map[Digest]Name {
 
 // had reports whether the quota held the digest when it was last accepted.
 func (c *compiler) had(q *v1alpha1.ApiKeyQuota, d Digest) bool {
-	return slices.Contains(c.in.LastAccepted.Quotas[nameOf(&q.ObjectMeta).String()].Keys, d.String())
+	last := c.in.LastAccepted.Quotas[nameOf(&q.ObjectMeta).String()]
+	return slices.ContainsFunc(last.Keys, func(k AcceptedKey) bool { return k.Digest == d.String() })
 }
 
 func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) {
@@ -67,17 +68,20 @@ func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name)
 		cred.expires = q.Spec.ExpirationTime.UTC()
 	}
 	c.table.quotas.set(name, cred)
+	var keys []AcceptedKey
 	for i := range q.Spec.Keys {
-		if d, p := c.digest(q, &q.Spec.Keys[i]); p == nil && claims[d] == name && !slices.Contains(cred.digests, d) {
+		k := &q.Spec.Keys[i]
+		if d, known, _ := c.digest(q, k); known && claims[d] == name && !slices.Contains(cred.digests, d) {
 			c.table.keys.set(d, cred)
 			cred.digests = append(cred.digests, d)
+			keys = append(keys, AcceptedKey{k.Name, d.String(), k.SecretKeyRef})
 		}
 	}
 	slices.SortFunc(cred.digests, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
 	if t := c.compiled[q.Spec.TierRef.Name]; len(problems) == 0 {
 		c.table.accepted.remember(q, t, &c.tiers[t.ref.Name].Spec)
 	}
-	c.table.accepted.follow(q, cred.digests)
+	c.table.accepted.follow(q, keys)
 }
 
 // goOn gives a quota that is not accepted the limits that it had, if it had any.
@@ -85,8 +89,14 @@ func (c *compiler) goOn(cred *Credential) {
 	name := cred.Quota.String()
 	last, known := c.in.LastAccepted.Quotas[name]
 	tier, kept := c.in.LastAccepted.Tiers[last.Tier]
-	if !known || !kept {
+	switch {
+	case !known:
 		return
+	case !kept && len(c.checkTier(cred.Quota.Namespace, last.Tier, "")) > 0:
+		return // Of its tier nothing but the name is known.
+	case !kept:
+		tier = AcceptedTier{last.Tier, c.tiers[last.Tier].Spec}
+		last.Tier = tier.key()
 	}
 	c.table.accepted.Quotas[name], c.table.accepted.Tiers[last.Tier] = last, tier
 	cred.Holder = c.lastHolder(cred.Quota, &last, &tier)
@@ -136,23 +146,28 @@ func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, enforcement v1a
 	return newHolder(name, own, t, u)
 }
 
-// digest finds the digest of one key of a quota, or says why there is none.
-func (c *compiler) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (Digest, *Problem) {
+// digest finds the digest of one key of a quota, or says why there is none. A Secret that cannot be read any more is a problem,
+// and its key goes on as it was read last: who means to end a key takes it out of the object.
+func (c *compiler) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Digest, known bool, p *Problem) {
 	if k.SecretKeyRef == nil {
 		d, ok := ParseDigest(k.Digest)
 		if !ok {
-			return d, &Problem{
+			return d, false, &Problem{
 				v1alpha1.ReasonKeyInvalid, fmt.Sprintf("spec.keys[name=%s].digest", k.Name),
 				`The digest must be "sha256:" and 64 hexadecimal digits, as "tierkeeper keygen" prints it.`,
 			}
 		}
-		return d, nil
+		return d, true, nil
 	}
 	key, p := c.in.readKey(SecretValue{Secret: Name{q.Namespace, k.SecretKeyRef.Name}, Key: k.SecretKeyRef.Key})
-	if p != nil {
-		p.Field = fmt.Sprintf("spec.keys[name=%s].secretKeyRef.%s", k.Name, p.Field)
+	if p == nil {
+		return key.Digest, true, nil
 	}
-	return key.Digest, p
+	p.Field = fmt.Sprintf("spec.keys[name=%s].secretKeyRef.%s", k.Name, p.Field)
+	if d, known = c.in.LastAccepted.lastKey(q, k); known {
+		p.Message += " The key goes on as it was read last; to end it, take it out of spec.keys."
+	}
+	return d, known, p
 }
 
 func (c *compiler) checkKeys(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) []Problem {
@@ -160,7 +175,7 @@ func (c *compiler) checkKeys(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) []
 	name := nameOf(&q.ObjectMeta)
 	for i := range q.Spec.Keys {
 		k := &q.Spec.Keys[i]
-		d, p := c.digest(q, k)
+		d, _, p := c.digest(q, k)
 		if p == nil && claims[d] != name {
 			p = &Problem{
 				v1alpha1.ReasonKeyClaimed, fmt.Sprintf("spec.keys[name=%s]", k.Name),

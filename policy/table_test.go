@@ -99,7 +99,7 @@ func TestWhatCannotBeReadGoesOn(t *testing.T) {
 			after, _ := policy.Compile(in)
 			known := 0
 			for _, k := range before.Accepted().Quotas["team-a/app"].Keys {
-				d, _ := policy.ParseDigest(k)
+				d, _ := policy.ParseDigest(k.Digest)
 				if c, ok := after.Lookup(d); ok && c.Holder != nil && c.Holder.Priority == 3 {
 					known++
 				}

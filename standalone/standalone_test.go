@@ -64,7 +64,7 @@ func TestStateOutlivesARestart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := policy.Accepted{Quotas: map[string]policy.AcceptedQuota{"team/app": {User: "ann", Tier: "free@1", Keys: []string{"sha256:00"}}}}
+	want := policy.Accepted{Quotas: map[string]policy.AcceptedQuota{"team/app": {User: "ann", Tier: "free@1", Keys: []policy.AcceptedKey{{Name: "main", Digest: "sha256:00"}}}}}
 	s.ports = map[uint32]policy.Name{8080: {Namespace: "team", Name: "main"}}
 	if err := s.keep(want); err != nil {
 		t.Fatal(err)
