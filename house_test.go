@@ -32,6 +32,7 @@ var imports = map[string][]string{
 	"xds/feed":        {"policy", "xds/feed/feedv1", "mtls"},
 	"xds/feed/feedv1": {},
 	"xds/server":      {"policy", "xds/envoy", "mtls"},
+	"xds/secret":      {"policy"},
 	"ratelimit":       {"policy", "descriptor", "counter"},
 	"usage":           {"api/...", "policy", "ratelimit"},
 	"usage/kube":      {"api/...", "policy", "usage"},

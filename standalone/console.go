@@ -13,6 +13,7 @@ import (
 
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/xds/secret"
 	"github.com/tierkeeper/tierkeeper/xds/server"
 )
 
@@ -33,10 +34,10 @@ func (c *console) printf(format string, args ...any) {
 }
 
 // loaded tells what the manifests say. The secrets are nil where no Envoy is told anything.
-func (c *console) loaded(path string, r *reading, s *secrets, now time.Time) {
+func (c *console) loaded(path string, r *reading, s *secret.Keeper, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t, verdicts, renewed := r.table, r.verdicts, s.news()
+	t, verdicts, renewed := r.table, r.verdicts, s.Renewed()
 	wrong := problems(t, s, &r.found, verdicts)
 	accepted := 0
 	for _, v := range verdicts {
@@ -93,7 +94,7 @@ func (c *console) toldAll(lines []string) bool {
 }
 
 // problems words what is wrong: with files and objects as such first, then with what objects say together.
-func problems(t *policy.Table, s *secrets, found *manifest.Result, verdicts []policy.Verdict) []string {
+func problems(t *policy.Table, s *secret.Keeper, found *manifest.Result, verdicts []policy.Verdict) []string {
 	var lines []string
 	for _, p := range found.Problems {
 		lines = append(lines, p.String())
@@ -107,7 +108,7 @@ func problems(t *policy.Table, s *secrets, found *manifest.Result, verdicts []po
 }
 
 // goesOn says that an object that is not accepted is in force all the same, or how far, by the field that is wrong.
-func goesOn(t *policy.Table, s *secrets, o policy.Object, field string) string {
+func goesOn(t *policy.Table, s *secret.Keeper, o policy.Object, field string) string {
 	switch o.Kind {
 	case policy.KindQuota:
 		if c, found := t.Quota(o.Name); found && c.Holder != nil {
@@ -126,11 +127,11 @@ func goesOn(t *policy.Table, s *secrets, o policy.Object, field string) string {
 }
 
 // goesWithout says what a gateway makes of a Secret that is not in order. What else is wrong keeps all of it as it was.
-func goesWithout(g *policy.Gateway, s *secrets, field string) string {
+func goesWithout(g *policy.Gateway, s *secret.Keeper, field string) string {
 	for _, use := range g.Secrets() {
 		switch {
 		case !strings.HasPrefix(field, use.Field+"."):
-		case s.value(use.SecretValue) != nil:
+		case s.Value(use.SecretValue) != nil:
 			return " The last good one stays in use."
 		case use.Purpose == policy.ForCertificate:
 			return " The listener is not served, unless it has another certificate."

@@ -10,10 +10,11 @@ import (
 	"unicode"
 
 	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/xds/secret"
 )
 
 // notes are what is in order and yet hardly meant.
-func notes(t *policy.Table, s *secrets, in *policy.Input, verdicts []policy.Verdict, now time.Time) []string {
+func notes(t *policy.Table, s *secret.Keeper, in *policy.Input, verdicts []policy.Verdict, now time.Time) []string {
 	gateways := t.Gateways()
 	if len(gateways) == 0 {
 		return []string{"no QuotaGateway is accepted, so nothing is served"}
@@ -61,7 +62,7 @@ func prefixNotes(g *policy.Gateway) []string {
 }
 
 // certificateNotes finds certificates that clients will not accept.
-func certificateNotes(g *policy.Gateway, s *secrets, now time.Time) []string {
+func certificateNotes(g *policy.Gateway, s *secret.Keeper, now time.Time) []string {
 	var lines []string
 	for _, l := range g.Listeners {
 		known, named := 0, false
@@ -84,8 +85,8 @@ func certificateNotes(g *policy.Gateway, s *secrets, now time.Time) []string {
 }
 
 // certificateOf is nil if none is in use.
-func certificateOf(s *secrets, name policy.Name) *x509.Certificate {
-	block, _ := pem.Decode(s.value(policy.SecretValue{Secret: name, Key: policy.CertificateKey, Purpose: policy.ForCertificate}))
+func certificateOf(s *secret.Keeper, name policy.Name) *x509.Certificate {
+	block, _ := pem.Decode(s.Value(policy.SecretValue{Secret: name, Key: policy.CertificateKey, Purpose: policy.ForCertificate}))
 	if block == nil {
 		return nil
 	}

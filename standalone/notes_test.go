@@ -60,7 +60,7 @@ func TestNotesNameWhatIsHardlyMeant(t *testing.T) {
 				secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider", "Opaque", "token", "sk-1"))
 			found := d.loader.Load(filepath.Join(d.dir, "all.yaml"))
 			table, verdicts := policy.Compile(found.Input)
-			if diff := cmp.Diff(tc.want, notes(table, &d.secrets, &found.Input, verdicts, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))); diff != "" {
+			if diff := cmp.Diff(tc.want, notes(table, &d.Keeper, &found.Input, verdicts, time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))); diff != "" {
 				t.Errorf("notes (-want +got):\n%s", diff)
 			}
 		})

@@ -14,6 +14,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/internal/testca"
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/xds/secret"
 )
 
 // secured needs a certificate for a listener, and authorities and a key for a backend.
@@ -56,7 +57,7 @@ func secretOf(name, kind string, values ...string) string {
 type desk struct {
 	dir    string
 	loader manifest.Loader
-	secrets
+	secret.Keeper
 }
 
 // load reads documents in the place of those read before, and returns what is said of them.
@@ -67,15 +68,19 @@ func (d *desk) load(t *testing.T, documents ...string) []string {
 	}
 	found := d.loader.Load(d.dir)
 	table, verdicts := policy.Compile(found.Input)
-	d.update(&found, table.Gateways())
-	return problems(table, &d.secrets, &found, verdicts)
+	d.Update(table.Gateways(), found.Input.Usable, func(v policy.SecretValue) []byte { return found.Secrets[v.Secret].Value(v.Key) })
+	return problems(table, &d.Keeper, &found, verdicts)
 }
 
-// holds is everything that is in use.
+// holds is everything that is in use of what the tests name.
 func (d *desk) holds() map[policy.SecretValue]string {
 	all := map[policy.SecretValue]string{}
-	for v := range d.good {
-		all[v] = string(d.value(v))
+	other := credential
+	other.Key = "other"
+	for _, v := range []policy.SecretValue{certificate, privateKey, authorities, credential, other} {
+		if content := d.Value(v); content != nil {
+			all[v] = string(content)
+		}
 	}
 	return all
 }
@@ -115,7 +120,7 @@ func TestARenewedSecretIsTold(t *testing.T) {
 	} {
 		d.load(t, secured, secretOf("site", "kubernetes.io/tls", "tls.crt", step.pair.Cert, "tls.key", step.pair.Key),
 			secretOf("bundle", "Opaque", "ca.crt", ca.PEM), secretOf("provider", "Opaque", "token", step.key))
-		if diff := cmp.Diff(step.want, d.renewed); diff != "" {
+		if diff := cmp.Diff(step.want, d.Renewed()); diff != "" {
 			t.Errorf("with key %s (-want +got):\n%s", step.key, diff)
 		}
 	}
@@ -198,27 +203,4 @@ func TestASecretThatNoGatewayNamesIsForgotten(t *testing.T) {
 	d.check(t, map[policy.SecretValue]string{certificate: pair.Cert, privateKey: pair.Key, authorities: ca.PEM})
 	d.load(t, site, bundle)
 	d.check(t, map[policy.SecretValue]string{})
-}
-
-func TestSystemRootsAreThoseOfSSLCertFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "roots.pem")
-	t.Setenv("SSL_CERT_FILE", file)
-	var s secrets
-	if got := s.systemRoots(); got != nil {
-		t.Errorf("got %q from a file that is not there, want nothing", got)
-	}
-	one, other := testca.New(t, "one").PEM, testca.New(t, "other").PEM
-	for _, tc := range []struct{ content, want string }{
-		{one, one},
-		{"# comment\n" + other + "-----BEGIN CERTIFICATE-----\nbm8=\n-----END CERTIFICATE-----\n" + one + "the end", other + one},
-		{"", other + one},
-		{"junk", other + one},
-	} {
-		if err := os.WriteFile(file, []byte(tc.content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := string(s.systemRoots()); got != tc.want {
-			t.Errorf("got %q from a file with %q, want %q", got, tc.content, tc.want)
-		}
-	}
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
+	"github.com/tierkeeper/tierkeeper/xds/secret"
 	"github.com/tierkeeper/tierkeeper/xds/server"
 )
 
@@ -108,7 +109,7 @@ type runner struct {
 	xds      *server.Server
 	service  *service
 	upstream *policy.Endpoint
-	secrets  secrets
+	secrets  secret.Keeper
 	fleet    *fleet
 }
 
@@ -282,7 +283,7 @@ func (r *runner) load(ctx context.Context) error {
 	if r.enforcer != nil {
 		r.enforcer.obey(now.table)
 	}
-	r.secrets.update(&now.found, now.table.Gateways())
+	r.secrets.Update(now.table.Gateways(), now.found.Input.Usable, func(v policy.SecretValue) []byte { return now.found.Secrets[v.Secret].Value(v.Key) })
 	err := r.publish(ctx, now.table)
 	r.console.loaded(r.Manifests, &now, &r.secrets, time.Now())
 	r.source.keep(ctx, &now, r.Log)
@@ -291,7 +292,7 @@ func (r *runner) load(ctx context.Context) error {
 
 // publish tells the Envoys of each gateway. A gateway that cannot be told costs only itself.
 func (r *runner) publish(ctx context.Context, t *policy.Table) error {
-	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream, Secrets: r.secrets.value, SystemRoots: r.secrets.systemRoots()}
+	settings := envoy.Settings{BindAddress: r.Address, Port: r.Port, Upstream: r.upstream, Secrets: r.secrets.Value, SystemRoots: r.secrets.SystemRoots()}
 	gateways, errs := onePortEach(t.Gateways(), r.Port, r.source.state.ports)
 	r.source.state.ports = holders(gateways, r.Port)
 	if len(settings.SystemRoots) == 0 && r.upstream == nil && slices.ContainsFunc(gateways, trustsSystem) {
@@ -308,6 +309,10 @@ func (r *runner) publish(ctx context.Context, t *policy.Table) error {
 		errs = append(errs, r.xds.Withdraw(ctx, gone))
 	}
 	return errors.Join(errs...)
+}
+
+func trustsSystem(g *policy.Gateway) bool {
+	return slices.ContainsFunc(g.Backends, func(b policy.Backend) bool { return b.TLS != nil && b.TLS.CABundle == nil })
 }
 
 // onePortEach leaves out gateways whose port another one has: here all Envoys run on one machine, and two of them would

@@ -1,4 +1,5 @@
-package standalone
+// Package secret decides which content of Secrets, and which authorities, Envoys are told: what was last in order.
+package secret
 
 import (
 	"bytes"
@@ -8,29 +9,28 @@ import (
 	"os"
 	"slices"
 
-	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// secrets is what the Secrets that gateways name hold, or held when they were last in order: a certificate or a key at a
+// A Keeper has what the Secrets that gateways name hold, or held when they were last in order: a certificate or a key at a
 // provider that is deleted, or broken, stays in use until it is replaced, no gateway names it, or the process ends. It is not
 // safe for concurrent use.
-type secrets struct {
+type Keeper struct {
 	good    map[policy.SecretValue][]byte
 	renewed []string // names of Secrets of which the last update replaced a value
 	roots   []byte
 }
 
-// update takes in what was read, but for what is not in order.
-func (s *secrets) update(found *manifest.Result, gateways []*policy.Gateway) {
+// Update takes in the content of what the gateways name, but for what is not usable.
+func (k *Keeper) Update(gateways []*policy.Gateway, usable func(policy.SecretValue) bool, content func(policy.SecretValue) []byte) {
 	next, renewed := map[policy.SecretValue][]byte{}, map[string]bool{}
 	for _, g := range gateways {
 		for _, use := range g.Secrets() {
 			v := use.SecretValue
-			before, had := s.good[v]
+			before, had := k.good[v]
 			switch {
-			case found.Input.Usable(v):
-				next[v] = found.Secrets[v.Secret].Value(v.Key)
+			case usable(v):
+				next[v] = content(v)
 				if had && !bytes.Equal(before, next[v]) {
 					renewed[v.Secret.String()] = true
 				}
@@ -39,24 +39,24 @@ func (s *secrets) update(found *manifest.Result, gateways []*policy.Gateway) {
 			}
 		}
 	}
-	s.good = next
-	s.renewed = slices.Sorted(maps.Keys(renewed))
+	k.good = next
+	k.renewed = slices.Sorted(maps.Keys(renewed))
 }
 
-// value is a SecretSource of package xds/envoy. Nil secrets have none.
-func (s *secrets) value(v policy.SecretValue) []byte {
-	if s == nil {
+// Value is an envoy.SecretSource. A nil Keeper has none.
+func (k *Keeper) Value(v policy.SecretValue) []byte {
+	if k == nil {
 		return nil
 	}
-	return s.good[v]
+	return k.good[v]
 }
 
-// news names the Secrets of which the last update replaced a value.
-func (s *secrets) news() []string {
-	if s == nil {
+// Renewed names the Secrets of which the last Update replaced a value.
+func (k *Keeper) Renewed() []string {
+	if k == nil {
 		return nil
 	}
-	return s.renewed
+	return k.renewed
 }
 
 // rootFiles are where systems keep the certificates of the authorities that they trust.
@@ -67,13 +67,9 @@ var rootFiles = []string{
 	"/etc/ssl/cert.pem",                                 // macOS, BSD
 }
 
-func trustsSystem(g *policy.Gateway) bool {
-	return slices.ContainsFunc(g.Backends, func(b policy.Backend) bool { return b.TLS != nil && b.TLS.CABundle == nil })
-}
-
-// systemRoots reads the certificates of the authorities that this machine trusts: the file that SSL_CERT_FILE names, as for
+// SystemRoots reads the certificates of the authorities that this machine trusts: the file that SSL_CERT_FILE names, as for
 // other programs, else the first of the known ones. If there is none it is what was there last.
-func (s *secrets) systemRoots() []byte {
+func (k *Keeper) SystemRoots() []byte {
 	files := rootFiles
 	if named := os.Getenv("SSL_CERT_FILE"); named != "" {
 		files = []string{named}
@@ -81,11 +77,11 @@ func (s *secrets) systemRoots() []byte {
 	for _, file := range files {
 		content, _ := os.ReadFile(file) //nolint:gosec // The user names it. One that cannot be read holds none.
 		if found := certificatesIn(content); len(found) > 0 {
-			s.roots = found
+			k.roots = found
 			break
 		}
 	}
-	return s.roots
+	return k.roots
 }
 
 // certificatesIn leaves out what cannot be read, as other programs do: Envoy would refuse the whole, and with it other secrets
