@@ -272,6 +272,21 @@ func TestAKeyThatMovesIsNeverUnknown(t *testing.T) {
 	}
 }
 
+// TestAlertsOfItsOwnStay sets a quota first, whose own alerts are those of its tier as it was, and then the tier.
+func TestAlertsOfItsOwnStay(t *testing.T) {
+	t.Parallel()
+	app, plan := policy.Name{Namespace: "team-a", Name: "app"}, policy.TierRef{Name: "free"}
+	a := policy.NewAssembly()
+	a.Set(&policy.TierPart{TierRef: plan, Priority: 2, Alerts: []int{50}})
+	a.Set(&policy.QuotaPart{Name: app, Holder: &policy.HolderPart{Tier: plan, Alerts: []int{50}}})
+	a.Set(&policy.TierPart{TierRef: plan, Priority: 2, Alerts: []int{80, 100}})
+	table, _ := a.Table("")
+	c, _ := table.Quota(app)
+	if diff := cmp.Diff([]int{50}, c.Holder.Alerts); diff != "" {
+		t.Errorf("alerts (-want +got):\n%s", diff)
+	}
+}
+
 func BenchmarkChangeOfOneQuota(b *testing.B) {
 	n := 100_000
 	if testing.Short() {
