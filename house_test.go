@@ -42,6 +42,7 @@ var imports = map[string][]string{
 	"manifest":        {"api/...", "policy", "config/crd"},
 	"demo":            {},
 	"mtls":            {},
+	"election":        {},
 	"admin":           {"policy", "ratelimit", "mtls"},
 	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "mtls"},
 	"command":         anything,
@@ -54,7 +55,7 @@ var anything = []string{"./..."}
 
 // outside says which packages may import a module that would tie the others to Kubernetes or to Envoy.
 var outside = map[string][]string{
-	"k8s.io/client-go":               {"controllers", "usage/kube", "command", "standalone", "test/..."},
+	"k8s.io/client-go":               {"controllers", "election", "usage/kube", "command", "standalone", "test/..."},
 	"sigs.k8s.io/controller-runtime": {"controllers", "usage/kube", "command", "standalone", "test/..."},
 	"github.com/envoyproxy":          {"xds/...", "descriptor", "ratelimit", "test/..."},
 	"google.golang.org/grpc":         {"xds/...", "ratelimit", "mtls", "standalone", "command", "test/..."},

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tierkeeper/tierkeeper/usage/kube"
+	"github.com/tierkeeper/tierkeeper/election"
 )
 
 // A leader whose work fails lets others lead, and no two lead at once.
@@ -23,7 +23,7 @@ func TestWhoFailsLetsOthersLead(t *testing.T) {
 	var terms [2]atomic.Int64
 	done := make(chan error)
 	for i := range terms {
-		e := kube.Election{
+		e := election.Election{
 			Config: server, Namespace: namespace, Name: "work", Identity: fmt.Sprint("replica-", i), Log: slog.New(slog.DiscardHandler), Lasts: 2 * time.Second,
 		}
 		go func() {
@@ -49,7 +49,7 @@ func TestWhoFailsLetsOthersLead(t *testing.T) {
 func TestAnElectionThatCannotBeSaysSo(t *testing.T) {
 	t.Parallel()
 	connect(t)
-	e := kube.Election{Config: server, Namespace: "default", Name: "work", Log: slog.New(slog.DiscardHandler)}
+	e := election.Election{Config: server, Namespace: "default", Name: "work", Log: slog.New(slog.DiscardHandler)}
 	err := e.Lead(t.Context(), func(context.Context) error { return nil })
 	if err == nil {
 		t.Error("an election without an identity was held")

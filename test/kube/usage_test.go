@@ -27,6 +27,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/election"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 	"github.com/tierkeeper/tierkeeper/usage"
@@ -78,10 +79,10 @@ func startReplica(t *testing.T, name string, source usage.Source) *replica {
 	if r.Objects, err = kube.NewObjects(ctx, config, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	election := kube.Election{
+	vote := election.Election{
 		Config: config, Namespace: team, Name: "tierkeeper-usage", Identity: name, Log: slog.New(slog.DiscardHandler), Lasts: 3 * time.Second,
 	}
-	go func() { r.done <- election.Lead(ctx, usage.NewReporter(source, r, r).Run) }()
+	go func() { r.done <- vote.Lead(ctx, usage.NewReporter(source, r, r).Run) }()
 	return r
 }
 

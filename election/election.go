@@ -1,4 +1,5 @@
-package kube
+// Package election decides which of several replicas does what only one may do at a time: who holds a Lease of the cluster.
+package election
 
 import (
 	"context"
@@ -17,8 +18,9 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// An Election finds, by a Lease, which of several replicas does what only one may do. The service needs to get, create and update
-// Leases of coordination.k8s.io in its namespace.
+// An Election finds, by a Lease, which of several replicas does what only one may do. A replica that cannot renew its lease, because
+// the API server does not answer, stops that and goes on with everything else. It needs to get, create and update Leases of
+// coordination.k8s.io in its namespace.
 type Election struct {
 	Config    *rest.Config
 	Namespace string // of the Lease
@@ -44,7 +46,9 @@ func (e Election) Lead(ctx context.Context, run func(context.Context) error) err
 	if e.Lasts == 0 {
 		e.Lasts = lasts
 	}
-	set, err := kubernetes.NewForConfig(unhurried(e.Config))
+	config := rest.CopyConfig(e.Config)
+	config.QPS, config.Timeout = -1, e.Lasts/ofParts // A request that hangs must not cost the lease.
+	set, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("making a client for the election: %w", err)
 	}
