@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/standalone"
 )
 
@@ -40,22 +41,38 @@ func (f *commonFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.AdminTokenFile, "admin-token-file", "", "file with the token that operators must bring; needed where --admin-address is not of loopback, and read at the start")
 	flags.StringVar(&f.DataDir, "data-dir", "", "directory for counters and what was last accepted (default: one for these manifests in the user's state directory)")
 	flags.StringVar(&f.LeaseKeyFile, "lease-key-file", "", "file with the key that signs what Envoy holds of each request, in one line; a second line is the key before (default: one that is made in the data directory)")
-	flags.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error; debug tells what each request reserved and cost")
-	must(cmd.MarkFlagRequired("manifests"))
 	must(cmd.MarkFlagDirname("manifests"))
 	must(cmd.MarkFlagDirname("data-dir"))
 	must(cmd.MarkFlagFilename("admin-token-file"))
-	must(cmd.RegisterFlagCompletionFunc("log-level", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return []string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp
-	}))
+	addLogLevel(cmd, &f.logLevel, "; debug tells what each request reserved and cost")
+}
+
+func addLogLevel(cmd *cobra.Command, level *string, more string) {
+	cmd.Flags().StringVar(level, "log-level", "info", "debug, info, warn or error"+more)
+	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+func checkLogLevel(level string) error {
+	if _, ok := logLevels[level]; !ok {
+		return fmt.Errorf("--log-level %q is not one of debug, info, warn, error", level)
+	}
+	return nil
+}
+
+// addTLSFlags adds the flags by which a server and its clients believe each other.
+func addTLSFlags(cmd *cobra.Command, files *mtls.Files) {
+	flags := cmd.Flags()
+	flags.StringVar(&files.Cert, "cert", "", "file with the certificate of this process, in PEM; read anew when it changes")
+	flags.StringVar(&files.Key, "key", "", "file with its private key, in PEM")
+	flags.StringVar(&files.CA, "ca", "", "file with the authorities from which certificates of the other side may come, in PEM")
+	for _, name := range []string{"cert", "key", "ca"} {
+		must(cmd.MarkFlagFilename(name))
+	}
 }
 
 // check finds what makes no sense.
 func (f *commonFlags) check() error {
-	if _, ok := logLevels[f.logLevel]; !ok {
-		return fmt.Errorf("--log-level %q is not one of debug, info, warn, error", f.logLevel)
-	}
-	return nil
+	return checkLogLevel(f.logLevel)
 }
 
 // complete sets what no flag says.

@@ -65,5 +65,6 @@ Envoys, and its counters and keys belong to it. What becomes of requests while i
 	flags.BoolVar(&c.DemoUpstream, "demo-upstream", false, "start a fake provider and send the requests of every backend to it")
 	flags.StringVar(&c.ExampleKey, "example-key", "", "API key to write into the curl lines that are printed")
 	common.add(cmd)
+	must(cmd.MarkFlagRequired("manifests"))
 	return cmd
 }

@@ -186,6 +186,13 @@ func (c *console) limits(at string, manifests string) {
 	c.printf("Edit a file in %s and the next request obeys. Ctrl-C stops.", manifests)
 }
 
+// answers tells where the rate-limit service of a cluster is.
+func (c *console) answers(at, operator string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("The rate-limit service asks the operator at %s, and answers Envoys on %s.", operator, at)
+}
+
 // serving tells where to send requests, and how.
 func (c *console) serving(g *policy.Gateway, d door, config *Config, first bool) {
 	c.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,6 +15,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
+	"github.com/tierkeeper/tierkeeper/xds/feed"
 )
 
 // enforcer holds the limits of a table: the limiter, its counters and their file, and whether it can be asked.
@@ -23,6 +25,7 @@ type enforcer struct {
 	failures *memory.Failures
 	health   *health.Server
 	log      *slog.Logger
+	down     atomic.Pointer[time.Time] // since when the operator tells nothing; nil: no operator is followed
 }
 
 // newEnforcer takes the data directory, which belongs to one enforcer at a time. It cannot be asked until it obeys a table.
@@ -54,6 +57,9 @@ func (e *enforcer) obey(t *policy.Table) {
 	e.limiter.SetTable(t)
 	e.health.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
 }
+
+// tell notes how it stands with the operator.
+func (e *enforcer) tell(s feed.Status) { e.down.Store(&s.Down) }
 
 // leave tells whoever asks to ask others from now on.
 func (e *enforcer) leave() { e.health.Shutdown() }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
@@ -26,7 +27,7 @@ func TestTheServiceSaysWhenItCanBeAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(e.close)
-	s, err := listen(t.Context(), net.JoinHostPort(loopback, "0"), e.register)
+	s, err := listen(t.Context(), net.JoinHostPort(loopback, "0"), mtls.Files{}, slog.New(slog.DiscardHandler), e.register)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +57,7 @@ func TestTheServiceSaysWhenItCanBeAsked(t *testing.T) {
 
 func TestAServiceThatIsNotThereIsTold(t *testing.T) {
 	t.Parallel()
-	s, err := listen(t.Context(), net.JoinHostPort(loopback, "0"), func(g *grpc.Server) { healthv1.RegisterHealthServer(g, health.NewServer()) })
+	s, err := listen(t.Context(), net.JoinHostPort(loopback, "0"), mtls.Files{}, slog.New(slog.DiscardHandler), func(g *grpc.Server) { healthv1.RegisterHealthServer(g, health.NewServer()) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,11 +47,11 @@ func forgotten(f *memory.Failures) prometheus.Collector {
 }
 
 // serveMetrics serves the metrics of the process, and of the limits if it holds any, unless none are wanted.
-func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *console, e *enforcer) error {
+func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *console, e *enforcer, more ...prometheus.Collector) error {
 	if c.MetricsAddress == NoMetrics {
 		return nil
 	}
-	var all []prometheus.Collector
+	all := more
 	if e != nil {
 		all = append(all, e.limiter, forgotten(e.failures))
 	}

@@ -32,9 +32,13 @@ type service struct {
 	stopping chan struct{}
 }
 
-// listen takes a port of loopback: the calls carry API keys and are not encrypted.
-func listen(ctx context.Context, address string, register func(*grpc.Server)) (*service, error) {
-	if _, err := onLoopback(address); err != nil {
+// listen takes a port: without certificates one of loopback, because the calls carry API keys.
+func listen(ctx context.Context, address string, files mtls.Files, log *slog.Logger, register func(*grpc.Server)) (*service, error) {
+	if err := files.CheckAddress(address); err != nil {
+		return nil, err
+	}
+	credentials, err := files.ServerCredentials(log)
+	if err != nil {
 		return nil, err
 	}
 	var lc net.ListenConfig
@@ -48,6 +52,7 @@ func listen(ctx context.Context, address string, register func(*grpc.Server)) (*
 	}
 	stopping := make(chan struct{})
 	g := grpc.NewServer(
+		grpc.Creds(credentials),
 		grpc.StreamInterceptor(until(stopping)),
 		grpc.NumStreamWorkers(streamWorkers),
 		ratelimit.Codec(),

@@ -26,6 +26,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/admin"
 	"github.com/tierkeeper/tierkeeper/demo"
 	"github.com/tierkeeper/tierkeeper/manifest"
+	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
 	"github.com/tierkeeper/tierkeeper/xds/secret"
@@ -136,6 +137,18 @@ func newRunner(c *Config) (*runner, error) {
 
 // prepare makes the data directory, and takes what is kept there of earlier runs.
 func (c *Common) prepare(stateFile string) (source, error) {
+	if _, err := os.Stat(c.Manifests); err != nil {
+		return source{}, fmt.Errorf("looking for manifests: %w", err)
+	}
+	if err := c.prepareServers(); err != nil {
+		return source{}, err
+	}
+	state, err := loadState(filepath.Join(c.DataDir, stateFile))
+	return source{path: c.Manifests, state: state}, err
+}
+
+// prepareServers makes the data directory, and completes what is said about metrics and admin.
+func (c *Common) prepareServers() error {
 	if c.MetricsAddress == "" {
 		c.MetricsAddress = net.JoinHostPort(loopback, "0")
 	}
@@ -145,18 +158,14 @@ func (c *Common) prepare(stateFile string) (source, error) {
 	if c.AdminAddress != NoAdmin {
 		token, err := admin.Token(c.AdminAddress, c.AdminTokenFile)
 		if err != nil {
-			return source{}, fmt.Errorf("starting admin (see --admin-address and --admin-token-file): %w", err)
+			return fmt.Errorf("starting admin (see --admin-address and --admin-token-file): %w", err)
 		}
 		c.token = token
 	}
-	if _, err := os.Stat(c.Manifests); err != nil {
-		return source{}, fmt.Errorf("looking for manifests: %w", err)
-	}
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return source{}, fmt.Errorf("making the data directory: %w", err)
+		return fmt.Errorf("making the data directory: %w", err)
 	}
-	state, err := loadState(filepath.Join(c.DataDir, stateFile))
-	return source{path: c.Manifests, state: state}, err
+	return nil
 }
 
 // resolve makes the paths that Envoy gets absolute, because it runs in a directory of its own.
@@ -247,7 +256,7 @@ func (r *runner) listen(ctx context.Context) (limits policy.Endpoint, err error)
 			return limits, fmt.Errorf("finding the rate-limit service (name it with --service, as host:port): %w", err)
 		}
 	}
-	r.service, err = listen(ctx, net.JoinHostPort(loopback, "0"), func(g *grpc.Server) {
+	r.service, err = listen(ctx, net.JoinHostPort(loopback, "0"), mtls.Files{}, r.Log, func(g *grpc.Server) {
 		r.xds.Register(ctx, g)
 		if r.enforcer != nil {
 			r.enforcer.register(g)
