@@ -44,6 +44,7 @@ var imports = map[string][]string{
 	"mtls":            {},
 	"election":        {},
 	"admin":           {"policy", "ratelimit", "mtls"},
+	"controllers":     {"api/...", "policy", "election"},
 	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "mtls"},
 	"command":         anything,
 	"internal/golden": {},

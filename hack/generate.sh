@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # generate.sh writes the generated files anew; generate.sh --check changes nothing and fails if that would change one.
-# The files are api/*/zz_generated.*.go, config/crd/tierkeeper.io_*.yaml and xds/feed/feedv1/*.pb.go.
+# The files are api/*/zz_generated.*.go, config/crd/tierkeeper.io_*.yaml, config/rbac/*/role.yaml and xds/feed/feedv1/*.pb.go.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,10 +11,13 @@ for dir in api/*/; do
   bin/controller-gen object:headerFile=hack/boilerplate.go.txt paths="./$dir" output:object:dir="$tmp/new/$dir"
 done
 bin/controller-gen crd paths=./api/... output:crd:dir="$tmp/new/config/crd"
+for role in operator=controllers ratelimit=usage/kube; do
+  bin/controller-gen rbac:roleName="tierkeeper-${role%%=*}" paths="./${role#*=}" output:rbac:dir="$tmp/new/config/rbac/${role%%=*}"
+done
 bin/buf lint
 bin/buf generate --output "$tmp/new"
 
-committed() { find api config/crd xds/feed \( -name 'zz_generated.*.go' -o -name 'tierkeeper.io_*.yaml' -o -name '*.pb.go' \) -print; }
+committed() { find api config xds/feed \( -name 'zz_generated.*.go' -o -name 'tierkeeper.io_*.yaml' -o -name '*.pb.go' -o -path '*/rbac/*/role.yaml' \) -print; }
 
 if [ "${1:-}" = --check ]; then
   mkdir "$tmp/old"

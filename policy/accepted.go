@@ -55,8 +55,8 @@ type AcceptedGateway struct {
 	Tiers map[string]v1alpha1.RateLimitTierSpec `json:"tiers,omitempty"` // by name
 }
 
-// key names the tier as it is in Accepted.Tiers.
-func (t *AcceptedTier) key() string {
+// Key names the tier as it is in Accepted.Tiers.
+func (t *AcceptedTier) Key() string {
 	sum := sha256.Sum256(encode(t.Spec))
 	return t.Name + "@" + hex.EncodeToString(sum[:8])
 }

@@ -118,7 +118,7 @@ func (c *compiler) compileTiers() {
 		if len(problems) == 0 {
 			c.tiers[t.Name] = t
 			compiled := compileTier(TierRef{Name: t.Name}, &t.Spec)
-			compiled.key = (&AcceptedTier{t.Name, t.Spec}).key()
+			compiled.key = (&AcceptedTier{t.Name, t.Spec}).Key()
 			c.compiled[t.Name] = compiled
 		}
 	}

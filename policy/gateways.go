@@ -182,7 +182,7 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 			return nil
 		}
 		was := &AcceptedTier{s.TierRef.Name, t}
-		return &Assigned{gateway: name, tier: c.tierAs(was.key(), was)}
+		return &Assigned{gateway: name, tier: c.tierAs(was.Key(), was)}
 	}
 	g.MissingKey, g.UnknownKey = assign(spec.Identity.MissingKey), assign(spec.Identity.UnknownKey)
 	g.setDialects(spec.Headers)

@@ -96,7 +96,7 @@ func (c *compiler) goOn(cred *Credential) {
 		return // Of its tier nothing but the name is known.
 	case !kept:
 		tier = AcceptedTier{last.Tier, c.tiers[last.Tier].Spec}
-		last.Tier = tier.key()
+		last.Tier = tier.Key()
 	}
 	c.table.accepted.Quotas[name], c.table.accepted.Tiers[last.Tier] = last, tier
 	cred.Holder = c.lastHolder(cred.Quota, &last, &tier)

@@ -137,6 +137,9 @@ type SecretUse struct {
 	Field string // as in spec.listeners[name=https].tls.certificateRefs[name=site]
 }
 
+// SecretUses lists what a gateway needs of Secrets, as it is written.
+func SecretUses(g *v1alpha1.QuotaGateway) []SecretUse { return secretUses(g.Namespace, &g.Spec) }
+
 // secretUses lists what a gateway needs of Secrets.
 func secretUses(namespace string, spec *v1alpha1.QuotaGatewaySpec) []SecretUse {
 	var all []SecretUse

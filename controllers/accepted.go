@@ -1,0 +1,175 @@
+package controllers
+
+import (
+	"encoding/json"
+	"maps"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// quotaRecord is what status.lastAccepted.spec of an ApiKeyQuota holds: the part of its spec that goes on. Of keys in Secrets it
+// has the digests, so that they outlive their Secrets.
+type quotaRecord struct {
+	v1alpha1.KeyLimits `json:",inline"`
+
+	Keys        []policy.AcceptedKey `json:"keys,omitempty"`
+	TierRef     v1alpha1.Ref         `json:"tierRef"`
+	User        string               `json:"user,omitempty"`
+	Enforcement v1alpha1.Enforcement `json:"enforcement,omitempty"`
+}
+
+// tierRecords is what status.lastAccepted.tiers holds, by name.
+type tierRecords map[string]v1alpha1.RateLimitTierSpec
+
+// lastAccepted joins what this replica remembers of earlier compilations with what status says. Where the operator has refused
+// an object as it is now, status goes first, because all replicas read it. Elsewhere it is for what this replica never saw.
+func lastAccepted(memory policy.Accepted, quotas []v1alpha1.ApiKeyQuota, gateways []v1alpha1.QuotaGateway) policy.Accepted {
+	j := joint{memory, false}
+	for i := range quotas {
+		q := &quotas[i]
+		name := objectName(q).String()
+		known, remembered := memory.Quotas[name]
+		if !asks(&q.Status.ObjectStatus, q.Generation, q.Status.LastAccepted, remembered, known.Generation) {
+			continue
+		}
+		if record, tier, ok := readQuota(q.Status.LastAccepted); ok {
+			j.own()
+			j.Quotas[name] = record
+			if tier != nil {
+				j.Tiers[record.Tier] = *tier
+			}
+		}
+	}
+	for i := range gateways {
+		g := &gateways[i]
+		name := objectName(g).String()
+		known, remembered := memory.Gateways[name]
+		if !asks(&g.Status.ObjectStatus, g.Generation, g.Status.LastAccepted, remembered, known.Generation) {
+			continue
+		}
+		if record, ok := readGateway(g.Status.LastAccepted); ok {
+			j.own()
+			j.Gateways[name] = record
+		}
+	}
+	return j.Accepted
+}
+
+// joint copies what is remembered, which belongs to a Table, before the first change.
+type joint struct {
+	policy.Accepted
+
+	owned bool
+}
+
+func (j *joint) own() {
+	if j.owned {
+		return
+	}
+	j.owned = true
+	j.Quotas, j.Gateways, j.Tiers = cloned(j.Quotas), cloned(j.Gateways), cloned(j.Tiers)
+}
+
+func cloned[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return maps.Clone(m)
+}
+
+// asks reports whether status is to be read.
+func asks(s *v1alpha1.ObjectStatus, generation int64, last *v1alpha1.LastAccepted, remembered bool, from int64) bool {
+	if last == nil {
+		return false
+	}
+	return !remembered || last.Generation != from && refused(s, generation)
+}
+
+// refused reports whether the operator has refused the object as it is now.
+func refused(s *v1alpha1.ObjectStatus, generation int64) bool {
+	c := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAccepted)
+	return c != nil && c.Status == metav1.ConditionFalse && c.ObservedGeneration == generation
+}
+
+// readQuota reads what quotaLastAccepted wrote. What another version wrote and this one cannot read counts as nothing.
+func readQuota(last *v1alpha1.LastAccepted) (record policy.AcceptedQuota, tier *policy.AcceptedTier, ok bool) {
+	var spec quotaRecord
+	if last.Spec == nil || json.Unmarshal(last.Spec.Raw, &spec) != nil || spec.TierRef.Name == "" {
+		return record, nil, false
+	}
+	record = policy.AcceptedQuota{
+		Generation: last.Generation, Limits: spec.KeyLimits, User: spec.User, Enforcement: spec.Enforcement, Keys: spec.Keys,
+		Tier: spec.TierRef.Name,
+	}
+	var tiers tierRecords
+	if last.Tiers != nil && json.Unmarshal(last.Tiers.Raw, &tiers) == nil {
+		if former, known := tiers[spec.TierRef.Name]; known {
+			tier = &policy.AcceptedTier{Name: spec.TierRef.Name, Spec: former}
+			record.Tier = tier.Key()
+		}
+	}
+	return record, tier, true
+}
+
+func readGateway(last *v1alpha1.LastAccepted) (record policy.AcceptedGateway, ok bool) {
+	record.Generation = last.Generation
+	if last.Spec == nil || json.Unmarshal(last.Spec.Raw, &record.Spec) != nil || len(record.Spec.Listeners) == 0 {
+		return record, false
+	}
+	var tiers tierRecords
+	if last.Tiers != nil && json.Unmarshal(last.Tiers.Raw, &tiers) == nil {
+		record.Tiers = tiers
+	}
+	return record, true
+}
+
+// quotaLastAccepted is what to write of a quota that is accepted, or goes on; nil if there is nothing to go on with. The tier is
+// written only where the quota is not accepted: it may be gone by the next start.
+func quotaLastAccepted(a policy.Accepted, name policy.Name, accepted bool) *v1alpha1.LastAccepted {
+	record, known := a.Quotas[name.String()]
+	tier, kept := a.Tiers[record.Tier]
+	if !known || !kept || record.Generation == 0 {
+		return nil
+	}
+	out := &v1alpha1.LastAccepted{Generation: record.Generation, Spec: raw(quotaRecord{
+		KeyLimits: record.Limits, Keys: record.Keys, TierRef: v1alpha1.Ref{Name: tier.Name}, User: record.User, Enforcement: record.Enforcement,
+	})}
+	if !accepted {
+		out.Tiers = raw(tierRecords{tier.Name: tier.Spec})
+	}
+	return out
+}
+
+// gatewayLastAccepted is what to write of a gateway that is accepted, or goes on.
+func gatewayLastAccepted(a policy.Accepted, name policy.Name) *v1alpha1.LastAccepted {
+	record, known := a.Gateways[name.String()]
+	if !known || record.Generation == 0 {
+		return nil
+	}
+	out := &v1alpha1.LastAccepted{Generation: record.Generation, Spec: raw(record.Spec)}
+	if len(record.Tiers) > 0 {
+		out.Tiers = raw(tierRecords(record.Tiers))
+	}
+	return out
+}
+
+// raw writes JSON as the API server gives it back: the fields of each object in order.
+func raw(v any) *runtime.RawExtension {
+	text, err := json.Marshal(v)
+	var plain any
+	if err == nil {
+		err = json.Unmarshal(text, &plain)
+	}
+	if err == nil {
+		text, err = json.Marshal(plain)
+	}
+	if err != nil {
+		panic(err) // API types are written and read by JSON.
+	}
+	return &runtime.RawExtension{Raw: text}
+}

@@ -1,0 +1,300 @@
+package controllers
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+
+	"golang.org/x/time/rate"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// fieldManager owns what the operator writes. The rate-limit service has its own, so that neither touches the other's fields.
+const fieldManager = "tierkeeper-operator"
+
+// Priorities of objects whose status may have to be written.
+const (
+	justChanged = 10   // somebody waits for it
+	affected    = 0    // by a change elsewhere
+	looked      = -100 // to see whether status is still right
+)
+
+// writers is how many objects are looked at, and written, at once.
+const writers = 8
+
+// A status writes what is known of objects into them, while this replica is elected. It writes what differs, what has just
+// changed first, and no faster than it may.
+type status struct {
+	client client.Client
+	events interface {
+		Eventf(regarding, related runtime.Object, eventtype, reason, action, note string, args ...any)
+	}
+	opts     *Options
+	tables   *tables
+	replicas *replicas
+	limiter  *rate.Limiter
+
+	mu      sync.Mutex
+	queue   priorityqueue.PriorityQueue[policy.Object] // nil while another replica is elected
+	since   map[policy.Object]generation
+	written map[policy.Object]uint64 // resource versions that the cache does not have yet
+	open    map[policy.Object]bool   // not in force everywhere yet
+}
+
+// generation is one of an object, and the resource version at which it was seen first.
+type generation struct {
+	number  int64
+	version uint64
+}
+
+func newStatus(mgr ctrl.Manager, o *Options, t *tables, r *replicas) *status {
+	return &status{
+		client: mgr.GetClient(), events: mgr.GetEventRecorder("tierkeeper-operator"), opts: o, tables: t, replicas: r,
+		limiter: rate.NewLimiter(rate.Limit(o.WritesPerSecond), max(1, int(o.WritesPerSecond))),
+		since:   map[policy.Object]generation{}, written: map[policy.Object]uint64{}, open: map[policy.Object]bool{},
+	}
+}
+
+// add has objects looked at, if this replica is elected.
+func (s *status) add(priority int, objects ...policy.Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.queue != nil {
+		s.queue.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, objects...)
+	}
+}
+
+// compiled looks at what a compilation says anew.
+func (s *status) compiled(before, now *compilation) {
+	edited, other := changes(before, now)
+	s.add(justChanged, edited...)
+	s.add(affected, other...)
+}
+
+// joined looks at what the data plane has just put in force, refused, or lost.
+func (s *status) joined(before, now *dataPlane) {
+	everything := before.services.presence != now.services.presence || before.unheard != now.unheard || !slices.Equal(before.unreadable, now.unreadable)
+	if c := s.tables.newest(); everything && c != nil {
+		s.add(looked, objectsOf(c)...)
+	}
+	s.mu.Lock()
+	objects := make([]policy.Object, 0, len(s.open))
+	for o := range s.open {
+		objects = append(objects, o)
+	}
+	s.mu.Unlock()
+	for _, refused := range []map[policy.Object]string{before.refused, now.refused} {
+		for o := range refused {
+			if before.refused[o] != now.refused[o] {
+				objects = append(objects, o)
+			}
+		}
+	}
+	for _, gateways := range []map[policy.Name]enforcers{before.gateways, now.gateways} {
+		for name := range gateways {
+			if !reflect.DeepEqual(before.envoys(name), now.envoys(name)) {
+				objects = append(objects, policy.Object{Kind: policy.KindGateway, Name: name})
+			}
+		}
+	}
+	s.add(affected, objects...)
+}
+
+// touched looks at an object whose status somebody may have written.
+func (s *status) touched(o policy.Object) { s.add(looked, o) }
+
+func objectsOf(c *compilation) []policy.Object {
+	all := make([]policy.Object, len(c.verdicts))
+	for i := range c.verdicts {
+		all[i] = c.verdicts[i].Object
+	}
+	return all
+}
+
+// run writes until ctx ends.
+func (s *status) run(ctx context.Context) {
+	log.FromContext(ctx).Info("elected: this replica writes status")
+	queue := priorityqueue.New[policy.Object]("status")
+	s.mu.Lock()
+	s.queue = queue
+	clear(s.open)
+	s.mu.Unlock()
+	if c := s.tables.newest(); c != nil {
+		s.add(looked, objectsOf(c)...)
+	}
+	var working sync.WaitGroup
+	for range writers {
+		working.Go(func() { s.work(ctx, queue) })
+	}
+	<-ctx.Done()
+	s.mu.Lock()
+	s.queue = nil
+	s.mu.Unlock()
+	queue.ShutDown()
+	working.Wait()
+}
+
+func (s *status) work(ctx context.Context, queue priorityqueue.PriorityQueue[policy.Object]) {
+	for {
+		o, priority, stopped := queue.GetWithPriority()
+		if stopped {
+			return
+		}
+		if err := s.look(ctx, o); err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).Error(err, "could not write the status; it is tried again", "object", o.String())
+			queue.AddWithOpts(priorityqueue.AddOpts{Priority: &priority, RateLimited: true}, o)
+		} else {
+			queue.Forget(o)
+		}
+		queue.Done(o)
+	}
+}
+
+// look writes the status of one object if it is not what it should be.
+func (s *status) look(ctx context.Context, o policy.Object) error {
+	wanted, err := s.wanted(ctx, o)
+	if err != nil || wanted == nil || !wanted.differs() {
+		return err
+	}
+	if err := s.limiter.Wait(ctx); err != nil {
+		return err
+	}
+	// It may have changed meanwhile.
+	if wanted, err = s.wanted(ctx, o); err != nil || wanted == nil || !wanted.differs() {
+		return err
+	}
+	return s.write(ctx, wanted)
+}
+
+// A change is what the status of an object should be, and the object as the cache has it.
+type change struct {
+	object policy.Object
+	held   client.Object
+	status v1alpha1.ObjectStatus
+	last   *v1alpha1.LastAccepted
+	envoys *v1alpha1.Envoys
+}
+
+// wanted is nil where there is nothing to say: the object is gone, is not compiled as it is now, or the cache lags behind what was
+// written. Another event comes then.
+func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
+	held := kinds[o.Kind]()
+	if err := s.client.Get(ctx, types.NamespacedName{Namespace: o.Namespace, Name: o.Name.Name}, held); err != nil {
+		s.forget(o)
+		return nil, client.IgnoreNotFound(err)
+	}
+	compiled := s.tables.newest()
+	verdict, found := compiled.verdict(o)
+	if !found || verdict.Generation != held.GetGeneration() || s.behind(o, versionOf(held)) {
+		return nil, nil
+	}
+	plane := s.replicas.dataPlane()
+	out := &change{object: o, held: held, status: v1alpha1.ObjectStatus{ObservedGeneration: verdict.Generation}}
+	switch o.Kind {
+	case policy.KindQuota:
+		out.last = quotaLastAccepted(compiled.table.Accepted(), o.Name, verdict.Accepted())
+	case policy.KindGateway:
+		out.last = gatewayLastAccepted(compiled.table.Accepted(), o.Name)
+		envoys := plane.envoys(o.Name)
+		connected, current := int32(envoys.connected), int32(envoys.current) //nolint:gosec // Nobody runs two billion Envoys.
+		out.envoys = &v1alpha1.Envoys{Connected: &connected, Acknowledged: &current}
+	}
+	before := statusOf(held).Conditions
+	observed := observation{verdict: verdict, notes: compiled.notes[o], goesOn: out.last != nil, since: s.seenSince(o, held), before: before}
+	out.status.Conditions = observed.conditions(plane)
+	timed(out.status.Conditions, before, metav1.NewTime(s.opts.Clock.Now()).Rfc3339Copy())
+	s.settle(o, out.status.Conditions)
+	return out, nil
+}
+
+// differs reports whether the object says something else. Conditions of others are theirs.
+func (c *change) differs() bool {
+	held := statusOf(c.held)
+	for i := range c.status.Conditions {
+		if !slices.ContainsFunc(held.Conditions, func(h metav1.Condition) bool { return equality.Semantic.DeepEqual(h, c.status.Conditions[i]) }) {
+			return true
+		}
+	}
+	return held.ObservedGeneration != c.status.ObservedGeneration || !sameRecord(lastAcceptedOf(c.held), c.last) || !sameEnvoys(c.held, c.envoys)
+}
+
+func sameRecord(a, b *v1alpha1.LastAccepted) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Generation == b.Generation && sameRaw(a.Spec, b.Spec) && sameRaw(a.Tiers, b.Tiers)
+}
+
+func sameRaw(a, b *runtime.RawExtension) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return bytes.Equal(a.Raw, b.Raw)
+}
+
+func sameEnvoys(held client.Object, e *v1alpha1.Envoys) bool {
+	g, ok := held.(*v1alpha1.QuotaGateway)
+	return !ok || equality.Semantic.DeepEqual(g.Status.Envoys, e)
+}
+
+// write applies the fields that are the operator's, and tells of changes that people should hear of.
+func (s *status) write(ctx context.Context, c *change) error {
+	status := map[string]any{"observedGeneration": c.status.ObservedGeneration}
+	for name, value := range map[string]any{"lastAccepted": c.last, "envoys": c.envoys} {
+		plain, err := plainMap(value)
+		if err != nil {
+			return err
+		}
+		if plain != nil {
+			status[name] = plain
+		}
+	}
+	conditions := make([]any, 0, len(c.status.Conditions))
+	for i := range c.status.Conditions {
+		plain, err := plainMap(&c.status.Conditions[i])
+		if err != nil {
+			return err
+		}
+		conditions = append(conditions, plain)
+	}
+	status["conditions"] = conditions
+	u := &unstructured.Unstructured{Object: map[string]any{"status": status}}
+	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind(c.object.Kind))
+	u.SetNamespace(c.object.Namespace)
+	u.SetName(c.object.Name.Name)
+	u.SetUID(c.held.GetUID()) // so that nothing is written into another object of the name
+	if err := s.client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
+		statusWrites.WithLabelValues("error").Inc()
+		return client.IgnoreNotFound(err)
+	}
+	statusWrites.WithLabelValues("ok").Inc()
+	s.wrote(c.object, versionOf(u))
+	s.tell(c)
+	return nil
+}
+
+// plainMap is nil for a nil pointer.
+func plainMap(v any) (map[string]any, error) {
+	if reflect.ValueOf(v).IsNil() {
+		return nil, nil
+	}
+	out, err := runtime.DefaultUnstructuredConverter.ToUnstructured(v)
+	if err != nil {
+		return nil, fmt.Errorf("writing status: %w", err)
+	}
+	return out, nil
+}

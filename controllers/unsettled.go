@@ -1,0 +1,72 @@
+package controllers
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// seenSince is the resource version at which the object's generation was seen first.
+func (s *status) seenSince(o policy.Object, held client.Object) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g, known := s.since[o]
+	if !known || g.number != held.GetGeneration() {
+		g = generation{held.GetGeneration(), versionOf(held)}
+		s.since[o] = g
+	}
+	return g.version
+}
+
+// settle notes whether somebody still has to acknowledge the object.
+func (s *status) settle(o policy.Object, conditions []metav1.Condition) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := meta.FindStatusCondition(conditions, v1alpha1.ConditionProgrammed); c.Reason == v1alpha1.ReasonPending {
+		s.open[o] = true
+	} else {
+		delete(s.open, o)
+	}
+	pending.Set(float64(len(s.open)))
+}
+
+func (s *status) forget(o policy.Object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.since, o)
+	delete(s.open, o)
+	delete(s.written, o)
+}
+
+// wrote notes the resource version that a write had, until the cache has it.
+func (s *status) wrote(o policy.Object, version uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written[o] = version
+}
+
+// behind reports whether the cache lacks what was written last: what it says would be written again.
+func (s *status) behind(o policy.Object, held uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.written[o] > held {
+		return true
+	}
+	delete(s.written, o)
+	return false
+}
+
+var (
+	statusWrites = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "tierkeeper_status_writes_total",
+		Help: "Writes of the status of objects, by result.",
+	}, []string{"result"})
+	pending = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "tierkeeper_pending_objects",
+		Help: "Objects that are accepted and not in force everywhere yet.",
+	})
+)
