@@ -45,6 +45,7 @@ var imports = map[string][]string{
 	"election":        {},
 	"admin":           {"policy", "ratelimit", "mtls"},
 	"controllers":     {"api/...", "policy", "election"},
+	"operator":        {"controllers", "policy", "xds/...", "mtls"},
 	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "mtls"},
 	"command":         anything,
 	"internal/golden": {},
@@ -56,10 +57,10 @@ var anything = []string{"./..."}
 
 // outside says which packages may import a module that would tie the others to Kubernetes or to Envoy.
 var outside = map[string][]string{
-	"k8s.io/client-go":               {"controllers", "election", "usage/kube", "command", "standalone", "test/..."},
-	"sigs.k8s.io/controller-runtime": {"controllers", "usage/kube", "command", "standalone", "test/..."},
+	"k8s.io/client-go":               {"controllers", "operator", "election", "usage/kube", "command", "standalone", "test/..."},
+	"sigs.k8s.io/controller-runtime": {"controllers", "operator", "usage/kube", "command", "standalone", "test/..."},
 	"github.com/envoyproxy":          {"xds/...", "descriptor", "ratelimit", "test/..."},
-	"google.golang.org/grpc":         {"xds/...", "ratelimit", "mtls", "standalone", "command", "test/..."},
+	"google.golang.org/grpc":         {"xds/...", "ratelimit", "mtls", "operator", "standalone", "command", "test/..."},
 }
 
 func TestEveryPackageHasOnePackageComment(t *testing.T) {

@@ -106,7 +106,7 @@ func TestPluginName(t *testing.T) {
 
 func TestEveryCommandTeaches(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"standalone", "ratelimit", "compile", "effective", "keygen", "bootstrap", "blocks", "usage", "shadow"} {
+	for _, name := range []string{"standalone", "operator", "ratelimit", "compile", "effective", "keygen", "bootstrap", "blocks", "usage", "shadow"} {
 		help := mustRun(t, name, "--help")
 		if !strings.Contains(help, "Examples:\n  # ") || !strings.Contains(help, "  tierkeeper "+name) {
 			t.Errorf("want examples in the help of %s, got\n%s", name, help)

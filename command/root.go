@@ -23,6 +23,7 @@ const (
 // commands makes each command, in the order in which help lists them.
 var commands = []func() *cobra.Command{
 	newStandalone,
+	newOperator,
 	newRatelimit,
 	newCompile,
 	newEffective,
