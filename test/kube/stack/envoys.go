@@ -1,0 +1,72 @@
+package stack
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+)
+
+// lookForGateways is how often new QuotaGateways are looked for.
+const lookForGateways = 250 * time.Millisecond
+
+// StartEnvoy runs one Envoy of a gateway, which asks the service at an address.
+func (s *Stack) StartEnvoy(ctx context.Context, gateway, node, service string) (*Process, error) {
+	dir, err := os.MkdirTemp(s.Dir, "envoy-")
+	if err != nil {
+		return nil, fmt.Errorf("making a directory for Envoy: %w", err)
+	}
+	bootstrap, err := exec.CommandContext(ctx, s.Binary, "bootstrap", "--gateway", gateway, "--node", node,
+		"--xds", s.Front.Address(), "--service", service).Output()
+	if err != nil {
+		return nil, fmt.Errorf("writing the bootstrap of an Envoy: %w", err)
+	}
+	path := filepath.Join(dir, "envoy.yaml")
+	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
+		return nil, fmt.Errorf("writing the bootstrap of an Envoy: %w", err)
+	}
+	return s.run(ctx, "envoy-"+strings.ReplaceAll(node, "/", "-"), nil, s.Envoy, "-c", path, "--disable-hot-restart", "-l", "warning")
+}
+
+// KeepEnvoys runs an Envoy for each QuotaGateway that appears, until ctx ends.
+func (s *Stack) KeepEnvoys(ctx context.Context, service string) error {
+	running := map[string]bool{}
+	ticker := time.NewTicker(lookForGateways)
+	defer ticker.Stop()
+	for {
+		var gateways v1alpha1.QuotaGatewayList
+		if err := s.Client.List(ctx, &gateways); err != nil && ctx.Err() == nil {
+			s.Say("could not look for gateways: %v", err)
+		}
+		for i := range gateways.Items {
+			g := &gateways.Items[i]
+			name := g.Namespace + "/" + g.Name
+			if running[name] {
+				continue
+			}
+			if _, err := s.StartEnvoy(ctx, name, g.Namespace+"-"+g.Name, service); err != nil {
+				return err
+			}
+			running[name] = true
+			s.Say("QuotaGateway %s: an Envoy serves %s", name, ports(g))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func ports(g *v1alpha1.QuotaGateway) string {
+	var all []string
+	for _, l := range g.Spec.Listeners {
+		all = append(all, fmt.Sprintf("%s://127.0.0.1:%d", strings.ToLower(string(l.Protocol)), l.Port))
+	}
+	return strings.Join(all, ", ")
+}
