@@ -10,6 +10,7 @@ FUZZTIME  ?= 30s
 BENCH     ?= .
 COUNT     ?= 1
 F         ?= config/samples/quickstart
+N         ?= 100000
 
 SHELL         := /bin/bash
 .DEFAULT_GOAL := help
@@ -82,6 +83,11 @@ bench: need-go ## Runs the benchmarks (BENCH= picks some by name, COUNT= repeats
 .PHONY: bench-diff
 bench-diff: bin/benchstat ## Compares the last two runs of bench.
 	@bin/benchstat .data/bench.old.txt .data/bench.txt
+
+.PHONY: bench-scale
+bench-scale: need-go $(ENVOY_STEP) $(KUBE_BINS) build ## Measures a whole cluster with N (100,000) ApiKeyQuotas, for some 40 minutes; with N=10000, for 5.
+	@go build -trimpath -o bin/benchscale ./test/kube/benchscale
+	@exec bin/benchscale --envoy '$(ENVOY)' -n '$(N)'
 
 .PHONY: fuzz
 fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
