@@ -75,19 +75,22 @@ func identityOf(o metav1.Object) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Labels: o.GetLabels()}
 }
 
-// pairProblem is the annotation, in memory only, that says what is wrong with a certificate.
-const pairProblem = "tierkeeper.io/pair-problem"
+// pairProblem is the entry of a digested Secret's stringData that says what is wrong with a certificate.
+const pairProblem = "pair-problem"
 
-// digested hashes the values of a Secret before it is kept: no API key stays in memory, whoever names it.
+// digested hashes the values of a Secret before it is kept: no API key stays in memory, whoever names it. What is listed passes
+// here twice. Digested Secrets are told by their stringData: the API server takes it, and never gives it back.
 func digested(object any) (any, error) {
 	s, ok := object.(*corev1.Secret)
-	if !ok {
+	if !ok || s.StringData != nil {
 		return object, nil
 	}
 	read := policy.ReadSecret(string(s.Type), s.Data)
-	out := &corev1.Secret{ObjectMeta: identityOf(s), Type: s.Type, Data: make(map[string][]byte, len(read.Keys))}
+	out := &corev1.Secret{
+		ObjectMeta: identityOf(s), Type: s.Type, Data: make(map[string][]byte, len(read.Keys)), StringData: map[string]string{},
+	}
 	if read.PairProblem != "" {
-		out.Annotations = map[string]string{pairProblem: read.PairProblem}
+		out.StringData[pairProblem] = read.PairProblem
 	}
 	for name, key := range read.Keys {
 		out.Data[name] = writeKey(key)
@@ -136,7 +139,7 @@ func readKey(b []byte) (k policy.Key, err error) {
 func readDigested(s *corev1.Secret) (policy.Secret, error) {
 	out := policy.Secret{
 		Labelled: s.Labels[v1alpha1.SecretLabel] == "true", Type: string(s.Type), Keys: make(map[string]policy.Key, len(s.Data)),
-		PairProblem: s.Annotations[pairProblem],
+		PairProblem: s.StringData[pairProblem],
 	}
 	for name, value := range s.Data {
 		key, err := readKey(value)

@@ -46,6 +46,13 @@ func TestNoSecretStaysInMemory(t *testing.T) {
 					t.Errorf("the cache has what stands under %s", key)
 				}
 			}
+			again, err := digested(kept)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(kept, again); diff != "" {
+				t.Errorf("what is listed passes twice, and is hashed twice (-once +twice):\n%s", diff)
+			}
 			got, err := readDigested(kept.(*corev1.Secret))
 			if err != nil {
 				t.Fatal(err)
