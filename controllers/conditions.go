@@ -69,7 +69,7 @@ func (o *observation) programmed(d *dataPlane) metav1.Condition {
 		who = d.envoys(o.verdict.Object.Name)
 		rejection, reason, whose = who.rejected, v1alpha1.ReasonEnvoyRejected, "Envoys"
 	}
-	had := o.had()
+	had, stands := o.had(), o.stands(who)
 	switch {
 	case !o.verdict.Accepted():
 		c.Reason, c.Message = v1alpha1.ReasonNotAccepted, "The object is not accepted, so it is not in force."
@@ -82,6 +82,8 @@ func (o *observation) programmed(d *dataPlane) metav1.Condition {
 		c.Reason, c.Message = v1alpha1.ReasonNoDataPlane, fmt.Sprintf("No %s are connected.", whose)
 	case had || who.presence == present && who.seen.reaches(o.verdict.Object.Kind, o.since) && len(d.unreadable) == 0:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonProgrammed, fmt.Sprintf("All %s have acknowledged this generation.", whose)
+	case stands != nil:
+		c.Reason, c.Message = stands.Reason, stands.Message
 	case len(d.unreadable) > 0:
 		c.Reason, c.Message = v1alpha1.ReasonPending, fmt.Sprintf("A replica of the operator says what this one cannot read: %s.", strings.Join(d.unreadable, "; "))
 	default:
@@ -94,6 +96,24 @@ func (o *observation) programmed(d *dataPlane) metav1.Condition {
 func (o *observation) had() bool {
 	c := meta.FindStatusCondition(o.before, v1alpha1.ConditionProgrammed)
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == o.verdict.Generation
+}
+
+// stands is what was said against the generation and nobody has taken back; nil: nothing. A refusal stands until the object is in
+// force, and that nobody is connected while somebody may be about to: an operator that has just started knows of neither.
+func (o *observation) stands(who enforcers) *metav1.Condition {
+	c := meta.FindStatusCondition(o.before, v1alpha1.ConditionProgrammed)
+	if c == nil || c.ObservedGeneration != o.verdict.Generation {
+		return nil
+	}
+	switch c.Reason {
+	case v1alpha1.ReasonEnvoyRejected, v1alpha1.ReasonServiceRejected:
+		return c
+	case v1alpha1.ReasonNoDataPlane:
+		if who.presence == awaited {
+			return c
+		}
+	}
+	return nil
 }
 
 // bounded cuts a message at what the API server takes.

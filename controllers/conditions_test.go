@@ -31,6 +31,9 @@ func TestProgrammed(t *testing.T) {
 	t.Parallel()
 	had := []metav1.Condition{{Type: v1alpha1.ConditionProgrammed, Status: metav1.ConditionTrue, ObservedGeneration: 3}}
 	hadFormer := []metav1.Condition{{Type: v1alpha1.ConditionProgrammed, Status: metav1.ConditionTrue, ObservedGeneration: 2}}
+	said := func(reason string) []metav1.Condition {
+		return []metav1.Condition{{Type: v1alpha1.ConditionProgrammed, Status: metav1.ConditionFalse, Reason: reason, Message: "words", ObservedGeneration: 3}}
+	}
 	missing := []policy.Problem{{Reason: v1alpha1.ReasonTierNotFound, Field: "spec.tierRef.name", Message: "There is no accepted RateLimitTier gone."}}
 	for name, tc := range map[string]struct {
 		object   policy.Object
@@ -40,25 +43,30 @@ func TestProgrammed(t *testing.T) {
 		plane    func(*dataPlane)
 		want     string
 	}{
-		"everybody has it":                              {object: quota, want: v1alpha1.ReasonProgrammed},
-		"a gateway whose Envoys have it":                {object: edge, want: v1alpha1.ReasonProgrammed},
-		"somebody has not":                              {object: quota, plane: func(d *dataPlane) { d.services.seen[policy.KindQuota] = 9 }, want: v1alpha1.ReasonPending},
-		"progress of other kinds counts for nothing":    {object: edge, plane: func(d *dataPlane) { d.gateways[edge.Name].seen[policy.KindGateway] = 9 }, want: v1alpha1.ReasonPending},
-		"who joins changes nothing":                     {object: quota, before: had, plane: func(d *dataPlane) { d.services.seen[policy.KindQuota] = 0 }, want: v1alpha1.ReasonProgrammed},
-		"a new generation is pending":                   {object: quota, before: hadFormer, plane: func(d *dataPlane) { d.services.seen[policy.KindQuota] = 9 }, want: v1alpha1.ReasonPending},
-		"nobody is there":                               {object: quota, before: had, plane: func(d *dataPlane) { d.services = enforcers{} }, want: v1alpha1.ReasonNoDataPlane},
-		"nobody is there for a moment":                  {object: quota, before: had, plane: func(d *dataPlane) { d.services = enforcers{presence: awaited} }, want: v1alpha1.ReasonProgrammed},
-		"nobody is there yet":                           {object: quota, plane: func(d *dataPlane) { d.services = enforcers{presence: awaited} }, want: v1alpha1.ReasonPending},
-		"no Envoy was ever heard of":                    {object: edge, plane: func(d *dataPlane) { clear(d.gateways) }, want: v1alpha1.ReasonNoDataPlane},
-		"no Envoy was heard of since the start":         {object: edge, before: had, plane: func(d *dataPlane) { clear(d.gateways); d.unheard = awaited }, want: v1alpha1.ReasonProgrammed},
-		"an Envoy rejects":                              {object: edge, before: had, plane: func(d *dataPlane) { reject(d, "cannot bind") }, want: v1alpha1.ReasonEnvoyRejected},
-		"an Envoy rejects something else":               {object: quota, plane: func(d *dataPlane) { reject(d, "cannot bind") }, want: v1alpha1.ReasonProgrammed},
-		"a service refuses":                             {object: quota, before: had, plane: func(d *dataPlane) { d.refused[quota] = "unknown metric" }, want: v1alpha1.ReasonServiceRejected},
-		"a service refuses another object":              {object: edge, plane: func(d *dataPlane) { d.refused[quota] = "unknown metric" }, want: v1alpha1.ReasonProgrammed},
-		"it is not accepted":                            {object: quota, problems: missing, want: v1alpha1.ReasonNotAccepted},
-		"it is not accepted and goes on":                {object: quota, problems: missing, goesOn: true, want: v1alpha1.ReasonNotAccepted},
-		"another version tells what cannot be read":     {object: quota, plane: func(d *dataPlane) { d.unreadable = []string{"x, version 9"} }, want: v1alpha1.ReasonPending},
-		"it had it before another version told nothing": {object: quota, before: had, plane: func(d *dataPlane) { d.unreadable = []string{"x, version 9"} }, want: v1alpha1.ReasonProgrammed},
+		"everybody has it":                                {object: quota, want: v1alpha1.ReasonProgrammed},
+		"a gateway whose Envoys have it":                  {object: edge, want: v1alpha1.ReasonProgrammed},
+		"somebody has not":                                {object: quota, plane: func(d *dataPlane) { d.services.seen[policy.KindQuota] = 9 }, want: v1alpha1.ReasonPending},
+		"progress of other kinds counts for nothing":      {object: edge, plane: func(d *dataPlane) { d.gateways[edge.Name].seen[policy.KindGateway] = 9 }, want: v1alpha1.ReasonPending},
+		"who joins changes nothing":                       {object: quota, before: had, plane: func(d *dataPlane) { d.services.seen[policy.KindQuota] = 0 }, want: v1alpha1.ReasonProgrammed},
+		"a new generation is pending":                     {object: quota, before: hadFormer, plane: func(d *dataPlane) { d.services.seen[policy.KindQuota] = 9 }, want: v1alpha1.ReasonPending},
+		"nobody is there":                                 {object: quota, before: had, plane: func(d *dataPlane) { d.services = enforcers{} }, want: v1alpha1.ReasonNoDataPlane},
+		"nobody is there for a moment":                    {object: quota, before: had, plane: func(d *dataPlane) { d.services = enforcers{presence: awaited} }, want: v1alpha1.ReasonProgrammed},
+		"nobody is there yet":                             {object: quota, plane: func(d *dataPlane) { d.services = enforcers{presence: awaited} }, want: v1alpha1.ReasonPending},
+		"no Envoy was ever heard of":                      {object: edge, plane: func(d *dataPlane) { clear(d.gateways) }, want: v1alpha1.ReasonNoDataPlane},
+		"no Envoy was heard of since the start":           {object: edge, before: had, plane: func(d *dataPlane) { clear(d.gateways); d.unheard = awaited }, want: v1alpha1.ReasonProgrammed},
+		"an Envoy rejects":                                {object: edge, before: had, plane: func(d *dataPlane) { reject(d, "cannot bind") }, want: v1alpha1.ReasonEnvoyRejected},
+		"an Envoy rejects something else":                 {object: quota, plane: func(d *dataPlane) { reject(d, "cannot bind") }, want: v1alpha1.ReasonProgrammed},
+		"a service refuses":                               {object: quota, before: had, plane: func(d *dataPlane) { d.refused[quota] = "unknown metric" }, want: v1alpha1.ReasonServiceRejected},
+		"a service refuses another object":                {object: edge, plane: func(d *dataPlane) { d.refused[quota] = "unknown metric" }, want: v1alpha1.ReasonProgrammed},
+		"a refusal stands until somebody has it in force": {object: edge, before: said(v1alpha1.ReasonEnvoyRejected), plane: func(d *dataPlane) { d.gateways[edge.Name].seen[policy.KindGateway] = 9 }, want: v1alpha1.ReasonEnvoyRejected},
+		"a refusal stands over a start":                   {object: edge, before: said(v1alpha1.ReasonEnvoyRejected), plane: func(d *dataPlane) { clear(d.gateways); d.unheard = awaited }, want: v1alpha1.ReasonEnvoyRejected},
+		"a refusal ends with an acknowledgement":          {object: edge, before: said(v1alpha1.ReasonEnvoyRejected), want: v1alpha1.ReasonProgrammed},
+		"nobody was there before a start":                 {object: edge, before: said(v1alpha1.ReasonNoDataPlane), plane: func(d *dataPlane) { clear(d.gateways); d.unheard = awaited }, want: v1alpha1.ReasonNoDataPlane},
+		"somebody has come":                               {object: edge, before: said(v1alpha1.ReasonNoDataPlane), plane: func(d *dataPlane) { d.gateways[edge.Name].seen[policy.KindGateway] = 9 }, want: v1alpha1.ReasonPending},
+		"it is not accepted":                              {object: quota, problems: missing, want: v1alpha1.ReasonNotAccepted},
+		"it is not accepted and goes on":                  {object: quota, problems: missing, goesOn: true, want: v1alpha1.ReasonNotAccepted},
+		"another version tells what cannot be read":       {object: quota, plane: func(d *dataPlane) { d.unreadable = []string{"x, version 9"} }, want: v1alpha1.ReasonPending},
+		"it had it before another version told nothing":   {object: quota, before: had, plane: func(d *dataPlane) { d.unreadable = []string{"x, version 9"} }, want: v1alpha1.ReasonProgrammed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -209,9 +209,7 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 		out.last = quotaLastAccepted(compiled.table.Accepted(), o.Name, verdict.Accepted())
 	case policy.KindGateway:
 		out.last = gatewayLastAccepted(compiled.table.Accepted(), o.Name)
-		envoys := plane.envoys(o.Name)
-		connected, current := int32(envoys.connected), int32(envoys.current) //nolint:gosec // Nobody runs two billion Envoys.
-		out.envoys = &v1alpha1.Envoys{Connected: &connected, Acknowledged: &current}
+		out.envoys = envoysOf(plane.envoys(o.Name), plane.unheard == awaited, held)
 	}
 	before := statusOf(held).Conditions
 	observed := observation{verdict: verdict, notes: compiled.notes[o], goesOn: out.last != nil, since: s.seenSince(o, held), before: before}
@@ -219,6 +217,15 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 	timed(out.status.Conditions, before, metav1.NewTime(s.opts.Clock.Now()).Rfc3339Copy())
 	s.settle(o, out.status.Conditions)
 	return out, nil
+}
+
+// envoysOf counts the Envoys of a gateway. While those of a new operator may be about to connect, what was counted before stays.
+func envoysOf(e enforcers, early bool, held client.Object) *v1alpha1.Envoys {
+	if g, ok := held.(*v1alpha1.QuotaGateway); ok && g.Status.Envoys != nil && early && (e.connected == 0 || e.current < e.connected) {
+		return g.Status.Envoys
+	}
+	connected, current := int32(e.connected), int32(e.current) //nolint:gosec // Nobody runs two billion Envoys.
+	return &v1alpha1.Envoys{Connected: &connected, Acknowledged: &current}
 }
 
 // differs reports whether the object says something else. Conditions of others are theirs.
