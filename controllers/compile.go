@@ -141,7 +141,7 @@ func (c *compiler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcil
 	c.mark++
 	untold := c.opts.Publisher.Publish(ctx, Publication{table, namesOf(in.Gateways), c.contents.content(), c.mark})
 	before := c.tables.newest()
-	now := &compilation{mark: c.mark, table: table, verdicts: verdicts, notes: notesOn(&in, verdicts), seen: seen}
+	now := &compilation{mark: c.mark, table: table, verdicts: verdicts, notes: notesOn(&in, verdicts), seen: seen, sure: c.gatherer.sure}
 	c.tables.set(now)
 	took := c.opts.Clock.Since(began)
 	compileSeconds.Observe(took.Seconds())

@@ -16,6 +16,7 @@ type gatherer struct {
 	cache   client.Reader
 	labels  *unlabelled
 	digests map[policy.Name]digestedSecret
+	sure    bool // whether every Secret that is named was looked for, as of the last gather
 }
 
 // digestedSecret is what was read of a Secret at a resource version.
@@ -68,7 +69,9 @@ func (g *gatherer) secrets(items []corev1.Secret, in *policy.Input) (map[policy.
 		next[name], all[name] = read, read.Secret
 	}
 	g.digests = next
-	for _, name := range g.labels.among(missing(in, all)) {
+	var there []policy.Name
+	there, g.sure = g.labels.among(missing(in, all))
+	for _, name := range there {
 		all[name] = policy.Secret{}
 	}
 	return all, nil

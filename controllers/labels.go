@@ -31,15 +31,16 @@ type unlabelled struct {
 
 	mu     sync.Mutex
 	wanted map[policy.Name]time.Time // when to look
-	there  map[policy.Name]bool
+	there  map[policy.Name]bool      // of those that were looked for
 }
 
 func newUnlabelled(api client.Reader, c clock.WithTicker, changed func()) *unlabelled {
 	return &unlabelled{api: api, clock: c, changed: changed, wanted: map[policy.Name]time.Time{}, there: map[policy.Name]bool{}}
 }
 
-// among returns those of the names that are known to be there, and has the others looked up.
-func (u *unlabelled) among(names []policy.Name) (there []policy.Name) {
+// among returns those of the names that are known to be there, and has the others looked up. It is sure if each was looked for;
+// until then what is not found may yet turn out to lack the label only.
+func (u *unlabelled) among(names []policy.Name) (there []policy.Name, sure bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now, wanted, known := u.clock.Now(), make(map[policy.Name]time.Time, len(names)), map[policy.Name]bool{}
@@ -48,13 +49,16 @@ func (u *unlabelled) among(names []policy.Name) (there []policy.Name) {
 		if at, known := u.wanted[n]; known {
 			wanted[n] = at
 		}
-		if u.there[n] {
-			known[n] = true
+		found, looked := u.there[n]
+		if looked {
+			known[n] = found
+		}
+		if found {
 			there = append(there, n)
 		}
 	}
 	u.wanted, u.there = wanted, known
-	return there
+	return there, len(known) == len(wanted)
 }
 
 // Start looks, one by one, until ctx ends.
@@ -93,17 +97,23 @@ func (u *unlabelled) look(ctx context.Context, name policy.Name) {
 	secret := &metav1.PartialObjectMetadata{}
 	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 	err := u.api.Get(ctx, types.NamespacedName{Namespace: name.Namespace, Name: name.Name}, secret)
-	again := lookAgain
+	there, again := err == nil, lookAgain
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) { // Who may not look cannot tell whether it is there.
 		log.FromContext(ctx).Error(err, "could not look for a Secret", "secret", name.String())
-		again = lookRetry
+		there, again = u.known(name), lookRetry
 	}
-	if u.found(name, err == nil, again) {
+	if u.found(name, there, again) {
 		u.changed()
 	}
 }
 
-// found notes what a look found, and reports whether it is new.
+func (u *unlabelled) known(name policy.Name) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.there[name]
+}
+
+// found notes what a look found, and reports whether among would answer otherwise.
 func (u *unlabelled) found(name policy.Name, there bool, again time.Duration) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -111,7 +121,7 @@ func (u *unlabelled) found(name policy.Name, there bool, again time.Duration) bo
 		return false
 	}
 	u.wanted[name] = u.clock.Now().Add(again)
-	before := u.there[name]
+	before, looked := u.there[name]
 	u.there[name] = there
-	return before != there
+	return before != there || !looked && len(u.there) == len(u.wanted)
 }

@@ -3,13 +3,16 @@ package controllers
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -32,6 +35,9 @@ const (
 	affected    = 0    // by a change elsewhere
 	looked      = -100 // to see whether status is still right
 )
+
+// unsureFor is when an object is looked at again of which not everything is known.
+const unsureFor = time.Second
 
 // writers is how many objects are looked at, and written, at once.
 const writers = 8
@@ -154,10 +160,14 @@ func (s *status) work(ctx context.Context, queue priorityqueue.PriorityQueue[pol
 		if stopped {
 			return
 		}
-		if err := s.look(ctx, o); err != nil && ctx.Err() == nil {
+		err := s.look(ctx, o)
+		switch {
+		case errors.Is(err, errUnsure):
+			queue.AddWithOpts(priorityqueue.AddOpts{Priority: &priority, After: unsureFor}, o)
+		case err != nil && ctx.Err() == nil:
 			log.FromContext(ctx).Error(err, "could not write the status; it is tried again", "object", o.String())
 			queue.AddWithOpts(priorityqueue.AddOpts{Priority: &priority, RateLimited: true}, o)
-		} else {
+		default:
 			queue.Forget(o)
 		}
 		queue.Done(o)
@@ -202,6 +212,10 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 	if !found || verdict.Generation != held.GetGeneration() || s.behind(o, versionOf(held)) {
 		return nil, nil
 	}
+	before := statusOf(held).Conditions
+	if !compiled.sure && mayTurn(&verdict, before) {
+		return nil, errUnsure
+	}
 	plane := s.replicas.dataPlane()
 	out := &change{object: o, held: held, status: v1alpha1.ObjectStatus{ObservedGeneration: verdict.Generation}}
 	switch o.Kind {
@@ -211,12 +225,21 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 		out.last = gatewayLastAccepted(compiled.table.Accepted(), o.Name)
 		out.envoys = envoysOf(plane.envoys(o.Name), plane.unheard == awaited, held)
 	}
-	before := statusOf(held).Conditions
 	observed := observation{verdict: verdict, notes: compiled.notes[o], goesOn: out.last != nil, since: s.seenSince(o, held), before: before}
 	out.status.Conditions = observed.conditions(plane)
 	timed(out.status.Conditions, before, metav1.NewTime(s.opts.Clock.Now()).Rfc3339Copy())
 	s.settle(o, out.status.Conditions)
 	return out, nil
+}
+
+// errUnsure puts off what may have to be said otherwise in a moment.
+var errUnsure = errors.New("not all Secrets were looked for yet")
+
+// mayTurn reports whether an object that was refused already lacks a Secret that may be found to lack its label only.
+func mayTurn(v *policy.Verdict, before []metav1.Condition) bool {
+	c := meta.FindStatusCondition(before, v1alpha1.ConditionAccepted)
+	return c != nil && c.Status == metav1.ConditionFalse && c.ObservedGeneration == v.Generation &&
+		slices.ContainsFunc(v.Problems, func(p policy.Problem) bool { return p.Reason == v1alpha1.ReasonSecretNotFound })
 }
 
 // envoysOf counts the Envoys of a gateway. While those of a new operator may be about to connect, what was counted before stays.

@@ -32,6 +32,7 @@ type compilation struct {
 	verdicts []policy.Verdict // sorted by object, as Compile returns them
 	notes    map[policy.Object][]policy.Note
 	seen     progress
+	sure     bool // every Secret that is named was looked for
 }
 
 // verdict finds what was said of an object.
