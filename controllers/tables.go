@@ -61,7 +61,9 @@ type tables struct {
 	now   *compilation
 	marks []*compilation // the last ones, without their content, by mark
 	seen  progress       // by events, also those that change no table
-	stale bool           // something was seen that the newest compilation lacks
+
+	// How many events that matter were seen so far, before the newest compilation, and before the one that is being made.
+	events, compiled, compiling uint64
 }
 
 func newTables() *tables { return &tables{seen: progress{}} }
@@ -70,7 +72,9 @@ func newTables() *tables { return &tables{seen: progress{}} }
 func (t *tables) note(kind string, version uint64, matters bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.stale = t.stale || matters
+	if matters {
+		t.events++
+	}
 	t.seen[kind] = max(t.seen[kind], version)
 }
 
@@ -78,14 +82,14 @@ func (t *tables) note(kind string, version uint64, matters bool) {
 func (t *tables) begin() progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.stale = false
+	t.compiling = t.events
 	return t.seen.earlier(t.seen)
 }
 
 func (t *tables) set(c *compilation) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.now = c
+	t.now, t.compiled = c, t.compiling
 	t.marks = append(t.marks, &compilation{mark: c.mark, seen: c.seen})
 	if len(t.marks) > keptMarks {
 		t.marks = slices.Delete(t.marks, 0, len(t.marks)-keptMarks)
@@ -103,7 +107,7 @@ func (t *tables) newest() *compilation {
 func (t *tables) progressAt(mark uint64) progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.now != nil && mark >= t.now.mark && !t.stale {
+	if t.now != nil && mark >= t.now.mark && t.compiled == t.events {
 		return t.seen.earlier(t.seen)
 	}
 	i, found := slices.BinarySearchFunc(t.marks, mark, func(c *compilation, mark uint64) int { return cmp.Compare(c.mark, mark) })
