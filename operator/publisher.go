@@ -214,7 +214,7 @@ func fleetOf(envoys []server.Envoy, mark uint64) controllers.Fleet {
 		switch {
 		case e.Rejected != "" && f.Rejected == "":
 			f.Rejected = e.Node + ": " + e.Rejected
-		case e.Mark >= mark:
+		case mark > 0 && e.Mark >= mark: // Before anything is published nobody has it.
 			f.Current++
 		}
 	}
