@@ -244,6 +244,24 @@ func TestAnEnvoyThatComesBackWithEverythingIsUpToDate(t *testing.T) {
 	await(t, after, one, of(5, ""))
 }
 
+// Envoy throws the routes of a rejected listener away when another takes its place, and asks for them again.
+func TestWhoSubscribesAgainIsSentItAgain(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	publishMarked(t, c, one, resources(t, one, "/1"), 1)
+	e := c.connect(t, one.String())
+	e.begin(t, one.String())
+	await(t, c, one, of(1, ""))
+	e.subscribe(t, routes, one.String())
+	r := e.receive(t)
+	compare(t, "update", update{Kind: routes, Changed: []string{one.String()}}, updateOf(r))
+	publishMarked(t, c, one, resources(t, one, "/1"), 2)
+	compare(t, "Envoys before it has answered", of(1, ""), c.Envoys(one))
+	e.accept(t, r)
+	await(t, c, one, of(2, ""))
+	compare(t, "what else is sent", []update(nil), e.pending(t))
+}
+
 func TestWhatAnEnvoyHasBesideKeepsItFromBeingUpToDate(t *testing.T) {
 	t.Parallel()
 	c := start(t)

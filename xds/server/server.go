@@ -78,7 +78,7 @@ func (fleet) ID(n *corev3.Node) string { return n.GetCluster() }
 
 // Register adds the discovery service to a gRPC server. Its streams end with ctx.
 func (s *Server) Register(ctx context.Context, g *grpc.Server) {
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, xdsv3.NewServer(ctx, s.cache, s.callbacks()))
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, xdsv3.NewServer(ctx, resending{s.cache}, s.callbacks()))
 }
 
 // Publish makes r the configuration of the gateway's Envoys. If r contradicts itself nothing changes: they keep what they

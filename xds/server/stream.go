@@ -166,6 +166,11 @@ func (st *stream) take(req *discoveryv3.DeltaDiscoveryRequest) (again bool) {
 		}
 		st.has[kind] = all
 	}
+	for _, name := range req.GetResourceNamesSubscribe() {
+		if known {
+			delete(all, name)
+		}
+	}
 	if nonce := req.GetResponseNonce(); nonce != "" {
 		again = answered(all, nonce, req) && rejection(req) == ""
 	}
