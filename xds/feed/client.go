@@ -38,10 +38,11 @@ type Status struct {
 	Down  time.Time // since when the Server has told nothing; zero: what is in force is what it told last
 }
 
-// The pauses before a client connects again: half as long to half longer, at random, and twice as long each time.
+// The pauses before a client connects again: half as long to half longer, at random, and twice as long each time. The operator
+// waits a while for clients before it says that there are none; it must not have to wait longer than the last pause.
 const (
 	firstPause = 100 * time.Millisecond
-	lastPause  = 10 * time.Second
+	lastPause  = 5 * time.Second
 )
 
 // Follow calls obey with the last Table that the CacheFile has, if any, and from then on with every Table that the Server
