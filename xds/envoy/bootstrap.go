@@ -1,9 +1,12 @@
 package envoy
 
 import (
+	"time"
+
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -13,6 +16,13 @@ const xdsCluster = "tierkeeper-xds"
 
 // maxProgram is more than the longest path and path prefix that the API allows, as regular expressions.
 const maxProgram = 10_000
+
+// The pauses before an Envoy looks for a server of configuration again, each of random length up to a bound that grows. Envoy's own
+// go up to 30 seconds: an operator that was away would have said meanwhile that no Envoys are there.
+const (
+	firstPause = 500 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
 
 // Bootstrap is the file that an Envoy of the gateway's fleet starts from: who it is, and where it is told the rest. The admin
 // interface is a socket in Envoy's working directory, for its owner alone: at a port of loopback, whoever can name a backend
@@ -30,7 +40,7 @@ func Bootstrap(gateway policy.Name, node string, s Servers) *bootstrapv3.Bootstr
 				ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
 				TransportApiVersion:       corev3.ApiVersion_V3,
 				SetNodeOnFirstMessageOnly: true,
-				GrpcServices:              []*corev3.GrpcService{grpcService(xdsCluster)},
+				GrpcServices:              []*corev3.GrpcService{xdsService()},
 			},
 		},
 		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
@@ -44,6 +54,14 @@ func Bootstrap(gateway policy.Name, node string, s Servers) *bootstrapv3.Bootstr
 			Clusters: []*clusterv3.Cluster{xdsServers(s), serviceCluster(s)},
 		},
 	}
+}
+
+func xdsService() *corev3.GrpcService {
+	s := grpcService(xdsCluster)
+	s.GetEnvoyGrpc().RetryPolicy = &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+		BaseInterval: durationpb.New(firstPause), MaxInterval: durationpb.New(lastPause),
+	}}
+	return s
 }
 
 func grpcService(cluster string) *corev3.GrpcService {
