@@ -121,7 +121,12 @@ func (s *status) joined(before, now *dataPlane) {
 }
 
 // touched looks at an object whose status somebody may have written.
-func (s *status) touched(o policy.Object) { s.add(looked, o) }
+func (s *status) touched(o policy.Object) {
+	s.add(looked, o)
+	if s.isOpen(o) {
+		s.replicas.poke() // Whoever has the newest table has seen this version now.
+	}
+}
 
 func objectsOf(c *compilation) []policy.Object {
 	all := make([]policy.Object, len(c.verdicts))
@@ -225,7 +230,8 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 		out.last = gatewayLastAccepted(compiled.table.Accepted(), o.Name)
 		out.envoys = envoysOf(plane.envoys(o.Name), plane.unheard == awaited, held)
 	}
-	observed := observation{verdict: verdict, notes: compiled.notes[o], goesOn: out.last != nil, since: s.seenSince(o, held), before: before}
+	observed := observation{verdict: verdict, notes: compiled.notes[o], goesOn: out.last != nil, before: before}
+	observed.since = s.seenSince(o, held, hasTurned(&verdict, before))
 	out.status.Conditions = observed.conditions(plane)
 	timed(out.status.Conditions, before, metav1.NewTime(s.opts.Clock.Now()).Rfc3339Copy())
 	s.settle(o, out.status.Conditions)

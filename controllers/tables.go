@@ -78,6 +78,13 @@ func (t *tables) note(kind string, version uint64, matters bool) {
 	t.seen[kind] = max(t.seen[kind], version)
 }
 
+// next is a resource version that no object of the kind had so far, and that the next one to be written reaches.
+func (t *tables) next(kind string) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seen[kind] + 1
+}
+
 // begin returns how far the objects have been seen that are about to be gathered: the cache has whatever was noted.
 func (t *tables) begin() progress {
 	t.mu.Lock()

@@ -23,6 +23,9 @@ func TestProgress(t *testing.T) {
 	if got := tables.progressAt(1)[policy.KindQuota]; got != 4 {
 		t.Errorf("the table that lacks 6 is as of %d, want 4", got)
 	}
+	if got := tables.next(policy.KindQuota); got != 8 {
+		t.Errorf("what is written next has %d at least, want 8", got)
+	}
 	seen := tables.begin()
 	if got := tables.progressAt(1)[policy.KindQuota]; got != 4 {
 		t.Errorf("while 6 is being compiled, the table that lacks it is as of %d, want 4", got)

@@ -10,16 +10,34 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// seenSince is the resource version at which the object's generation was seen first.
-func (s *status) seenSince(o policy.Object, held client.Object) uint64 {
+// seenSince is the resource version at which the object's generation was seen first. If it has turned to be accepted, whoever has
+// it in force has seen it refused: it is the one that the object gets by being told so.
+func (s *status) seenSince(o policy.Object, held client.Object, turned bool) uint64 {
+	next := s.tables.next(o.Kind)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g, known := s.since[o]
-	if !known || g.number != held.GetGeneration() {
+	switch {
+	case turned:
+		g = generation{held.GetGeneration(), next}
+	case !known || g.number != held.GetGeneration():
 		g = generation{held.GetGeneration(), versionOf(held)}
-		s.since[o] = g
 	}
+	s.since[o] = g
 	return g.version
+}
+
+// hasTurned reports whether a generation is accepted that was not: something has come that it lacked.
+func hasTurned(v *policy.Verdict, before []metav1.Condition) bool {
+	c := meta.FindStatusCondition(before, v1alpha1.ConditionAccepted)
+	return v.Accepted() && c != nil && c.Status == metav1.ConditionFalse && c.ObservedGeneration == v.Generation
+}
+
+// isOpen reports whether somebody still has to acknowledge the object.
+func (s *status) isOpen(o policy.Object) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open[o]
 }
 
 // settle notes whether somebody still has to acknowledge the object.
