@@ -37,7 +37,7 @@ func TestWhoFailsLetsOthersLead(t *testing.T) {
 			})
 		}()
 	}
-	await(t, "both have led", func() bool { return terms[0].Load() > 0 && terms[1].Load() > 0 })
+	awaitTrue(t, "both have led", func() bool { return terms[0].Load() > 0 && terms[1].Load() > 0 })
 	stop()
 	for range terms {
 		if err := <-done; err != nil {

@@ -87,7 +87,7 @@ func startReplica(t *testing.T, name string, source usage.Source) *replica {
 }
 
 // await waits until it is so.
-func await(t *testing.T, what string, so func() bool) {
+func awaitTrue(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return so(), nil })
 	if err != nil {
@@ -203,7 +203,7 @@ func TestUsageGetsIntoTheObjects(t *testing.T) {
 		}
 		return *u.Highest.Used
 	}
-	await(t, "8 requests are told", func() bool {
+	awaitTrue(t, "8 requests are told", func() bool {
 		read(quota)
 		read(user)
 		return usedOf(quota.Status.Usage) == 8 && usedOf(user.Status.Usage) == 8
@@ -217,7 +217,7 @@ func TestUsageGetsIntoTheObjects(t *testing.T) {
 	}
 	since := meta.FindStatusCondition(quota.Status.Conditions, "ApproachingLimit").LastTransitionTime
 
-	await(t, "two objects are written", func() bool { return a.writes.Load()+b.writes.Load() == 2 })
+	awaitTrue(t, "two objects are written", func() bool { return a.writes.Load()+b.writes.Load() == 2 })
 	leader, other := a, b
 	if b.writes.Load() > 0 {
 		leader, other = b, a
@@ -231,7 +231,7 @@ func TestUsageGetsIntoTheObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	use(limiters[0], 2)
-	await(t, "the other replica tells that 10 requests are used", func() bool {
+	awaitTrue(t, "the other replica tells that 10 requests are used", func() bool {
 		return usedOf(read(quota).(*v1alpha1.ApiKeyQuota).Status.Usage) == 10
 	})
 	wantConditions(t, quota, map[string]string{
@@ -241,13 +241,13 @@ func TestUsageGetsIntoTheObjects(t *testing.T) {
 	if got := meta.FindStatusCondition(quota.Status.Conditions, "ApproachingLimit").LastTransitionTime; !got.Equal(&since) {
 		t.Errorf("ApproachingLimit is True since %v, want %v, when it became so", got, since)
 	}
-	await(t, "the other replica knows that it has written", func() bool { return other.writes.Load() > 0 })
-	await(t, "two thresholds are told by events", func() bool { return len(events(t, c)) >= 2 })
+	awaitTrue(t, "the other replica knows that it has written", func() bool { return other.writes.Load() > 0 })
+	awaitTrue(t, "two thresholds are told by events", func() bool { return len(usageEvents(t, c)) >= 2 })
 	want := []string{
 		"Warning alice: The use of the limit Key/Requests/Month has reached 100% of its max, 10.",
 		"Warning alice: The use of the limit Key/Requests/Month has reached 80% of its max, 10.",
 	}
-	if diff := cmp.Diff(want, events(t, c)); diff != "" {
+	if diff := cmp.Diff(want, usageEvents(t, c)); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 
@@ -295,7 +295,7 @@ func wantConditions(t *testing.T, q *v1alpha1.ApiKeyQuota, want map[string]strin
 }
 
 // events lists those of the quota in order of their words, as often as they happened.
-func events(t *testing.T, c client.Client) (told []string) {
+func usageEvents(t *testing.T, c client.Client) (told []string) {
 	t.Helper()
 	var list eventsv1.EventList
 	if err := c.List(t.Context(), &list, client.InNamespace(team)); err != nil {

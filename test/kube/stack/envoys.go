@@ -21,15 +21,13 @@ func (s *Stack) StartEnvoy(ctx context.Context, gateway, node, service string) (
 	if err != nil {
 		return nil, fmt.Errorf("making a directory for Envoy: %w", err)
 	}
-	bootstrap, err := exec.CommandContext(ctx, s.Binary, "bootstrap", "--gateway", gateway, "--node", node,
-		"--xds", s.Front.Address(), "--service", service).Output()
-	if err != nil {
-		return nil, fmt.Errorf("writing the bootstrap of an Envoy: %w", err)
+	bootstrap := exec.CommandContext(ctx, s.Binary, append([]string{
+		"bootstrap", "--gateway", gateway, "--node", node, "--xds", s.Front.Address(), "--service", service, "--dir", dir,
+	}, s.certificates()...)...)
+	if out, err := bootstrap.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("writing the bootstrap of an Envoy: %w: %s", err, out)
 	}
 	path := filepath.Join(dir, "envoy.yaml")
-	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
-		return nil, fmt.Errorf("writing the bootstrap of an Envoy: %w", err)
-	}
 	return s.run(ctx, "envoy-"+strings.ReplaceAll(node, "/", "-"), nil, s.Envoy, "-c", path, "--disable-hot-restart", "-l", "warning")
 }
 

@@ -24,6 +24,7 @@ import (
 
 	"github.com/tierkeeper/tierkeeper/controllers"
 	"github.com/tierkeeper/tierkeeper/demo"
+	"github.com/tierkeeper/tierkeeper/mtls"
 )
 
 // Namespace is that of the operator and the service.
@@ -37,6 +38,9 @@ type Config struct {
 	Envoy   string // Envoy's binary; empty: none is started
 	Dir     string // for data, logs and kubeconfigs; made if it is not there
 	APIPort int    // of kube-apiserver; 0: one of the kernel's choice
+
+	// TLS is by what the operator, the service and Envoys believe each other; empty: they are on one machine.
+	TLS mtls.Files
 
 	// Say tells what happens; nil: nobody wants to know.
 	Say func(format string, args ...any)
@@ -80,8 +84,12 @@ func (s *Stack) start(ctx context.Context) (err error) {
 	}
 	s.stops = append(s.stops, s.Front.close)
 	s.Say("starting kube-apiserver and etcd")
+	programs, err := s.trace()
+	if err != nil {
+		return err
+	}
 	s.env = &envtest.Environment{
-		BinaryAssetsDirectory: s.Assets, CRDDirectoryPaths: []string{filepath.Join(s.Project, "config", "crd")}, ErrorIfCRDPathMissing: true,
+		BinaryAssetsDirectory: programs, CRDDirectoryPaths: []string{filepath.Join(s.Project, "config", "crd")}, ErrorIfCRDPathMissing: true,
 	}
 	if s.APIPort != 0 {
 		s.env.ControlPlane.GetAPIServer().Port = fmt.Sprint(s.APIPort)

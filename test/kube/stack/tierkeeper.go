@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -20,11 +21,11 @@ func (s *Stack) StartOperator(ctx context.Context, identity string, args ...stri
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.run(ctx, identity, answers, s.Binary, append([]string{
+	p, err := s.run(ctx, identity, answers, s.Binary, slices.Concat([]string{
 		"operator", "--kubeconfig", path, "--namespace", Namespace, "--identity", identity,
 		"--address", "127.0.0.1:0", "--metrics-address", "none", "--health-address", "none",
 		"--bind-address", "127.0.0.1", "--upstream", s.upstream,
-	}, args...)...)
+	}, s.certificates(), args)...)
 	if err != nil {
 		return nil, err
 	}
@@ -51,12 +52,20 @@ func (s *Stack) StartService(ctx context.Context, name string, args ...string) (
 	if last, err := os.ReadFile(filepath.Join(s.Dir, name+".address")); err == nil {
 		address = strings.TrimSpace(string(last)) // Envoys know it from before.
 	}
-	p, err := s.run(ctx, name, answers, s.Binary, append([]string{
+	p, err := s.run(ctx, name, answers, s.Binary, slices.Concat([]string{
 		"ratelimit", "--operator", s.Front.Address(), "--kubeconfig", path, "--namespace", Namespace, "--identity", name,
 		"--address", address, "--data-dir", filepath.Join(s.Dir, name), "--metrics-address", "none",
-	}, args...)...)
+	}, s.certificates(), args)...)
 	if err != nil {
 		return nil, err
 	}
 	return p, os.WriteFile(filepath.Join(s.Dir, name+".address"), []byte(p.Address), 0o600)
+}
+
+// certificates are the flags of a process that name them.
+func (s *Stack) certificates() []string {
+	if !s.TLS.Given() {
+		return nil
+	}
+	return []string{"--cert", s.TLS.Cert, "--key", s.TLS.Key, "--ca", s.TLS.CA}
 }
