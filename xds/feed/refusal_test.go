@@ -22,7 +22,9 @@ import (
 type script struct {
 	address string
 	heard   chan *discoveryv3.DeltaDiscoveryRequest
-	say     chan *discoveryv3.DeltaDiscoveryResponse // nil ends the stream
+	// say has, while nothing is being said, the one channel to the client that was heard last: one that has gone away may not
+	// have been noticed yet. Nil ends the stream.
+	say chan chan *discoveryv3.DeltaDiscoveryResponse
 }
 
 func newScript(t *testing.T) *script {
@@ -31,7 +33,7 @@ func newScript(t *testing.T) *script {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &script{l.Addr().String(), make(chan *discoveryv3.DeltaDiscoveryRequest, 100), make(chan *discoveryv3.DeltaDiscoveryResponse)}
+	s := &script{l.Addr().String(), make(chan *discoveryv3.DeltaDiscoveryRequest, 100), make(chan chan *discoveryv3.DeltaDiscoveryResponse, 1)}
 	g := grpc.NewServer(grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return s.serve(stream) }))
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(l) }()
@@ -45,11 +47,19 @@ func newScript(t *testing.T) *script {
 }
 
 func (s *script) serve(stream grpc.ServerStream) error {
+	own := make(chan *discoveryv3.DeltaDiscoveryResponse)
 	go func() {
-		for {
+		for first := true; ; first = false {
 			r := &discoveryv3.DeltaDiscoveryRequest{}
 			if stream.RecvMsg(r) != nil {
 				return
+			}
+			if first {
+				select {
+				case <-s.say: // the client before
+				default:
+				}
+				s.say <- own
 			}
 			s.heard <- r
 		}
@@ -58,7 +68,7 @@ func (s *script) serve(stream grpc.ServerStream) error {
 		select {
 		case <-stream.Context().Done():
 			return nil
-		case r := <-s.say:
+		case r := <-own:
 			if r == nil {
 				return nil
 			}
@@ -67,6 +77,13 @@ func (s *script) serve(stream grpc.ServerStream) error {
 			}
 		}
 	}
+}
+
+// tellClient says something to the client that was heard last.
+func (s *script) tellClient(r *discoveryv3.DeltaDiscoveryResponse) {
+	client := <-s.say
+	client <- r
+	s.say <- client
 }
 
 // next is what the client says next.
@@ -91,7 +108,7 @@ func (s *script) tell(t *testing.T, version string, set map[string]proto.Message
 			Name: name, Version: feed.VersionOf(content), Resource: &anypb.Any{TypeUrl: feed.TypeURL, Value: content},
 		})
 	}
-	s.say <- r
+	s.tellClient(r)
 	ack := s.next(t)
 	if ack.GetResponseNonce() != version {
 		t.Errorf("the client acknowledges %q, want %q", ack.GetResponseNonce(), version)
@@ -156,7 +173,7 @@ func TestWhatCannotBePutInForceIsRefusedByItself(t *testing.T) {
 
 	// So it is when the connection breaks.
 	s.tell(t, "4", map[string]proto.Message{free: unheard()})
-	s.say <- nil
+	s.tellClient(nil)
 	held = s.next(t).GetInitialResourceVersions()
 	if v, there := held[free]; v != "" || !there {
 		t.Errorf("the refused tier is held in version %q (%t)", v, there)
