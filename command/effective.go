@@ -2,6 +2,7 @@ package command
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -22,20 +23,27 @@ type effectiveOptions struct {
 	resource  string
 	gateway   string
 	output    format
+	cluster   clusterOptions
 }
 
 func newEffective() *cobra.Command {
 	var o effectiveOptions
 	cmd := &cobra.Command{
-		Use:   "effective -f DIR --key NAMESPACE/NAME",
+		Use:   "effective [-f DIR] --key NAMESPACE/NAME",
 		Short: "List every limit that holds for one key, and where it comes from",
 		Long: `Effective lists every limit that would hold for a request with a key of one ApiKeyQuota: its number, what it counts, and
 the object and field that it comes from. Limits of different scopes hold together.
 
 With --model, limits for that model are listed too, and those for the resource that its ModelLimit names. At run time the
 resource of the route counts; --resource says which that is. Where gateways differ in which ModelLimits count there,
---gateway says which is asked. A key that nothing limits has an empty list.`,
-		Example: `  # What holds for all requests of a key.
+--gateway says which is asked. A key that nothing limits has an empty list.
+
+Without -f the cluster of your kubeconfig is asked. No right to Secrets is needed: whether the keys are in order says the status of
+the ApiKeyQuota.`,
+		Example: `  # What holds in the cluster for all requests of a key.
+  {{name}} effective --key team-a/ci
+
+  # The same, by the manifests of a directory.
   {{name}} effective -f config/samples/quickstart --key default/demo-free
 
   # What holds when it asks for one model.
@@ -48,38 +56,38 @@ resource of the route counts; --resource says which that is. Where gateways diff
 			if o.key == "" {
 				return errors.New("flag --key is missing; it names an ApiKeyQuota as NAMESPACE/NAME")
 			}
-			return checkDirectory(o.directory)
+			return nil
 		},
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now())
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now())
 		}),
 	}
 	addDirectory(cmd, &o.directory)
+	o.cluster.addFlags(cmd)
 	o.output.addFlag(cmd)
 	cmd.Flags().StringVar(&o.key, "key", "", "ApiKeyQuota whose keys are meant, as NAMESPACE/NAME; NAME alone is in namespace default")
 	cmd.Flags().StringVar(&o.model, "model", "", "model that is asked for")
 	cmd.Flags().StringVar(&o.resource, "resource", "", "resource of the route (default: that of the model)")
 	cmd.Flags().StringVar(&o.gateway, "gateway", "", "QuotaGateway that is asked, as NAMESPACE/NAME (default: one that admits the key)")
+	must(cmd.RegisterFlagCompletionFunc("key", o.completeKeys))
 	return cmd
 }
 
-func (o *effectiveOptions) run(stdout, stderr io.Writer, now time.Time) error {
-	result := new(manifest.Loader).Load(o.directory)
-	table, verdicts := policy.Compile(result.Input)
-	report := newReport(result, verdicts)
+func (o *effectiveOptions) run(ctx context.Context, stdout, stderr io.Writer, now time.Time) error {
 	name := parseName(o.key)
-	credential, found := table.Quota(name)
-	if !found {
-		return report.noSuchQuota(name, o.directory)
+	r, err := o.read(ctx, name.Namespace)
+	if err != nil {
+		return err
 	}
-	if credential.Holder == nil {
-		return report.notAccepted(name)
+	table := r.table
+	credential, err := r.quota(name)
+	if err != nil {
+		return err
 	}
-	if n := report.rejected() + len(report.Files); n > 0 {
-		fmt.Fprintf(stderr, "Note: %s in %s; the compile command says what. Here, what is not accepted does not count.\n",
-			plural(n, "manifest is not accepted", "manifests are not accepted"), o.directory)
+	if r.note != "" {
+		fmt.Fprintf(stderr, "Note: %s\n", r.note)
 	}
-	gateway, err := o.findGateway(table, name.Namespace)
+	gateway, err := o.findGateway(r, name.Namespace)
 	if err != nil {
 		return err
 	}
@@ -99,8 +107,27 @@ func (o *effectiveOptions) run(stdout, stderr io.Writer, now time.Time) error {
 	return nil
 }
 
+func (o *effectiveOptions) read(ctx context.Context, namespace string) (*reading, error) {
+	if o.directory == "" {
+		return readCluster(ctx, &o.cluster, namespace)
+	}
+	return readDirectory(o.directory), nil
+}
+
+// completeKeys offers the ApiKeyQuotas of the directory, or those of the namespace that was begun in the cluster.
+func (o *effectiveOptions) completeKeys(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+	defer cancel()
+	r, err := o.read(ctx, parseName(begun).Namespace)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return r.quotas, cobra.ShellCompDirectiveNoFileComp
+}
+
 // findGateway is nil where no gateway admits the key: all ModelLimits count then.
-func (o *effectiveOptions) findGateway(table *policy.Table, namespace string) (*policy.Gateway, error) {
+func (o *effectiveOptions) findGateway(r *reading, namespace string) (*policy.Gateway, error) {
+	table := r.table
 	if o.gateway == "" {
 		gateway, same := table.GatewayFor(namespace)
 		if !same && o.model != "" {
@@ -112,7 +139,7 @@ func (o *effectiveOptions) findGateway(table *policy.Table, namespace string) (*
 	gateway, found := table.Gateway(parseName(o.gateway).String())
 	switch {
 	case !found:
-		err := fmt.Sprintf("there is no accepted QuotaGateway %s in %s", parseName(o.gateway), o.directory)
+		err := fmt.Sprintf("there is no accepted QuotaGateway %s %s", parseName(o.gateway), r.where)
 		if others := gatewaysFor(table, namespace); len(others) > 0 {
 			err += "; keys of namespace " + namespace + " are admitted by " + strings.Join(others, " and ")
 		}
@@ -156,8 +183,8 @@ func refusal(c *policy.Credential, now time.Time) string {
 	return ""
 }
 
-// notAccepted is the error for a quota of which nobody knows what holds.
-func (r *report) notAccepted(name policy.Name) error {
+// whyNotAccepted is what is wrong with the manifest of a quota.
+func (r *report) whyNotAccepted(name policy.Name) string {
 	var why []string
 	for _, o := range r.Objects {
 		if o.Kind != policy.KindQuota || o.Namespace != name.Namespace || o.Name != name.Name {
@@ -167,36 +194,7 @@ func (r *report) notAccepted(name policy.Name) error {
 			why = append(why, fmt.Sprintf("%s: %s: %s", reason.source, reason.Reason, reason.words()))
 		}
 	}
-	return fmt.Errorf("ApiKeyQuota %s is not accepted, so requests with its keys are answered 401:\n  %s", name, strings.Join(why, "\n  "))
-}
-
-// noSuchQuota is the error for a name that no accepted manifest has. It names those that come near.
-func (r *report) noSuchQuota(name policy.Name, directory string) error {
-	var names []string
-	for _, o := range r.Objects {
-		if o.Kind != policy.KindQuota {
-			continue
-		}
-		if o.fullName() == name.String() {
-			return r.notAccepted(name)
-		}
-		names = append(names, o.fullName())
-	}
-	text := fmt.Sprintf("there is no ApiKeyQuota %s in %s", name, directory)
-	switch near := nearest(name.String(), names); {
-	case len(near) > 0:
-		text += "; did you mean " + strings.Join(near, " or ") + "?"
-	case len(names) == 0:
-		text += ", nor any other"
-	default:
-		slices.Sort(names)
-		more := ""
-		if len(names) > 5 {
-			names, more = names[:5], ", …"
-		}
-		text += "; there are " + strings.Join(names, ", ") + more
-	}
-	return errors.New(text)
+	return strings.Join(why, "\n  ")
 }
 
 // nearest lists up to three names: those that differ from the wanted one in the fewest letters, if they are few, and those

@@ -39,7 +39,7 @@ var commands = []func() *cobra.Command{
 // comes to its end early.
 func Execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot(displayName(args[0]))
-	root.SetArgs(args[1:])
+	root.SetArgs(ofPlugin(args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -97,6 +97,14 @@ func displayName(program string) string {
 		return "kubectl " + plugin
 	}
 	return "tierkeeper"
+}
+
+// ofPlugin is what follows the program's name. kubectl completes a plugin's arguments by running a program of another name.
+func ofPlugin(args []string) []string {
+	if strings.HasPrefix(filepath.Base(args[0]), "kubectl_complete-") {
+		return append([]string{cobra.ShellCompRequestCmd}, args[1:]...)
+	}
+	return args[1:]
 }
 
 // flagsOnly is for Args. It answers a directory that stands without its flag with the form that the command has.

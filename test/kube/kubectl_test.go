@@ -6,14 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/tierkeeper/tierkeeper/test/kube/stack"
 )
 
-// A person has kubectl, and what make run-kube prints.
-type person struct{ kubeconfig string }
+// A person has kubectl with our plugin, and what make run-kube prints.
+type person struct{ kubeconfig, plugins string }
 
 func newPerson(t *testing.T, s *stack.Stack) person {
 	t.Helper()
@@ -21,13 +22,19 @@ func newPerson(t *testing.T, s *stack.Stack) person {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return person{kubeconfig}
+	plugins := t.TempDir()
+	for _, name := range []string{"kubectl-tierkeeper", "kubectl_complete-tierkeeper"} {
+		if err := os.Symlink(binary, filepath.Join(plugins, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return person{kubeconfig, plugins}
 }
 
 func (p person) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(os.Getenv("KUBE_ASSETS"), "kubectl"), args...) //nolint:gosec // The Makefile says where it is.
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+p.kubeconfig)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+p.kubeconfig, "PATH="+p.plugins+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
@@ -60,6 +67,7 @@ func TestWithPlainKubectl(t *testing.T) {
 			awaitStatus(t, port, samples[name], http.StatusOK)
 			if name == "quickstart" {
 				p.tryQuickstart(t, port)
+				p.tryPlugin(t, service)
 			}
 			p.kubectl(t, "delete", "qgw,akq,uq,rlt,mlim", "--all", "--all-namespaces")
 		})
@@ -124,4 +132,27 @@ func (p person) tryQuickstart(t *testing.T, port int) {
 	p.kubectl(t, "delete", "akq", "demo-free")
 	awaitStatus(t, port, "demo-free", http.StatusUnauthorized)
 	awaitStatus(t, port, "demo-pro", http.StatusOK)
+}
+
+// tryPlugin asks for what holds, and for what is used, as "kubectl tierkeeper".
+func (p person) tryPlugin(t *testing.T, service *stack.Process) {
+	t.Helper()
+	if got := p.kubectl(t, "tierkeeper", "effective", "--key", "demo-pro"); !strings.Contains(got, "Limits of ApiKeyQuota default/demo-pro, on tier pro") {
+		t.Errorf("kubectl tierkeeper effective says\n%s", got)
+	}
+	if got := p.kubectl(t, "__complete", "tierkeeper", "effective", "--key", "d"); !strings.Contains(got, "default/demo-pro\n") {
+		t.Errorf("kubectl completes the keys of kubectl tierkeeper effective by\n%s", got)
+	}
+	log, err := service.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := regexp.MustCompile(`Admin: (\S+)`).FindSubmatch(log)
+	if address == nil {
+		t.Fatalf("the service tells no admin address:\n%s", log)
+	}
+	used := strings.Join(strings.Fields(p.kubectl(t, "tierkeeper", "usage", "--admin", string(address[1]), "demo-pro")), " ")
+	if !strings.Contains(used, "Requests Minute 1 100 ") {
+		t.Errorf("kubectl tierkeeper usage says\n%s", used)
+	}
 }

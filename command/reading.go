@@ -1,0 +1,108 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/controllers"
+	"github.com/tierkeeper/tierkeeper/manifest"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// completionPatience is how long somebody waits who has pressed Tab.
+const completionPatience = 3 * time.Second
+
+// A reading is objects, and what is made of them.
+type reading struct {
+	table  *policy.Table
+	where  string                   // they stand, as in "in manifests"
+	quotas []string                 // the names of all ApiKeyQuotas
+	why    func(policy.Name) string // an ApiKeyQuota is not accepted
+	note   string                   // what else somebody should know; may be empty
+}
+
+func readDirectory(directory string) *reading {
+	result := new(manifest.Loader).Load(directory)
+	table, verdicts := policy.Compile(result.Input)
+	report := newReport(result, verdicts)
+	r := &reading{table: table, where: "in " + directory, why: report.whyNotAccepted}
+	for _, o := range report.Objects {
+		if o.Kind == policy.KindQuota {
+			r.quotas = append(r.quotas, o.fullName())
+		}
+	}
+	if n := report.rejected() + len(report.Files); n > 0 {
+		r.note = fmt.Sprintf("%s in %s; the compile command says what. Here, what is not accepted does not count.",
+			plural(n, "manifest is not accepted", "manifests are not accepted"), directory)
+	}
+	return r
+}
+
+// readCluster reads what counts in a namespace of a cluster. Whether its quotas are accepted says their status.
+func readCluster(ctx context.Context, o *clusterOptions, namespace string) (*reading, error) {
+	config, err := o.config()
+	if err != nil {
+		return nil, fmt.Errorf("%w; or name a directory of manifests with -f", err)
+	}
+	c, err := client.New(config, client.Options{Scheme: controllers.Scheme()})
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the cluster: %w", err)
+	}
+	in, err := controllers.Once(ctx, c, namespace)
+	if err != nil {
+		return nil, err
+	}
+	r := &reading{where: "in the cluster"}
+	messages := map[policy.Name]string{}
+	for i := range in.Quotas {
+		q := &in.Quotas[i]
+		name := policy.Name{Namespace: q.Namespace, Name: q.Name}
+		r.quotas = append(r.quotas, name.String())
+		if c := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionAccepted); c != nil {
+			messages[name] = c.Reason + ": " + c.Message
+		}
+	}
+	r.table, _ = policy.Compile(in)
+	r.why = func(name policy.Name) string { return messages[name] }
+	return r, nil
+}
+
+// quota finds an ApiKeyQuota with limits, or says why there is none.
+func (r *reading) quota(name policy.Name) (*policy.Credential, error) {
+	credential, found := r.table.Quota(name)
+	switch {
+	case found && credential.Holder != nil:
+		return credential, nil
+	case found || slices.Contains(r.quotas, name.String()):
+		return nil, fmt.Errorf("ApiKeyQuota %s is not accepted, so requests with its keys are answered 401:\n  %s", name, r.why(name))
+	default:
+		return nil, r.noSuchQuota(name)
+	}
+}
+
+// noSuchQuota names those that come near.
+func (r *reading) noSuchQuota(name policy.Name) error {
+	text := fmt.Sprintf("there is no ApiKeyQuota %s %s", name, r.where)
+	names := slices.Sorted(slices.Values(r.quotas))
+	switch near := nearest(name.String(), names); {
+	case len(near) > 0:
+		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	case len(names) == 0:
+		text += ", nor any other"
+	default:
+		more := ""
+		if len(names) > 5 {
+			names, more = names[:5], ", …"
+		}
+		text += "; there are " + strings.Join(names, ", ") + more
+	}
+	return errors.New(text)
+}
