@@ -96,7 +96,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk $(KUBE_BINS) verify lint test-unit test-fuzz test-envoy test-kube test-sdk ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk $(KUBE_BINS) verify lint test-unit test-fuzz test-envoy test-kube test-scale test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
@@ -134,6 +134,12 @@ test-envoy: need-go need-cc need-curl $(ENVOY_STEP) ## Runs the tests with the r
 test-kube: need-go need-cc $(ENVOY_STEP) $(KUBE_BINS) ## Runs the tests with a real kube-apiserver and etcd, and the real Envoy.
 	$(say) 'running the tests with kube-apiserver $(KUBE_VERSION)'
 	@REQUIRE_KUBE=1 KUBE_ASSETS='$(CURDIR)/bin/kube' ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 ./test/kube/...
+
+.PHONY: test-scale
+test-scale: need-go $(ENVOY_STEP) $(KUBE_BINS) build ## Runs a whole cluster with 10,000 ApiKeyQuotas, and prints its figures.
+	$(say) 'running a cluster with 10,000 ApiKeyQuotas (about two minutes)'
+	@go build -trimpath -o bin/benchscale ./test/kube/benchscale
+	@bin/benchscale --envoy '$(ENVOY)' -n 10000 -changes 50 -status-writes-per-second 500
 
 .PHONY: test-sdk
 test-sdk: need-go need-cc need-python need-node $(ENVOY_STEP) bin/sdk ## Runs the tests with the providers' client libraries for Python and Node, and the real Envoy.
