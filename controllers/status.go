@@ -61,8 +61,10 @@ type status struct {
 	open    map[policy.Object]bool   // not in force everywhere yet
 }
 
-// generation is one of an object, and the resource version at which it was seen first.
+// generation is one of an object, and the resource version at which it was seen first. Another object of the same name begins
+// with the same number.
 type generation struct {
+	uid     types.UID
 	number  int64
 	version uint64
 }

@@ -19,9 +19,9 @@ func (s *status) seenSince(o policy.Object, held client.Object, turned bool) uin
 	g, known := s.since[o]
 	switch {
 	case turned:
-		g = generation{held.GetGeneration(), next}
-	case !known || g.number != held.GetGeneration():
-		g = generation{held.GetGeneration(), versionOf(held)}
+		g = generation{held.GetUID(), held.GetGeneration(), next}
+	case !known || g.number != held.GetGeneration() || g.uid != held.GetUID():
+		g = generation{held.GetUID(), held.GetGeneration(), versionOf(held)}
 	}
 	s.since[o] = g
 	return g.version
