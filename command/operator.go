@@ -68,7 +68,7 @@ func (o *operatorOptions) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&o.Address, "address", "127.0.0.1:8080", "address at which Envoys and the rate-limit service ask; beyond loopback only with --cert, --key and --ca")
 	addTLSFlags(cmd, &o.TLS)
 	flags.StringVar(&o.MetricsAddress, "metrics-address", ":8443", `address of the metrics, over HTTPS; "none" serves none`)
-	flags.StringVar(&o.HealthAddress, "health-address", ":8081", `address of /healthz and /readyz; "none" serves neither`)
+	flags.StringVar(&o.HealthAddress, "health-address", ":8082", `address of /healthz and /readyz; "none" serves neither`)
 	flags.StringVar(&o.PprofAddress, "pprof-address", "", "address of Go's profiler, which nothing protects (default: it is not served)")
 	flags.StringVar(&o.BindAddress, "bind-address", "", "address that listeners of Envoys bind to (default: all)")
 	flags.StringVar(&o.upstream, "upstream", "", "address that takes the place of every backend, as host:port, to try gateways without their providers")

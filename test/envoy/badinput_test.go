@@ -28,12 +28,18 @@ func guarded(t *testing.T) *system {
 // checkAlive demands that nothing has crashed, and that the key was charged for so many requests before.
 func (s *system) checkAlive(t *testing.T, before int64) {
 	t.Helper()
+	s.checkUsed(t, before, before)
+}
+
+// checkUsed is checkAlive where it is not certain how many requests were counted.
+func (s *system) checkUsed(t *testing.T, least, most int64) {
+	t.Helper()
 	a := s.settled(t, chat(keyGood, prompt{}))
 	if a.status != http.StatusOK {
 		t.Fatalf("afterwards a good request got %d: %s", a.status, a.body)
 	}
-	if used := a.number(t, "x-ratelimit-used"); used != before+1 {
-		t.Errorf("afterwards %d requests are used, want %d and this one", used, before)
+	if used := a.number(t, "x-ratelimit-used"); used < least+1 || used > most+1 {
+		t.Errorf("afterwards %d requests are used, want %d to %d and this one", used, least, most)
 	}
 	if strings.Contains(s.stderr.String(), "Envoy is gone") {
 		t.Error("Envoy died")
@@ -129,7 +135,7 @@ func TestAGoodKeyMayComeInAnyPlaceAndTwice(t *testing.T) {
 func TestAChunkedBodyIsBoundedToo(t *testing.T) {
 	t.Parallel()
 	s := guarded(t)
-	var passed int64
+	var counted, maybe int64
 	for _, path := range []string{chatPath, messagesPath, imagesPath} {
 		status, header, body := s.sendChunks(t, path, 70)
 		if status != http.StatusRequestEntityTooLarge {
@@ -139,12 +145,15 @@ func TestAChunkedBodyIsBoundedToo(t *testing.T) {
 		if !strings.Contains(body, `"request_too_large"`) {
 			t.Errorf("%s: the error is %s", path, body)
 		}
-		// The request of an opaque route is not read first, so it was counted before its body was too long.
-		if header.Get("x-ratelimit-limit") != "" {
-			passed++
+		// The request of an opaque route is not read first, so it is counted before its body is too long; or while Envoy answers.
+		switch {
+		case header.Get("x-ratelimit-limit") != "":
+			counted++
+		case path == imagesPath:
+			maybe++
 		}
 	}
-	s.checkAlive(t, passed)
+	s.checkUsed(t, counted, counted+maybe)
 }
 
 // sendChunks sends a body in chunks of 1,000 bytes and reads the answer, which may come before all are sent.
