@@ -3,6 +3,7 @@ package policy
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -104,28 +105,85 @@ func parseName(s string) Name {
 	return Name{namespace, name}
 }
 
-// remember notes what an accepted quota needs to go on should it be rejected one day.
-func (a *Accepted) remember(q *v1alpha1.ApiKeyQuota, t *tier, spec *v1alpha1.RateLimitTierSpec) {
-	a.Quotas[nameOf(&q.ObjectMeta).String()] = AcceptedQuota{
+// Accepted is what a later compilation needs as its LastAccepted. It lists every quota: who asks about one uses AcceptedQuota.
+func (t *Table) Accepted() Accepted {
+	a := Accepted{Quotas: make(map[string]AcceptedQuota, t.quotas.len()), Gateways: map[string]AcceptedGateway{}, Tiers: map[string]AcceptedTier{}}
+	for name, c := range t.quotas.all() {
+		if c.last != nil {
+			a.Quotas[name.String()], a.Tiers[c.last.Tier] = *c.last, t.lastTiers[c.last.Tier]
+		}
+	}
+	maps.Copy(a.Gateways, t.lastGateways)
+	return a
+}
+
+// AcceptedQuota is what Accepted has of one quota, and of the tier it was on.
+func (t *Table) AcceptedQuota(n Name) (q AcceptedQuota, on AcceptedTier, known bool) {
+	c, _ := t.quotas.get(n)
+	if c == nil || c.last == nil {
+		return q, on, false
+	}
+	return *c.last, t.lastTiers[c.last.Tier], true
+}
+
+// AcceptedGateway is what Accepted has of one gateway.
+func (t *Table) AcceptedGateway(n Name) (g AcceptedGateway, known bool) {
+	g, known = t.lastGateways[n.String()]
+	return g, known
+}
+
+// What LastAccepted says goes before what the Compiler remembers of its last Table.
+
+func (c *compilation) lastQuota(n Name) (q AcceptedQuota, known bool) {
+	if len(c.in.LastAccepted.Quotas) > 0 {
+		q, known = c.in.LastAccepted.Quotas[n.String()]
+	}
+	if !known && c.before != nil {
+		q, _, known = c.before.AcceptedQuota(n)
+	}
+	return q, known
+}
+
+func (c *compilation) lastTier(key string) (t AcceptedTier, known bool) {
+	t, known = c.in.LastAccepted.Tiers[key]
+	if !known && c.before != nil {
+		t, known = c.before.lastTiers[key]
+	}
+	return t, known
+}
+
+func (c *compilation) lastGateway(n Name) (g AcceptedGateway, known bool) {
+	g, known = c.in.LastAccepted.Gateways[n.String()]
+	if !known && c.before != nil {
+		g, known = c.before.AcceptedGateway(n)
+	}
+	return g, known
+}
+
+// newAccepted notes what an accepted quota needs to go on should it be rejected one day.
+func newAccepted(q *v1alpha1.ApiKeyQuota, t *tier) *AcceptedQuota {
+	return &AcceptedQuota{
 		Generation: q.Generation, Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key, Enforcement: q.Spec.Enforcement,
 	}
-	a.Tiers[t.key] = AcceptedTier{t.ref.Name, *spec}
 }
 
 // follow notes what a quota says of its keys, accepted now or not.
-func (a *Accepted) follow(q *v1alpha1.ApiKeyQuota, keys []AcceptedKey) {
-	name := nameOf(&q.ObjectMeta).String()
-	record, known := a.Quotas[name]
-	if !known {
-		return
-	}
-	record.Keys, record.DesiredState, record.ExpirationTime = keys, q.Spec.DesiredState, q.Spec.ExpirationTime
-	a.Quotas[name] = record
+func (q *AcceptedQuota) follow(object *v1alpha1.ApiKeyQuota, keys []AcceptedKey) {
+	q.Keys, q.DesiredState, q.ExpirationTime = keys, object.Spec.DesiredState, object.Spec.ExpirationTime
 }
 
-// lastKey is what was last read of a key in a Secret, if the object still names the same value.
-func (a *Accepted) lastKey(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Digest, known bool) {
-	for _, last := range a.Quotas[nameOf(&q.ObjectMeta).String()].Keys {
+// newAcceptedKey shares the text of a digest that the object writes as we do.
+func newAcceptedKey(k *v1alpha1.APIKey, d Digest) AcceptedKey {
+	text := d.String()
+	if text == k.Digest {
+		text = k.Digest
+	}
+	return AcceptedKey{k.Name, text, k.SecretKeyRef}
+}
+
+// key is what was last read of a key in a Secret, if the object still names the same value.
+func (q *AcceptedQuota) key(k *v1alpha1.APIKey) (d Digest, known bool) {
+	for _, last := range q.Keys {
 		if last.Name == k.Name && last.Secret != nil && *last.Secret == *k.SecretKeyRef {
 			return ParseDigest(last.Digest)
 		}

@@ -149,7 +149,7 @@ func (c *catalog) longestWait() (longest time.Duration) {
 }
 
 // shareProblems finds shares of tiers that do not exist.
-func (c *compiler) shareProblems(m *v1alpha1.ModelLimit) []Problem {
+func (c *compilation) shareProblems(m *v1alpha1.ModelLimit) []Problem {
 	if m.Spec.Capacity == nil {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"iter"
 	"maps"
 	"reflect"
 	"slices"
@@ -15,12 +16,26 @@ func (t *Table) Changes(from *Table) (set []Part, gone []PartName) {
 	var d difference
 	compare(&d, from.tiers, t.tiers, (*tier).same, (*tier).part)
 	compare(&d, from.users, t.users, equal, (*user).part)
-	compare(&d, from.modelParts(), t.modelParts(), equal, asPart)
+	compare(&d, from.modelParts(t), t.modelParts(from), equal, asPart)
 	compare(&d, from.gatewayParts(), t.gatewayParts(), equal, asPart)
-	for i, now := range t.quotas.shards { // One by one, or the keys of both would have to be listed.
-		compare(&d, from.quotas.shards[i], now, (*Credential).same, (*Credential).part)
+	for was, now := range t.quotas.unlike(&from.quotas) { // One by one, or the keys of both would have to be listed.
+		compare(&d, was, now, (*Credential).same, (*Credential).part)
 	}
 	return d.set, d.gone
+}
+
+// Renewed names the quotas, in no order, that were made anew since a Table that the same Compiler made before: all of which
+// something else can be said, and some of which nothing else is. Those that are gone are not among them.
+func (t *Table) Renewed(from *Table) iter.Seq[Name] {
+	return func(yield func(Name) bool) {
+		for was, now := range t.quotas.unlike(&from.quotas) {
+			for name, c := range now {
+				if was[name] != c && !yield(name) {
+					return
+				}
+			}
+		}
+	}
 }
 
 type difference struct {
@@ -55,6 +70,9 @@ func asPart[P Part](p P) Part { return p }
 
 // same leaves out what only Compile has to know.
 func (t *tier) same(o *tier) bool {
+	if t == o {
+		return true
+	}
 	a, b := *t, *o
 	a.key, b.key = "", ""
 	return equal(a, b)
@@ -62,6 +80,9 @@ func (t *tier) same(o *tier) bool {
 
 // same compares what a QuotaPart holds: what it refers to has parts of its own. It is called for every quota at every change.
 func (c *Credential) same(o *Credential) bool {
+	if c == o {
+		return true
+	}
 	if c.standing != o.standing || !c.expires.Equal(o.expires) || !slices.Equal(c.digests, o.digests) {
 		return false
 	}
@@ -112,9 +133,13 @@ func (c *Credential) quotaPart() *QuotaPart {
 	return p
 }
 
-func (t *Table) modelParts() map[PartName]*ModelPart {
-	all := map[PartName]*ModelPart{}
-	for _, c := range t.catalogs() {
+// modelParts leaves out the catalogs that the other Table shares.
+func (t *Table) modelParts(other *Table) map[PartName]*ModelPart {
+	all, others := map[PartName]*ModelPart{}, other.catalogs()
+	for selector, c := range t.catalogs() {
+		if others[selector] == c {
+			continue
+		}
 		for _, p := range c.parts() {
 			all[p.PartName()] = p
 		}

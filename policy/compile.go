@@ -2,6 +2,8 @@ package policy
 
 import (
 	"cmp"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -18,8 +20,11 @@ import (
 // than that allows, and one that has none is refused; a QuotaGateway that is not accepted goes on as LastAccepted
 // has it; of other kinds, what is not accepted does not count, but for a ModelLimit whose parent is missing: its own
 // limits hold.
-func Compile(in Input) (*Table, []Verdict) {
-	c := newCompiler(in)
+func Compile(in Input) (*Table, []Verdict) { return new(Compiler).Compile(in) }
+
+func compile(in Input, before *Table, held *memory) (*Table, []Verdict) {
+	c := newCompilation(in, before, held)
+	c.look()
 	c.compileTiers()
 	c.compileUsers()
 	c.compileGateways()
@@ -27,19 +32,15 @@ func Compile(in Input) (*Table, []Verdict) {
 	c.compileQuotas()
 	c.gather()
 	c.nameModels()
-	c.table.version = c.table.hash()
-	slices.SortFunc(c.verdicts, func(a, b Verdict) int {
-		if a.Object.Kind != b.Object.Kind {
-			return strings.Compare(a.Object.Kind, b.Object.Kind)
-		}
-		return compareNames(a.Object.Name, b.Object.Name)
-	})
-	return c.table, c.verdicts
+	c.table.version = c.table.hash(held.sum, slices.Sorted(maps.Keys(held.namespaces)))
+	return c.table, c.judgeAll()
 }
 
-// compiler holds what the steps of Compile hand on to each other.
-type compiler struct {
+// compilation holds what the steps of compile hand on to each other.
+type compilation struct {
 	in         Input
+	before     *Table  // the Compiler's last; nil: there was none
+	held       *memory // what it was made of; as the steps go on, what this one is made of
 	namespaces map[string]Namespace
 	permitted  map[use]bool // see permits
 	tiers      map[string]*v1alpha1.RateLimitTier
@@ -48,47 +49,60 @@ type compiler struct {
 	models     []*v1alpha1.ModelLimit // by age
 	catalogs   map[string]*catalog    // by selector; see catalogOf
 	counting   map[string][]*catalog  // by namespace; see catalogsFor
+	changed    map[string]bool        // by namespace; see recounted
 	worst      map[plan]int           // see mostLimits
 	former     map[string]*tier       // by AcceptedQuota.Tier; see tierAs
 	bare       map[bareKey][]Limit    // see bareLimits
+	quotas     []*heldQuota           // all that there are
+	gone       bool                   // some that there were are not
+	sums       map[*ruleset][]byte
+	line       []byte // see sumOf
 	table      *Table
-	verdicts   []Verdict
+	anew       []Verdict // on quotas that were made anew
+	verdicts   []Verdict // on all but quotas
 }
 
-func newCompiler(in Input) *compiler {
-	n := len(in.Quotas)
-	c := &compiler{
+func newCompilation(in Input, before *Table, held *memory) *compilation {
+	c := &compilation{
 		in:         in,
+		before:     before,
+		held:       held,
 		namespaces: map[string]Namespace{},
 		permitted:  map[use]bool{},
 		bare:       map[bareKey][]Limit{},
 		catalogs:   map[string]*catalog{},
 		counting:   map[string][]*catalog{},
+		changed:    map[string]bool{},
 		models:     byAge(in.Models, func(m *v1alpha1.ModelLimit) *metav1.ObjectMeta { return &m.ObjectMeta }),
 		former:     map[string]*tier{},
 		tiers:      map[string]*v1alpha1.RateLimitTier{},
 		compiled:   map[string]*tier{},
 		users:      map[Name]*user{},
 		worst:      map[plan]int{},
+		sums:       map[*ruleset][]byte{},
 		table: &Table{
-			keys: newSharded[Digest, *Credential](n), quotas: newSharded[Name, *Credential](n), gateways: map[Name]*Gateway{},
-			tiers: map[TierRef]*tier{}, users: map[Name]*user{},
-			accepted: Accepted{Quotas: make(map[string]AcceptedQuota, n), Gateways: map[string]AcceptedGateway{}, Tiers: map[string]AcceptedTier{}},
+			gateways: map[Name]*Gateway{}, tiers: map[TierRef]*tier{}, users: map[Name]*user{},
+			lastTiers: map[string]AcceptedTier{}, lastGateways: map[string]AcceptedGateway{},
 		},
-		verdicts: make([]Verdict, 0, n+len(in.Tiers)+len(in.Models)+len(in.Users)+len(in.Gateways)),
 	}
 	for _, n := range in.Namespaces {
 		c.namespaces[n.Name] = n
 	}
+	c.rememberModels()
 	c.table.models = c.catalogOf(nil)
 	return c
 }
 
-func (c *compiler) judge(kind string, obj *metav1.ObjectMeta, problems ...Problem) {
-	c.verdicts = append(c.verdicts, Verdict{
-		Object:     Object{Kind: kind, Name: nameOf(obj)},
-		Generation: obj.Generation, Problems: problems,
-	})
+func (c *compilation) judge(kind string, obj *metav1.ObjectMeta, problems ...Problem) {
+	c.verdicts = append(c.verdicts, newVerdict(kind, obj, problems))
+}
+
+func newVerdict(kind string, obj *metav1.ObjectMeta, problems []Problem) Verdict {
+	return Verdict{Object{Kind: kind, Name: nameOf(obj)}, obj.Generation, problems}
+}
+
+func compareVerdicts(a, b Verdict) int {
+	return cmp.Or(strings.Compare(a.Object.Kind, b.Object.Kind), compareNames(a.Object.Name, b.Object.Name))
 }
 
 func nameOf(obj *metav1.ObjectMeta) Name { return Name{obj.Namespace, obj.Name} }
@@ -100,15 +114,16 @@ func byAge[T any](objects []T, meta func(*T) *metav1.ObjectMeta) []*T {
 	for i := range objects {
 		sorted[i] = &objects[i]
 	}
-	slices.SortFunc(sorted, func(x, y *T) int {
-		a, b := meta(x), meta(y)
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
-			strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(sorted, func(x, y *T) int { return compareAges(meta(x), meta(y)) })
 	return sorted
 }
 
-func (c *compiler) compileTiers() {
+func compareAges(a, b *metav1.ObjectMeta) int {
+	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), compareNames(nameOf(a), nameOf(b)))
+}
+
+func (c *compilation) compileTiers() {
+	held := make(map[string]heldTier, len(c.in.Tiers))
 	for _, t := range byAge(c.in.Tiers, func(t *v1alpha1.RateLimitTier) *metav1.ObjectMeta { return &t.ObjectMeta }) {
 		var problems []Problem
 		if n := t.Spec.AllowedNamespaces; n != nil {
@@ -116,12 +131,12 @@ func (c *compiler) compileTiers() {
 		}
 		c.judge(KindTier, &t.ObjectMeta, problems...)
 		if len(problems) == 0 {
-			c.tiers[t.Name] = t
-			compiled := compileTier(TierRef{Name: t.Name}, &t.Spec)
-			compiled.key = (&AcceptedTier{t.Name, t.Spec}).Key()
-			c.compiled[t.Name] = compiled
+			c.tiers[t.Name], c.compiled[t.Name] = t, c.tierOf(t)
+			held[t.Name] = heldTier{identityOf(&t.ObjectMeta), c.compiled[t.Name]}
+			c.table.lastTiers[c.compiled[t.Name].key] = AcceptedTier{t.Name, t.Spec}
 		}
 	}
+	c.held.tiers = held
 }
 
 func compileTier(ref TierRef, spec *v1alpha1.RateLimitTierSpec) *tier {
@@ -142,7 +157,7 @@ func newTier(t tier) *tier {
 
 // tierAs is the tier as it is now if the spec is that, or as it was by the spec, which key names. It compiles a former tier
 // once for all that were on it.
-func (c *compiler) tierAs(key string, was *AcceptedTier) *tier {
+func (c *compilation) tierAs(key string, was *AcceptedTier) *tier {
 	if t := c.compiled[was.Name]; t != nil && t.key == key {
 		return t
 	}
@@ -168,65 +183,81 @@ var priorities = map[v1alpha1.Priority]int{
 	v1alpha1.PriorityCritical: HighestPriority,
 }
 
-func (c *compiler) compileUsers() {
-	for _, u := range byAge(c.in.Users, func(u *v1alpha1.UserQuota) *metav1.ObjectMeta { return &u.ObjectMeta }) {
+// compileUsers lets the oldest of several that name one user limit it.
+func (c *compilation) compileUsers() {
+	held := make(map[Name]heldUser, len(c.in.Users))
+	oldest := make(map[Name]*v1alpha1.UserQuota, len(c.in.Users))
+	for i := range c.in.Users {
+		u := &c.in.Users[i]
 		key := Name{u.Namespace, u.Spec.User}
-		if _, taken := c.users[key]; taken {
+		if other := oldest[key]; other == nil || compareAges(&u.ObjectMeta, &other.ObjectMeta) < 0 {
+			oldest[key] = u
+		}
+	}
+	for i := range c.in.Users {
+		u := &c.in.Users[i]
+		key := Name{u.Namespace, u.Spec.User}
+		if oldest[key] != u {
 			c.judge(KindUser, &u.ObjectMeta, Problem{
 				v1alpha1.ReasonUserClaimed, "spec.user",
 				"Another UserQuota of this namespace already limits the user " + u.Spec.User + "; put the limits into one object.",
 			})
 			continue
 		}
-		rules := newRuleset(&u.Spec.KeyLimits, u.Spec.Enforcement, Origin{Kind: KindUser, Namespace: u.Namespace, Name: u.Name})
-		c.users[key] = newUser(nameOf(&u.ObjectMeta), u.Spec.User, rules)
+		c.users[key] = c.userOf(u)
+		held[nameOf(&u.ObjectMeta)] = heldUser{identityOf(&u.ObjectMeta), c.users[key]}
 		c.judge(KindUser, &u.ObjectMeta)
 	}
+	c.held.users = held
 }
 
-// gather puts into the Table the users, the tiers as they are, and those as they were on which anything goes on.
-func (c *compiler) gather() {
-	t := c.table
+// userNamed is nil where nothing limits the user, or there is none.
+func (c *compilation) userNamed(namespace, name string) *user {
+	if name == "" {
+		return nil
+	}
+	return c.users[Name{namespace, name}]
+}
+
+// gather puts into the Table what it refers to: quotas, users, the tiers as they are, and those as they were on which anything
+// goes on.
+func (c *compilation) gather() {
+	t, held := c.table, c.held
+	t.quotas, t.keys = held.byName.share(), held.byKey.share()
+	held.catalogs, held.counting = c.catalogs, c.counting
 	for _, u := range c.users {
 		t.users[u.quota] = u
 	}
-	for _, x := range c.compiled {
-		t.tiers[x.ref] = x
-	}
-	for _, q := range t.quotas.all() {
-		if q.Holder != nil && q.Holder.tier.ref.Form != "" {
-			t.tiers[q.Holder.tier.ref] = q.Holder.tier
-		}
-	}
-	for _, g := range t.gateways {
-		for _, a := range g.assigned() {
-			t.tiers[a.tier.ref] = a.tier
+	for _, tiers := range []map[string]*tier{c.compiled, c.former} {
+		for _, x := range tiers {
+			t.tiers[x.ref] = x
 		}
 	}
 }
 
 // nameModels gathers every name by which any object calls a model; see Table.Canonical.
-func (c *compiler) nameModels() {
-	add := func(names []string) {
-		for _, n := range names {
-			c.table.named.add(n, struct{}{})
+func (c *compilation) nameModels() {
+	all := make(map[string]bool, len(c.held.namedAll))
+	add := func(names iter.Seq[string]) {
+		for n := range names {
+			all[n] = true
 		}
 	}
 	for _, catalog := range c.table.catalogs() {
-		add(catalog.names)
+		add(slices.Values(catalog.names))
 	}
 	for _, t := range c.table.tiers {
-		add(t.rules.models.names())
+		add(t.rules.models.each())
 	}
 	for _, u := range c.table.users {
-		add(u.rules.models.names())
+		add(u.rules.models.each())
 	}
-	for _, q := range c.table.quotas.all() {
-		if q.Holder == nil {
-			continue
-		}
-		if own := q.Holder.own(); own != nil {
-			add(own.models.names())
+	add(maps.Keys(c.held.names))
+	if !maps.Equal(all, c.held.namedAll) {
+		c.held.named, c.held.namedAll = matcher[struct{}]{}, all
+		for n := range all {
+			c.held.named.add(n, struct{}{})
 		}
 	}
+	c.table.named = c.held.named
 }

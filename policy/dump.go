@@ -98,7 +98,11 @@ func (s Standing) String() string { return standingNames[s] }
 func (t *Table) MarshalJSON() ([]byte, error) { return json.Marshal(t.dump()) }
 
 func (t *Table) dump() dump {
-	return dump{Quotas: t.dumpQuotas(), Models: t.models.dump(), Gateways: t.dumpGateways()}
+	namespaces := map[string]bool{}
+	for n := range t.quotas.all() {
+		namespaces[n.Namespace] = true
+	}
+	return dump{Quotas: t.dumpQuotas(), Models: t.models.dump(), Gateways: t.dumpGateways(slices.Sorted(maps.Keys(namespaces)))}
 }
 
 func (t *Table) dumpQuotas() []quotaDump {
@@ -173,18 +177,15 @@ func (c *catalog) dump() []groupDump {
 	return out
 }
 
-func (t *Table) dumpGateways() []gatewayDump {
-	namespaces := map[string]bool{}
-	for n := range t.quotas.all() {
-		namespaces[n.Namespace] = true
-	}
+// dumpGateways is given the namespaces that hold quotas, sorted.
+func (t *Table) dumpGateways(namespaces []string) []gatewayDump {
 	out := []gatewayDump{}
 	for _, g := range sortedByName(t.gateways) {
 		d := gatewayDump{Gateway: g, MissingKey: g.MissingKey.dump(), UnknownKey: g.UnknownKey.dump()}
 		if g.models != t.models {
 			d.Models = g.models.dump()
 		}
-		for _, n := range slices.Sorted(maps.Keys(namespaces)) {
+		for _, n := range namespaces {
 			if g.Admits(n) {
 				d.Admits = append(d.Admits, n)
 			}

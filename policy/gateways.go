@@ -20,25 +20,25 @@ const (
 	defaultIdleTimeout    = 600 * time.Second
 )
 
-func (c *compiler) compileGateways() {
+func (c *compilation) compileGateways() {
 	for _, g := range byAge(c.in.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta }) {
 		name := nameOf(&g.ObjectMeta)
 		problems := c.checkGateway(name, &g.Spec)
 		c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, c.checkUses(secretUses(name.Namespace, &g.Spec)))...)
 		record := AcceptedGateway{Generation: g.Generation, Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
 		if len(problems) > 0 {
-			last, known := c.in.LastAccepted.Gateways[name.String()]
+			last, known := c.lastGateway(name)
 			if !known {
 				continue
 			}
 			record = last
 		}
-		c.table.accepted.Gateways[name.String()] = record
+		c.table.lastGateways[name.String()] = record
 		c.table.gateways[name] = c.newGateway(name, &record)
 	}
 }
 
-func (c *compiler) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) []Problem {
+func (c *compilation) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) []Problem {
 	problems := checkSelector(spec.ModelLimitSelector, "spec.modelLimitSelector")
 	if len(problems) > 0 {
 		return problems
@@ -136,7 +136,7 @@ func assignedTier(s *v1alpha1.Stranger) string {
 	return s.TierRef.Name
 }
 
-func (c *compiler) assignedTiers(spec *v1alpha1.QuotaGatewaySpec) map[string]v1alpha1.RateLimitTierSpec {
+func (c *compilation) assignedTiers(spec *v1alpha1.QuotaGatewaySpec) map[string]v1alpha1.RateLimitTierSpec {
 	var tiers map[string]v1alpha1.RateLimitTierSpec
 	for _, s := range strangers(&spec.Identity) {
 		if t := c.tiers[s.tier]; t != nil {
@@ -149,7 +149,7 @@ func (c *compiler) assignedTiers(spec *v1alpha1.QuotaGatewaySpec) map[string]v1a
 	return tiers
 }
 
-func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
+func (c *compilation) newGateway(name Name, from *AcceptedGateway) *Gateway {
 	spec := &from.Spec
 	g := &Gateway{
 		Name: name, MaxBodyBytes: defaultMaxBodyBytes,
@@ -194,7 +194,7 @@ func (c *compiler) newGateway(name Name, from *AcceptedGateway) *Gateway {
 }
 
 // admits names only namespaces that hold quotas: of others there are no keys.
-func (c *compiler) admits(own string, keys *v1alpha1.AllowedKeys) admission {
+func (c *compilation) admits(own string, keys *v1alpha1.AllowedKeys) admission {
 	only := admission{namespaces: map[string]bool{own: true}}
 	if keys == nil {
 		return only
@@ -204,7 +204,7 @@ func (c *compiler) admits(own string, keys *v1alpha1.AllowedKeys) admission {
 		return admission{all: true}
 	case v1alpha1.NamespacesSelector:
 		selected := map[string]bool{}
-		for namespace := range c.quotaNamespaces() {
+		for namespace := range c.held.namespaces {
 			if c.selects(from.Selector, namespace) {
 				selected[namespace] = true
 			}
@@ -213,14 +213,6 @@ func (c *compiler) admits(own string, keys *v1alpha1.AllowedKeys) admission {
 	default:
 		return only
 	}
-}
-
-func (c *compiler) quotaNamespaces() map[string]bool {
-	namespaces := map[string]bool{}
-	for _, q := range c.in.Quotas {
-		namespaces[q.Namespace] = true
-	}
-	return namespaces
 }
 
 func newListener(namespace string, l *v1alpha1.Listener) Listener {

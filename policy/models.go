@@ -22,12 +22,15 @@ type catalog struct {
 }
 
 // catalogOf is the catalog of a selector, which is valid; nil selects all.
-func (c *compiler) catalogOf(s *metav1.LabelSelector) *catalog {
+func (c *compilation) catalogOf(s *metav1.LabelSelector) *catalog {
 	selector := labels.Everything()
 	if s != nil {
 		selector, _ = metav1.LabelSelectorAsSelector(s)
 	}
 	key := selector.String()
+	if c.catalogs[key] == nil {
+		c.catalogs[key] = c.held.catalogs[key]
+	}
 	if c.catalogs[key] == nil {
 		var selected []*v1alpha1.ModelLimit
 		for _, m := range c.models {
@@ -93,7 +96,7 @@ func (c *catalog) measure() {
 }
 
 // catalogsFor lists the catalogs that count for keys of a namespace: those of the gateways that admit them.
-func (c *compiler) catalogsFor(namespace string) []*catalog {
+func (c *compilation) catalogsFor(namespace string) []*catalog {
 	if known, ok := c.counting[namespace]; ok {
 		return known
 	}
@@ -120,7 +123,7 @@ func (t *Table) catalogs() map[string]*catalog {
 }
 
 // judgeModels says of each ModelLimit whether it counts wherever it is selected.
-func (c *compiler) judgeModels() {
+func (c *compilation) judgeModels() {
 	gateways := c.table.Gateways()
 	for _, m := range c.models {
 		c.judge(KindModel, &m.ObjectMeta, slices.Concat(c.modelProblems(m.Name, gateways), c.shareProblems(m))...)
@@ -128,7 +131,7 @@ func (c *compiler) judgeModels() {
 }
 
 // modelProblems are those at the first gateway that has any; without gateways, those among all ModelLimits.
-func (c *compiler) modelProblems(name string, gateways []*Gateway) []Problem {
+func (c *compilation) modelProblems(name string, gateways []*Gateway) []Problem {
 	if len(gateways) == 0 {
 		return c.table.models.problems[name]
 	}

@@ -39,7 +39,8 @@ type Input struct {
 	Gateways   []v1alpha1.QuotaGateway
 	Secrets    map[Name]Secret
 
-	// LastAccepted is what an earlier compilation found to be in order, by which an object that is not accepted now goes on.
+	// LastAccepted is what an earlier compilation found to be in order, by which an object that is not accepted now goes on. What
+	// a Compiler found itself it knows.
 	LastAccepted Accepted
 }
 

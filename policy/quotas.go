@@ -10,53 +10,105 @@ import (
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 )
 
-// compileQuotas gives every digest an owner first: a key that any quota names belongs to that quota, accepted or not.
-func (c *compiler) compileQuotas() {
-	quotas := byAge(c.in.Quotas, func(q *v1alpha1.ApiKeyQuota) *metav1.ObjectMeta { return &q.ObjectMeta })
-	claims := c.claim(quotas)
-	for _, q := range quotas {
-		c.compileQuota(q, claims)
+// compileQuotas makes those quotas anew that do not stand as they are.
+func (c *compilation) compileQuotas() {
+	for _, h := range c.quotas {
+		if q := &c.in.Quotas[h.at]; !h.same || !c.stands(q, h) {
+			c.compileQuota(q, h)
+		}
 	}
 }
 
-// claim gives each digest to the oldest quota that names it. Objects from files have no age: among equals the one that had
-// the digest before keeps it, so that nobody takes a key by a name that sorts first.
-func (c *compiler) claim(quotas []*v1alpha1.ApiKeyQuota) map[Digest]Name {
-	claims := make(map[Digest]Name, len(quotas))
-	owners := make(map[Digest]*v1alpha1.ApiKeyQuota, len(quotas))
-	for _, q := range quotas {
-		for i := range q.Spec.Keys {
-			d, known, _ := c.digest(q, &q.Spec.Keys[i])
-			if !known {
-				continue
+// claim gives each digest to the oldest quota that names it: a key that any quota names belongs to that quota, accepted or not.
+// Objects from files have no age: among equals the one that had the digest before keeps it, so that nobody takes a key by a name
+// that sorts first. Only the quotas that are given can claim something else than before.
+func (c *compilation) claim(anew []*heldQuota) {
+	for _, h := range anew {
+		c.held.withdraw(h)
+	}
+	for _, h := range anew {
+		for _, k := range c.keysOf(h) {
+			if k.known {
+				h.claims = append(h.claims, k.digest)
+				c.held.enter(h, k.digest)
 			}
-			owner, taken := owners[d]
-			if taken && (!owner.CreationTimestamp.Equal(&q.CreationTimestamp) || c.had(owner, d) || !c.had(q, d)) {
-				continue
-			}
-			owners[d], claims[d] = q, nameOf(&q.ObjectMeta)
 		}
 	}
-	return claims
+	for d, all := range c.held.rivals {
+		owner := c.oldest(d, all)
+		c.held.owners[d] = owner
+		for _, h := range all {
+			h.same = h.same && h == owner
+		}
+		if len(all) == 1 {
+			delete(c.held.rivals, d)
+		}
+	}
+}
+
+// withdraw takes back all claims of a quota. What others claim, too, belongs to any of them until claim has looked.
+func (m *memory) withdraw(h *heldQuota) {
+	for _, d := range h.claims {
+		others := slices.DeleteFunc(m.rivals[d], func(o *heldQuota) bool { return o == h })
+		switch mine := m.owners[d] == h; {
+		case len(others) > 0:
+			m.rivals[d] = others
+			if mine {
+				m.owners[d] = others[0]
+			}
+		case mine:
+			delete(m.rivals, d)
+			delete(m.owners, d)
+		}
+	}
+	h.claims = h.claims[:0]
+}
+
+func (m *memory) enter(h *heldQuota, d Digest) {
+	owner, all := m.owners[d], m.rivals[d]
+	switch {
+	case len(all) > 0:
+		if !slices.Contains(all, h) {
+			m.rivals[d] = append(all, h)
+		}
+	case owner == nil:
+		m.owners[d] = h
+	case owner != h:
+		m.rivals[d] = []*heldQuota{owner, h}
+	}
+}
+
+// oldest is who owns a digest that all of them claim.
+func (c *compilation) oldest(d Digest, all []*heldQuota) *heldQuota {
+	meta := func(h *heldQuota) *metav1.ObjectMeta { return &c.in.Quotas[h.at].ObjectMeta }
+	slices.SortFunc(all, func(a, b *heldQuota) int { return compareAges(meta(a), meta(b)) })
+	owner := all[0]
+	for _, h := range all[1:] {
+		if meta(owner).CreationTimestamp.Equal(&meta(h).CreationTimestamp) && !c.had(meta(owner), d) && c.had(meta(h), d) {
+			owner = h
+		}
+	}
+	return owner
 }
 
 // had reports whether the quota held the digest when it was last accepted.
-func (c *compiler) had(q *v1alpha1.ApiKeyQuota, d Digest) bool {
-	last := c.in.LastAccepted.Quotas[nameOf(&q.ObjectMeta).String()]
+func (c *compilation) had(q *metav1.ObjectMeta, d Digest) bool {
+	last, _ := c.lastQuota(nameOf(q))
 	return slices.ContainsFunc(last.Keys, func(k AcceptedKey) bool { return k.Digest == d.String() })
 }
 
-func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) {
-	name := nameOf(&q.ObjectMeta)
-	cred := &Credential{Quota: name}
-	problems := slices.Concat(c.checkKeys(q, claims), c.checkTier(q.Namespace, q.Spec.TierRef.Name, "spec.tierRef.name"))
+func (c *compilation) compileQuota(q *v1alpha1.ApiKeyQuota, h *heldQuota) {
+	cred := &Credential{Quota: nameOf(&q.ObjectMeta)}
+	problems := slices.Concat(c.checkKeys(q, h), c.checkTier(q.Namespace, q.Spec.TierRef.Name, "spec.tierRef.name"))
 	if len(problems) == 0 {
 		problems = c.compileHolder(q, cred)
 	}
-	if len(problems) > 0 {
+	if len(problems) == 0 {
+		cred.last = newAccepted(q, c.compiled[q.Spec.TierRef.Name])
+	} else {
 		c.goOn(cred)
 	}
-	c.judge(KindQuota, &q.ObjectMeta, problems...)
+	c.anew = append(c.anew, newVerdict(KindQuota, &q.ObjectMeta, problems))
 
 	switch {
 	case q.Spec.DesiredState == v1alpha1.DesiredStateSuspended:
@@ -67,28 +119,30 @@ func (c *compiler) compileQuota(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name)
 	if q.Spec.ExpirationTime != nil {
 		cred.expires = q.Spec.ExpirationTime.UTC()
 	}
-	c.table.quotas.set(name, cred)
-	var keys []AcceptedKey
-	for i := range q.Spec.Keys {
-		k := &q.Spec.Keys[i]
-		if d, known, _ := c.digest(q, k); known && claims[d] == name && !slices.Contains(cred.digests, d) {
-			c.table.keys.set(d, cred)
+	keys := c.giveKeys(q, h, cred)
+	if cred.last != nil {
+		cred.last.follow(q, keys)
+	}
+	c.held.put(h, cred, c.sumOf(cred))
+	h.accepted, h.keys = len(problems) == 0, nil
+}
+
+// giveKeys gives the credential the digests that the quota owns, and lists the keys.
+func (c *compilation) giveKeys(q *v1alpha1.ApiKeyQuota, h *heldQuota, cred *Credential) (keys []AcceptedKey) {
+	for i, k := range c.keysOf(h) {
+		if d := k.digest; k.known && c.held.owners[d] == h && !slices.Contains(cred.digests, d) {
 			cred.digests = append(cred.digests, d)
-			keys = append(keys, AcceptedKey{k.Name, d.String(), k.SecretKeyRef})
+			keys = append(keys, newAcceptedKey(&q.Spec.Keys[i], d))
 		}
 	}
 	slices.SortFunc(cred.digests, func(a, b Digest) int { return bytes.Compare(a[:], b[:]) })
-	if t := c.compiled[q.Spec.TierRef.Name]; len(problems) == 0 {
-		c.table.accepted.remember(q, t, &c.tiers[t.ref.Name].Spec)
-	}
-	c.table.accepted.follow(q, keys)
+	return keys
 }
 
 // goOn gives a quota that is not accepted the limits that it had, if it had any.
-func (c *compiler) goOn(cred *Credential) {
-	name := cred.Quota.String()
-	last, known := c.in.LastAccepted.Quotas[name]
-	tier, kept := c.in.LastAccepted.Tiers[last.Tier]
+func (c *compilation) goOn(cred *Credential) {
+	last, known := c.lastQuota(cred.Quota)
+	tier, kept := c.lastTier(last.Tier)
 	switch {
 	case !known:
 		return
@@ -98,31 +152,36 @@ func (c *compiler) goOn(cred *Credential) {
 		tier = AcceptedTier{last.Tier, c.tiers[last.Tier].Spec}
 		last.Tier = tier.Key()
 	}
-	c.table.accepted.Quotas[name], c.table.accepted.Tiers[last.Tier] = last, tier
+	cred.last, c.table.lastTiers[last.Tier] = &last, tier
 	cred.Holder = c.lastHolder(cred.Quota, &last, &tier)
 }
 
 // compileHolder sets the credential's holder if what it may use is in order.
-func (c *compiler) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Problem {
+func (c *compilation) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Problem {
 	t := c.compiled[q.Spec.TierRef.Name]
 	h := c.holder(cred.Quota, &q.Spec.KeyLimits, q.Spec.Enforcement, q.Spec.User, t)
 	h.Alerts, h.alerted = alerts(q.Spec.Alerts, t.alerts), q.Spec.Alerts != nil
-	catalogs := c.catalogsFor(cred.Quota.Namespace)
-	if p := c.checkOverrides(h, t, c.tiers[t.ref.Name].Spec.KeyOverrides, catalogs); p != nil {
-		return []Problem{*p}
-	}
-	if p := c.checkSize(h, t, "spec", catalogs...); p != nil {
+	if p := c.checkHolder(h, t, q.Namespace); p != nil {
 		return []Problem{*p}
 	}
 	cred.Holder = h
 	return nil
 }
 
+// checkHolder holds the limits of an accepted quota against the tier as it is, and against what a request can bear.
+func (c *compilation) checkHolder(h *Holder, t *tier, namespace string) *Problem {
+	catalogs := c.catalogsFor(namespace)
+	if p := c.checkOverrides(h, t, c.tiers[t.ref.Name].Spec.KeyOverrides, catalogs); p != nil {
+		return p
+	}
+	return c.checkSize(h, t, "spec", catalogs...)
+}
+
 // lastHolder is the holder of a quota that is not accepted: by its own limits when it was, and by its tier as it is now, so
 // that nobody keeps an old plan by breaking his own object. Where the tier is gone or not permitted, it holds as it was.
 // Tier, models and classes may have changed since: where the quota's own limits would now let more pass than the tier,
 // the tier's hold as well.
-func (c *compiler) lastHolder(name Name, last *AcceptedQuota, former *AcceptedTier) *Holder {
+func (c *compilation) lastHolder(name Name, last *AcceptedQuota, former *AcceptedTier) *Holder {
 	t, overrides := c.compiled[former.Name], former.Spec.KeyOverrides
 	if c.checkTier(name.Namespace, former.Name, "") == nil {
 		overrides = c.tiers[former.Name].Spec.KeyOverrides
@@ -134,21 +193,36 @@ func (c *compiler) lastHolder(name Name, last *AcceptedQuota, former *AcceptedTi
 	return h
 }
 
-func (c *compiler) holder(name Name, limits *v1alpha1.KeyLimits, enforcement v1alpha1.Enforcement, userName string, t *tier) *Holder {
+func (c *compilation) holder(name Name, limits *v1alpha1.KeyLimits, enforcement v1alpha1.Enforcement, userName string, t *tier) *Holder {
 	var own *ruleset
 	if !saysNothing(limits) {
 		own = newRuleset(limits, enforcement, Origin{Kind: KindQuota, Namespace: name.Namespace, Name: name.Name})
 	}
-	var u *user
-	if userName != "" {
-		u = c.users[Name{name.Namespace, userName}]
+	return newHolder(name, own, t, c.userNamed(name.Namespace, userName))
+}
+
+// keyRead is what came of reading one key of a quota.
+type keyRead struct {
+	digest  Digest
+	known   bool
+	problem *Problem
+}
+
+// keysOf reads the keys of a quota, in their order, once in a compilation.
+func (c *compilation) keysOf(h *heldQuota) []keyRead {
+	if h.keys == nil {
+		q := &c.in.Quotas[h.at]
+		h.keys = make([]keyRead, len(q.Spec.Keys))
+		for i := range q.Spec.Keys {
+			h.keys[i].digest, h.keys[i].known, h.keys[i].problem = c.digest(q, &q.Spec.Keys[i])
+		}
 	}
-	return newHolder(name, own, t, u)
+	return h.keys
 }
 
 // digest finds the digest of one key of a quota, or says why there is none. A Secret that cannot be read any more is a problem,
 // and its key goes on as it was read last: who means to end a key takes it out of the object.
-func (c *compiler) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Digest, known bool, p *Problem) {
+func (c *compilation) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Digest, known bool, p *Problem) {
 	if k.SecretKeyRef == nil {
 		d, ok := ParseDigest(k.Digest)
 		if !ok {
@@ -164,22 +238,22 @@ func (c *compiler) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Digest
 		return key.Digest, true, nil
 	}
 	p.Field = fmt.Sprintf("spec.keys[name=%s].secretKeyRef.%s", k.Name, p.Field)
-	if d, known = c.in.LastAccepted.lastKey(q, k); known {
+	last, _ := c.lastQuota(nameOf(&q.ObjectMeta))
+	if d, known = last.key(k); known {
 		p.Message += " The key goes on as it was read last; to end it, take it out of spec.keys."
 	}
 	return d, known, p
 }
 
-func (c *compiler) checkKeys(q *v1alpha1.ApiKeyQuota, claims map[Digest]Name) []Problem {
+func (c *compilation) checkKeys(q *v1alpha1.ApiKeyQuota, h *heldQuota) []Problem {
 	var problems []Problem
-	name := nameOf(&q.ObjectMeta)
-	for i := range q.Spec.Keys {
-		k := &q.Spec.Keys[i]
-		d, _, p := c.digest(q, k)
-		if p == nil && claims[d] != name {
+	for i, k := range c.keysOf(h) {
+		p := k.problem
+		if owner := c.held.owners[k.digest]; p == nil && owner != h {
+			other := nameOf(&c.in.Quotas[owner.at].ObjectMeta)
 			p = &Problem{
-				v1alpha1.ReasonKeyClaimed, fmt.Sprintf("spec.keys[name=%s]", k.Name),
-				"Another ApiKeyQuota, which goes first, holds the same API key" + ownNamespace(claims[d], name) + "; a key can belong to one quota only.",
+				v1alpha1.ReasonKeyClaimed, fmt.Sprintf("spec.keys[name=%s]", q.Spec.Keys[i].Name),
+				"Another ApiKeyQuota, which goes first, holds the same API key" + ownNamespace(other, nameOf(&q.ObjectMeta)) + "; a key can belong to one quota only.",
 			}
 		}
 		if p != nil {

@@ -172,7 +172,7 @@ func (in *Input) Usable(v SecretValue) bool { return in.checkValue(v) == nil }
 
 // checkUses says what is wrong with the Secrets that a gateway names. It costs no more than the listener, or the routes of
 // the backend, that needs the Secret.
-func (c *compiler) checkUses(all []SecretUse) []Problem {
+func (c *compilation) checkUses(all []SecretUse) []Problem {
 	var problems []Problem
 	for _, u := range all {
 		if u.Purpose == ForCertificate && u.Key == PrivateKey {

@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"maps"
+	"reflect"
 	"slices"
 )
 
@@ -75,6 +76,18 @@ func (s *sharded[K, V]) len() (n int) {
 		n += len(shard)
 	}
 	return n
+}
+
+// unlike yields the shards of which two maps have copies of their own, first the other's, and passes over those that they share.
+func (s *sharded[K, V]) unlike(other *sharded[K, V]) iter.Seq2[map[K]V, map[K]V] {
+	return func(yield func(was, now map[K]V) bool) {
+		for i, now := range s.shards {
+			was := other.shards[i]
+			if reflect.ValueOf(was).Pointer() != reflect.ValueOf(now).Pointer() && !yield(was, now) {
+				return
+			}
+		}
+	}
 }
 
 // all yields every entry, in no order.

@@ -12,7 +12,7 @@ import (
 const MaxLimits = 32
 
 // checkSize says whether a request of the holder could meet more limits than a lease carries, by any of the catalogs.
-func (c *compiler) checkSize(h *Holder, t *tier, path string, catalogs ...*catalog) *Problem {
+func (c *compilation) checkSize(h *Holder, t *tier, path string, catalogs ...*catalog) *Problem {
 	for _, models := range catalogs {
 		if models.mentioned(h) <= MaxLimits {
 			continue
@@ -71,7 +71,7 @@ func (h *Holder) beside() (n int) {
 
 // mostLimits is the largest number of limits that a request of the holder can meet. Holders without limits of their own
 // have it in common with all such holders of their tier and user.
-func (c *compiler) mostLimits(models *catalog, h *Holder, t *tier) int {
+func (c *compilation) mostLimits(models *catalog, h *Holder, t *tier) int {
 	key := plan{models, t, h.user}
 	plain := len(h.sources) == 1
 	if n, known := c.worst[key]; plain && known {

@@ -15,15 +15,14 @@ type Table struct {
 	tiers    map[TierRef]*tier
 	users    map[Name]*user // by UserQuota
 	named    matcher[struct{}]
-	accepted Accepted
 	version  string
+
+	lastTiers    map[string]AcceptedTier    // by AcceptedQuota.Tier; more than there are AcceptedQuotas on
+	lastGateways map[string]AcceptedGateway // by Name.String
 }
 
 // Version is a hash of the content: equal Tables have equal versions, on every replica.
 func (t *Table) Version() string { return t.version }
-
-// Accepted is what a later compilation needs as its LastAccepted.
-func (t *Table) Accepted() Accepted { return t.accepted }
 
 // Lookup finds whose key has the digest. A digest that any ApiKeyQuota names is found, even one that must be refused.
 func (t *Table) Lookup(d Digest) (*Credential, bool) {
@@ -82,8 +81,9 @@ type Credential struct {
 	Quota    Name
 	Holder   *Holder // nil while Pending
 	standing Standing
-	expires  time.Time // zero: never
-	digests  []Digest  // of the keys that are the quota's, sorted
+	expires  time.Time      // zero: never
+	digests  []Digest       // of the keys that are the quota's, sorted
+	last     *AcceptedQuota // nil where nobody compiled it, or it was never accepted
 }
 
 // Standing says whether the key is honoured at that time.

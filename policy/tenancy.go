@@ -20,7 +20,7 @@ func checkSelector(s *metav1.LabelSelector, path string) []Problem {
 
 // selects reports whether a valid selector matches the namespace. Every namespace has the label that the API server gives
 // it, also where namespaces come from files.
-func (c *compiler) selects(s *metav1.LabelSelector, namespace string) bool {
+func (c *compilation) selects(s *metav1.LabelSelector, namespace string) bool {
 	selector, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
 		return false
@@ -32,7 +32,7 @@ func (c *compiler) selects(s *metav1.LabelSelector, namespace string) bool {
 // use is that of a tier by a namespace.
 type use struct{ tier, namespace string }
 
-func (c *compiler) permits(t *v1alpha1.RateLimitTier, namespace string) bool {
+func (c *compilation) permits(t *v1alpha1.RateLimitTier, namespace string) bool {
 	n := t.Spec.AllowedNamespaces
 	if n == nil {
 		return true
@@ -52,7 +52,7 @@ func (c *compiler) permits(t *v1alpha1.RateLimitTier, namespace string) bool {
 }
 
 // checkTier says why an object of the namespace cannot use the tier.
-func (c *compiler) checkTier(namespace, name, path string) []Problem {
+func (c *compilation) checkTier(namespace, name, path string) []Problem {
 	t, found := c.tiers[name]
 	switch {
 	case !found:
@@ -67,7 +67,7 @@ func (c *compiler) checkTier(namespace, name, path string) []Problem {
 }
 
 // checkOverrides holds the limits of a quota against the keyOverrides of its tier, by each of the catalogs.
-func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverrides, catalogs []*catalog) *Problem {
+func (c *compilation) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverrides, catalogs []*catalog) *Problem {
 	if len(h.sources) == 1 || allowed == v1alpha1.KeyOverridesAny {
 		return nil
 	}
@@ -96,7 +96,7 @@ func (c *compiler) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverri
 // place.
 //
 // It tries every model that any object tells from others, so that no pattern or class slips past the tier's exact names.
-func (c *compiler) loosened(models *catalog, h *Holder, t *tier) (*Limit, *replacement) {
+func (c *compilation) loosened(models *catalog, h *Holder, t *tier) (*Limit, *replacement) {
 	own := h.sources[0]
 	full := &Holder{sources: h.sources, probe: true}
 	replaced := map[slot]*replacement{}
@@ -132,7 +132,7 @@ type bareKey struct {
 }
 
 // bareLimits are the limits of the tier without the quota's own. Those at models that others name too are kept.
-func (c *compiler) bareLimits(models *catalog, t *tier, own *ruleset, p point) []Limit {
+func (c *compilation) bareLimits(models *catalog, t *tier, own *ruleset, p point) []Limit {
 	key := bareKey{models, t, p.model}
 	if known, ok := c.bare[key]; ok && p.model != "" {
 		return known

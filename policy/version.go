@@ -5,20 +5,39 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"math/bits"
 )
 
-// hash must be called before the Table is shared, and after everything else is in it. It covers what dump shows, but the
-// rules that many quotas have in common are written once.
-func (t *Table) hash() string {
-	sum, sums := sha256.New(), map[*ruleset][]byte{}
-	var line []byte
-	for _, c := range t.sortedQuotas() {
-		line = c.appendTo(line[:0], sums)
-		_, _ = sum.Write(line) // A hash never fails.
-	}
-	_, _ = sum.Write(encode(t.models.dump()))
-	_, _ = sum.Write(encode(t.dumpGateways()))
-	return hex.EncodeToString(sum.Sum(nil)[:8])
+// A sum stands for a set of credentials: the sums of each, added up, so that it can follow a change of one. Equal sets have equal
+// sums, whatever was in them before.
+type sum struct{ high, low uint64 }
+
+func (s *sum) add(o sum) {
+	var carry uint64
+	s.low, carry = bits.Add64(s.low, o.low, 0)
+	s.high, _ = bits.Add64(s.high, o.high, carry)
+}
+
+func (s *sum) subtract(o sum) {
+	var borrow uint64
+	s.low, borrow = bits.Sub64(s.low, o.low, 0)
+	s.high, _ = bits.Sub64(s.high, o.high, borrow)
+}
+
+func (c *compilation) sumOf(cred *Credential) sum {
+	c.line = cred.appendTo(c.line[:0], c.sums)
+	hash := sha256.Sum256(c.line)
+	return sum{binary.BigEndian.Uint64(hash[:]), binary.BigEndian.Uint64(hash[8:])}
+}
+
+// hash must be called before the Table is shared, and after everything else is in it. It covers what dump shows; of the quotas,
+// it is given the sum and the namespaces.
+func (t *Table) hash(quotas sum, namespaces []string) string {
+	hash := sha256.New()
+	_, _ = hash.Write(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, quotas.high), quotas.low)) // A hash never fails.
+	_, _ = hash.Write(encode(t.models.dump()))
+	_, _ = hash.Write(encode(t.dumpGateways(namespaces)))
+	return hex.EncodeToString(hash.Sum(nil)[:8])
 }
 
 // appendTo writes the credential in a form that tells where each part ends. It looks up sums of rulesets, and adds them.

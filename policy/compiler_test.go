@@ -1,0 +1,322 @@
+package policy_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/policy"
+)
+
+// A cluster is an Input that changes as one in an API server does: whatever is written becomes another state of an object, with
+// another generation, or another object of the name.
+type cluster struct {
+	world
+	in      policy.Input
+	objects int // that there ever were
+}
+
+var secretNames = []string{"s0", "s1"}
+
+func newCluster(t *rapid.T) *cluster {
+	c := &cluster{world: small(t)}
+	c.in = c.input()
+	for i := range c.in.Tiers {
+		c.create(&c.in.Tiers[i].ObjectMeta)
+	}
+	for i := range c.in.Models {
+		c.create(&c.in.Models[i].ObjectMeta)
+	}
+	for i := range c.in.Quotas {
+		c.create(&c.in.Quotas[i].ObjectMeta)
+		c.spoil(&c.in.Quotas[i])
+	}
+	for i := range c.in.Users {
+		c.create(&c.in.Users[i].ObjectMeta)
+	}
+	for i := range c.in.Gateways {
+		c.create(&c.in.Gateways[i].ObjectMeta)
+	}
+	c.in.Secrets = map[policy.Name]policy.Secret{}
+	for range c.number(3, "secrets") {
+		c.changeSecret()
+	}
+	return c
+}
+
+// create gives an object an identity; some come from files, and have none.
+func (c *cluster) create(m *metav1.ObjectMeta) {
+	c.objects++
+	if !c.chance(8, "of a file") {
+		m.UID, m.Generation = types.UID(fmt.Sprint(c.objects)), 1
+	}
+}
+
+// spoil has some keys of a quota come from Secrets, and some quotas expire.
+func (c *cluster) spoil(q *v1alpha1.ApiKeyQuota) {
+	for i := range q.Spec.Keys {
+		if c.chance(3, "in a secret") {
+			q.Spec.Keys[i].Digest = ""
+			q.Spec.Keys[i].SecretKeyRef = &v1alpha1.SecretKeyRef{Name: pick(c.world, secretNames, "secret"), Key: "key"}
+		}
+	}
+	if c.chance(3, "expires") {
+		q.Spec.ExpirationTime = &metav1.Time{Time: time.Unix(int64(c.number(2, "expiration")), 0)}
+	}
+}
+
+// change makes one change of one kind of object, or of none.
+func (c *cluster) change() {
+	other := c.input()
+	switch c.number(9, "kind") {
+	case 0:
+		changeOne(c, &c.in.Tiers, other.Tiers, func(t *v1alpha1.RateLimitTier) *metav1.ObjectMeta { return &t.ObjectMeta })
+	case 1:
+		changeOne(c, &c.in.Models, other.Models, func(m *v1alpha1.ModelLimit) *metav1.ObjectMeta { return &m.ObjectMeta })
+	case 2:
+		changeOne(c, &c.in.Users, other.Users, func(u *v1alpha1.UserQuota) *metav1.ObjectMeta { return &u.ObjectMeta })
+	case 3:
+		changeOne(c, &c.in.Gateways, other.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta })
+	case 4:
+		c.in.Namespaces = []policy.Namespace{{Name: pick(c.world, namespaces, "namespace"), Labels: map[string]string{"paid": pick(c.world, []string{"yes", "no"}, "paid")}}}
+	case 5:
+		c.changeSecret()
+	case 6:
+		for i := range c.in.Models {
+			c.in.Models[i].Labels = pick(c.world, labelled, "labels")
+		}
+	case 7:
+		c.writeStatus()
+	default:
+		for i := range other.Quotas {
+			c.spoil(&other.Quotas[i])
+		}
+		changeOne(c, &c.in.Quotas, other.Quotas, func(q *v1alpha1.ApiKeyQuota) *metav1.ObjectMeta { return &q.ObjectMeta })
+	}
+}
+
+func (c *cluster) changeSecret() {
+	name := policy.Name{Namespace: pick(c.world, namespaces, "namespace"), Name: pick(c.world, secretNames, "secret")}
+	secret := policy.Secret{Labelled: !c.chance(6, "unlabelled"), Keys: map[string]policy.Key{"key": policy.ReadKey(fmt.Append(nil, c.number(7, "digest")))}}
+	c.in.Secrets = maps.Clone(c.in.Secrets)
+	c.in.Secrets[name] = secret
+	if c.chance(4, "deleted") {
+		delete(c.in.Secrets, name)
+	}
+}
+
+// writeStatus is what does not change a generation.
+func (c *cluster) writeStatus() {
+	for i := range c.in.Quotas {
+		c.in.Quotas[i].ResourceVersion = fmt.Sprint(c.number(99, "version"))
+		c.in.Quotas[i].Status.ObservedGeneration++
+	}
+}
+
+// changeOne takes one object out of a list, or puts one of the others in, in place of the one of its name if there is one.
+func changeOne[T any](c *cluster, list *[]T, others []T, meta func(*T) *metav1.ObjectMeta) {
+	if len(others) == 0 || c.chance(4, "delete") {
+		if n := len(*list); n > 0 {
+			i := c.number(n-1, "deleted")
+			*list = slices.Delete(*list, i, i+1)
+		}
+		return
+	}
+	fresh := others[c.number(len(others)-1, "fresh")]
+	m := meta(&fresh)
+	for i := range *list {
+		was := meta(&(*list)[i])
+		if was.Namespace != m.Namespace || was.Name != m.Name {
+			continue
+		}
+		if c.chance(5, "another object") {
+			c.create(m)
+		} else {
+			m.UID, m.CreationTimestamp, m.Generation = was.UID, was.CreationTimestamp, was.Generation+1
+		}
+		(*list)[i] = fresh
+		return
+	}
+	c.create(m)
+	*list = append(*list, fresh)
+}
+
+// view is the Input as it is now, in lists of its own and in any order.
+func (c *cluster) view() policy.Input {
+	in := c.in
+	in.Tiers, in.Models, in.Quotas = slices.Clone(in.Tiers), slices.Clone(in.Models), slices.Clone(in.Quotas)
+	in.Users, in.Gateways, in.Namespaces = slices.Clone(in.Users), slices.Clone(in.Gateways), slices.Clone(in.Namespaces)
+	slices.Reverse(in.Quotas)
+	return in
+}
+
+// wipe makes sure that whoever kept something of the lists is found out.
+func wipe(in *policy.Input) {
+	clear(in.Tiers)
+	clear(in.Models)
+	clear(in.Quotas)
+	clear(in.Users)
+	clear(in.Gateways)
+	clear(in.Namespaces)
+}
+
+// over puts what LastAccepted says over what a Table accepted.
+func over(last, says policy.Accepted) policy.Accepted {
+	maps.Copy(last.Quotas, says.Quotas)
+	maps.Copy(last.Gateways, says.Gateways)
+	maps.Copy(last.Tiers, says.Tiers)
+	return last
+}
+
+// TestACompilerRemembersWithoutATrace has a Compiler and Compile make the same Inputs, one change after the other.
+func TestACompilerRemembersWithoutATrace(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(r *rapid.T) {
+		c, a := newCluster(r), policy.NewAssembly()
+		var (
+			compiler policy.Compiler
+			earlier  []policy.Accepted
+			last     *policy.Table
+			memory   = policy.Accepted{Quotas: map[string]policy.AcceptedQuota{}, Gateways: map[string]policy.AcceptedGateway{}, Tiers: map[string]policy.AcceptedTier{}}
+		)
+		for step := range 1 + c.number(8, "changes") {
+			for range step {
+				c.change()
+				if c.chance(2, "alone") {
+					break
+				}
+			}
+			in := c.view()
+			if len(earlier) > 0 && c.chance(4, "last accepted") {
+				in.LastAccepted = pick(c.world, earlier, "earlier")
+			}
+			fresh := in
+			fresh.LastAccepted = over(memory, in.LastAccepted)
+			want, wantVerdicts := policy.Compile(fresh)
+			got, verdicts := compiler.Compile(in)
+			if diff := cmp.Diff(wantVerdicts, verdicts); diff != "" {
+				r.Fatalf("verdicts (-compiled anew +remembered):\n%s", diff)
+			}
+			if diff := cmp.Diff(content(t, want), content(t, got)); diff != "" {
+				r.Fatalf("content (-compiled anew +remembered):\n%s", diff)
+			}
+			if want.Version() != got.Version() {
+				r.Fatal("the versions differ")
+			}
+			if diff := cmp.Diff(want.Accepted(), got.Accepted()); diff != "" {
+				r.Fatalf("accepted (-compiled anew +remembered):\n%s", diff)
+			}
+			compareRenewed(r, got, last)
+			compareTables(r, t, want, follow(t, a, last, got), c.in)
+			compareTables(r, t, want, got, c.in)
+			wipe(&in)
+			last, memory = got, got.Accepted()
+			earlier = append(earlier, got.Accepted())
+		}
+	})
+}
+
+// compareRenewed holds what Renewed says against all that can be asked of each quota.
+func compareRenewed(r *rapid.T, got, last *policy.Table) {
+	if last == nil {
+		return
+	}
+	renewed := slices.Collect(got.Renewed(last))
+	for _, name := range got.Quotas() {
+		now, _ := got.Quota(name)
+		was, _ := last.Quota(name)
+		if now == was == slices.Contains(renewed, name) {
+			r.Fatalf("renewed are %v, and %s is another: %t", renewed, name, now != was)
+		}
+	}
+}
+
+// TestACompilerMakesAnewWhatHasChanged looks at the credentials of two Tables.
+func TestACompilerMakesAnewWhatHasChanged(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		change func(in *policy.Input)
+		want   []string
+	}{
+		"nothing": {func(*policy.Input) {}, nil},
+		"a quota": {func(in *policy.Input) {
+			in.Quotas[5].Spec.DesiredState, in.Quotas[5].Generation = v1alpha1.DesiredStateSuspended, 2
+		}, []string{"team-5/key-5"}},
+		"a status": {func(in *policy.Input) { in.Quotas[5].ResourceVersion = "7" }, nil},
+		"a secret": {func(in *policy.Input) {
+			in.Secrets[policy.Name{Namespace: "team-4", Name: "key-4"}] = policy.Secret{Labelled: true, Keys: map[string]policy.Key{"key": policy.ReadKey([]byte("another"))}}
+		}, []string{"team-4/key-4"}},
+		"a tier": {func(in *policy.Input) {
+			in.Tiers[7].Spec.Limits, in.Tiers[7].Generation = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 7), 2
+		}, []string{"team-7/key-7"}},
+		"a model": {func(in *policy.Input) {
+			in.Models[0].Spec.Resource, in.Models[0].Generation = "images", 2
+		}, nil},
+		"a quota that is refused": {func(in *policy.Input) {
+			in.Quotas[5].Spec.TierRef.Name, in.Quotas[5].Generation = "gone", 2
+		}, []string{"team-5/key-5"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := identified(customers(provider(), 8))
+			var compiler policy.Compiler
+			before, _ := compiler.Compile(in)
+			tc.change(&in)
+			after, _ := compiler.Compile(in)
+			var got []string
+			for name := range after.Renewed(before) {
+				got = append(got, name.String())
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("made anew (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// identified gives everything identities, as an API server does.
+func identified(in policy.Input) policy.Input {
+	identify := func(kind string, i int, m *metav1.ObjectMeta) {
+		m.UID, m.Generation = types.UID(fmt.Sprintf("%s-%d", kind, i)), 1
+	}
+	for i := range in.Tiers {
+		identify("tier", i, &in.Tiers[i].ObjectMeta)
+	}
+	for i := range in.Models {
+		identify("model", i, &in.Models[i].ObjectMeta)
+	}
+	for i := range in.Quotas {
+		identify("quota", i, &in.Quotas[i].ObjectMeta)
+	}
+	return in
+}
+
+// BenchmarkCompileOneChange is what a Compiler does for one change, beside BenchmarkCompile.
+func BenchmarkCompileOneChange(b *testing.B) {
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			if n > 10_000 && testing.Short() {
+				b.Skip("takes seconds; run it without -short")
+			}
+			in := identified(customers(provider(), n))
+			var compiler policy.Compiler
+			compiler.Compile(in)
+			states := []v1alpha1.DesiredState{v1alpha1.DesiredStateSuspended, v1alpha1.DesiredStateActive}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				q := &in.Quotas[i*7%n]
+				q.Spec.DesiredState = states[i%2]
+				q.Generation++
+				compiler.Compile(in)
+			}
+		})
+	}
+}
