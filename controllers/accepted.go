@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"encoding/json"
-	"maps"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,68 +25,45 @@ type quotaRecord struct {
 // tierRecords is what status.lastAccepted.tiers holds, by name.
 type tierRecords map[string]v1alpha1.RateLimitTierSpec
 
-// lastAccepted joins what this replica remembers of earlier compilations with what status says. Where the operator has refused
-// an object as it is now, status goes first, because all replicas read it. Elsewhere it is for what this replica never saw.
-func lastAccepted(memory policy.Accepted, quotas []v1alpha1.ApiKeyQuota, gateways []v1alpha1.QuotaGateway) policy.Accepted {
-	j := joint{memory, false}
+// lastAccepted is what goes before what this replica remembers, which its newest table has. Where the operator has refused an
+// object as it is now, status goes first, because all replicas read it. Elsewhere it is for what this replica never saw.
+func lastAccepted(newest *policy.Table, quotas []v1alpha1.ApiKeyQuota, gateways []v1alpha1.QuotaGateway) policy.Accepted {
+	says := policy.Accepted{
+		Quotas: map[string]policy.AcceptedQuota{}, Gateways: map[string]policy.AcceptedGateway{}, Tiers: map[string]policy.AcceptedTier{},
+	}
 	for i := range quotas {
 		q := &quotas[i]
-		name := objectName(q).String()
-		known, remembered := memory.Quotas[name]
-		if !asks(&q.Status.ObjectStatus, q.Generation, q.Status.LastAccepted, remembered, known.Generation) {
+		if q.Status.LastAccepted == nil {
+			continue
+		}
+		if known := newest.AcceptedQuota(objectName(q)); known != nil && !overrules(&q.Status.ObjectStatus, q.Generation, q.Status.LastAccepted, known.Generation) {
 			continue
 		}
 		if record, tier, ok := readQuota(q.Status.LastAccepted); ok {
-			j.own()
-			j.Quotas[name] = record
+			says.Quotas[objectName(q).String()] = record
 			if tier != nil {
-				j.Tiers[record.Tier] = *tier
+				says.Tiers[record.Tier] = *tier
 			}
 		}
 	}
 	for i := range gateways {
 		g := &gateways[i]
-		name := objectName(g).String()
-		known, remembered := memory.Gateways[name]
-		if !asks(&g.Status.ObjectStatus, g.Generation, g.Status.LastAccepted, remembered, known.Generation) {
+		if g.Status.LastAccepted == nil {
+			continue
+		}
+		if known, remembered := newest.AcceptedGateway(objectName(g)); remembered && !overrules(&g.Status.ObjectStatus, g.Generation, g.Status.LastAccepted, known.Generation) {
 			continue
 		}
 		if record, ok := readGateway(g.Status.LastAccepted); ok {
-			j.own()
-			j.Gateways[name] = record
+			says.Gateways[objectName(g).String()] = record
 		}
 	}
-	return j.Accepted
+	return says
 }
 
-// joint copies what is remembered, which belongs to a Table, before the first change.
-type joint struct {
-	policy.Accepted
-
-	owned bool
-}
-
-func (j *joint) own() {
-	if j.owned {
-		return
-	}
-	j.owned = true
-	j.Quotas, j.Gateways, j.Tiers = cloned(j.Quotas), cloned(j.Gateways), cloned(j.Tiers)
-}
-
-func cloned[V any](m map[string]V) map[string]V {
-	if m == nil {
-		return map[string]V{}
-	}
-	return maps.Clone(m)
-}
-
-// asks reports whether status is to be read.
-func asks(s *v1alpha1.ObjectStatus, generation int64, last *v1alpha1.LastAccepted, remembered bool, from int64) bool {
-	if last == nil {
-		return false
-	}
-	return !remembered || last.Generation != from && refused(s, generation)
+// overrules reports whether status goes before what is remembered from a generation.
+func overrules(s *v1alpha1.ObjectStatus, generation int64, last *v1alpha1.LastAccepted, from int64) bool {
+	return last.Generation != from && refused(s, generation)
 }
 
 // refused reports whether the operator has refused the object as it is now.
@@ -130,10 +106,13 @@ func readGateway(last *v1alpha1.LastAccepted) (record policy.AcceptedGateway, ok
 
 // quotaLastAccepted is what to write of a quota that is accepted, or goes on; nil if there is nothing to go on with. The tier is
 // written only where the quota is not accepted: it may be gone by the next start.
-func quotaLastAccepted(a policy.Accepted, name policy.Name, accepted bool) *v1alpha1.LastAccepted {
-	record, known := a.Quotas[name.String()]
-	tier, kept := a.Tiers[record.Tier]
-	if !known || !kept || record.Generation == 0 {
+func quotaLastAccepted(t *policy.Table, name policy.Name, accepted bool) *v1alpha1.LastAccepted {
+	record := t.AcceptedQuota(name)
+	if record == nil || record.Generation == 0 {
+		return nil
+	}
+	tier, kept := t.AcceptedTier(record.Tier)
+	if !kept {
 		return nil
 	}
 	out := &v1alpha1.LastAccepted{Generation: record.Generation, Spec: raw(quotaRecord{
@@ -146,8 +125,8 @@ func quotaLastAccepted(a policy.Accepted, name policy.Name, accepted bool) *v1al
 }
 
 // gatewayLastAccepted is what to write of a gateway that is accepted, or goes on.
-func gatewayLastAccepted(a policy.Accepted, name policy.Name) *v1alpha1.LastAccepted {
-	record, known := a.Gateways[name.String()]
+func gatewayLastAccepted(t *policy.Table, name policy.Name) *v1alpha1.LastAccepted {
+	record, known := t.AcceptedGateway(name)
 	if !known || record.Generation == 0 {
 		return nil
 	}

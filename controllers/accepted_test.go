@@ -31,8 +31,8 @@ func written(generation, limit int64) policy.Input {
 // kept writes into status what a compilation accepted.
 func kept(in *policy.Input, accepted bool) {
 	table, _ := policy.Compile(*in)
-	in.Quotas[0].Status.LastAccepted = quotaLastAccepted(table.Accepted(), quota.Name, accepted)
-	in.Gateways[0].Status.LastAccepted = gatewayLastAccepted(table.Accepted(), edge.Name)
+	in.Quotas[0].Status.LastAccepted = quotaLastAccepted(table, quota.Name, accepted)
+	in.Gateways[0].Status.LastAccepted = gatewayLastAccepted(table, edge.Name)
 }
 
 // TestARestartGoesOnByStatus: a replica that remembers nothing gives the limits, and the key whose Secret is gone, as they were.
@@ -47,7 +47,7 @@ func TestARestartGoesOnByStatus(t *testing.T) {
 			if !tierKept {
 				in.Tiers = nil
 			}
-			in.LastAccepted = lastAccepted(policy.Accepted{}, in.Quotas, in.Gateways)
+			in.LastAccepted = lastAccepted(&policy.Table{}, in.Quotas, in.Gateways)
 			table, _ := policy.Compile(in)
 			c, found := table.Lookup(policy.HashKey([]byte("sk-app")))
 			if !found || c.Holder == nil {
@@ -79,7 +79,8 @@ func TestStatusIsReadWhereItDecides(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			remembered := written(2, 9)
-			table, _ := policy.Compile(remembered)
+			var compiler policy.Compiler
+			table, _ := compiler.Compile(remembered)
 			now := written(3, 100)
 			now.Quotas[0].Status = status
 			if tc.refused != nil {
@@ -87,11 +88,12 @@ func TestStatusIsReadWhereItDecides(t *testing.T) {
 				c.Type = v1alpha1.ConditionAccepted
 				now.Quotas[0].Status.Conditions = []metav1.Condition{c}
 			}
-			joined := lastAccepted(table.Accepted(), now.Quotas, now.Gateways)
-			if got := *joined.Quotas["team-a/app"].Limits.Limits.Rates[0].Max; got != tc.want {
+			now.Tiers, now.LastAccepted = nil, lastAccepted(table, now.Quotas, now.Gateways)
+			after, _ := compiler.Compile(now)
+			if got := *after.AcceptedQuota(quota.Name).Limits.Limits.Rates[0].Max; got != tc.want {
 				t.Errorf("it would go on with %d, want %d", got, tc.want)
 			}
-			if got := *table.Accepted().Quotas["team-a/app"].Limits.Limits.Rates[0].Max; got != 9 {
+			if got := *table.AcceptedQuota(quota.Name).Limits.Limits.Rates[0].Max; got != 9 {
 				t.Errorf("what the table remembers is %d now, want 9 as before", got)
 			}
 		})
@@ -127,11 +129,11 @@ func TestWhatCannotBeReadCountsAsNothing(t *testing.T) {
 		in := written(1, 1)
 		in.Quotas[0].Status.LastAccepted = &v1alpha1.LastAccepted{Generation: 1, Spec: &runtime.RawExtension{Raw: []byte(text)}}
 		in.Gateways[0].Status.LastAccepted = in.Quotas[0].Status.LastAccepted
-		if got := lastAccepted(policy.Accepted{}, in.Quotas, in.Gateways); len(got.Quotas)+len(got.Gateways) != 0 {
+		if got := lastAccepted(&policy.Table{}, in.Quotas, in.Gateways); len(got.Quotas)+len(got.Gateways) != 0 {
 			t.Errorf("of %q it makes %+v, want nothing", text, got)
 		}
 	}
-	if diff := cmp.Diff((*v1alpha1.LastAccepted)(nil), quotaLastAccepted(policy.Accepted{}, quota.Name, true)); diff != "" {
+	if diff := cmp.Diff((*v1alpha1.LastAccepted)(nil), quotaLastAccepted(&policy.Table{}, quota.Name, true)); diff != "" {
 		t.Errorf("of nothing it writes (-want +got):\n%s", diff)
 	}
 }

@@ -44,7 +44,7 @@ type compiler struct {
 	touched  func(policy.Object)            // called for each event of an object of ours
 
 	mark   uint64
-	memory policy.Accepted // of the newest table
+	policy policy.Compiler
 }
 
 func newCompiler(mgr ctrl.Manager, o *Options, t *tables) *compiler {
@@ -134,13 +134,12 @@ func (c *compiler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcil
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	in.LastAccepted = lastAccepted(c.memory, in.Quotas, in.Gateways)
-	table, verdicts := policy.Compile(in)
-	c.memory = table.Accepted()
+	before := c.tables.newest()
+	in.LastAccepted = lastAccepted(before.remembers(), in.Quotas, in.Gateways)
+	table, verdicts := c.policy.Compile(in)
 	unread := c.contents.update(ctx, table.Gateways(), c.gatherer.version)
 	c.mark++
 	untold := c.opts.Publisher.Publish(ctx, Publication{table, namesOf(in.Gateways), c.contents.content(), c.mark})
-	before := c.tables.newest()
 	now := &compilation{mark: c.mark, table: table, verdicts: verdicts, notes: notesOn(&in, verdicts), seen: seen, sure: c.gatherer.sure}
 	c.tables.set(now)
 	took := c.opts.Clock.Since(began)
@@ -158,8 +157,8 @@ func (c *compiler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcil
 
 // version is the resource version of a Secret that may be read.
 func (g *gatherer) version(name policy.Name) (string, bool) {
-	s, known := g.digests[name]
-	return s.version, known
+	version, known := g.versions[name]
+	return version, known
 }
 
 func namesOf(gateways []v1alpha1.QuotaGateway) []policy.Name {

@@ -1,7 +1,7 @@
 package controllers
 
 import (
-	"cmp"
+	"iter"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,25 +48,35 @@ func short(s string) string {
 // changes compares two compilations: edited are the objects that somebody wrote, other those of which something else is said
 // now. Those that are gone are not among them.
 func changes(before, now *compilation) (edited, other []policy.Object) {
-	var old []policy.Verdict
-	var lastAccepted, accepted policy.Accepted
-	accepted = now.table.Accepted()
-	if before != nil {
-		old, lastAccepted = before.verdicts, before.table.Accepted()
+	if before == nil {
+		return objectsOf(now), nil
 	}
-	for i := range now.verdicts {
-		v := &now.verdicts[i]
-		for len(old) > 0 && compareObjects(old[0].Object, v.Object) < 0 {
-			old = old[1:]
-		}
-		switch {
-		case len(old) == 0 || compareObjects(old[0].Object, v.Object) != 0 || old[0].Generation != v.Generation:
-			edited = append(edited, v.Object)
-		case !slices.Equal(old[0].Problems, v.Problems) || notesDiffer(before, now, v.Object) || keysDiffer(&lastAccepted, &accepted, v.Object):
-			other = append(other, v.Object)
+	for o := range concerned(before, now) {
+		v, _ := now.verdict(o)
+		switch was, known := before.verdict(o); {
+		case !known || was.Generation != v.Generation:
+			edited = append(edited, o)
+		case !slices.Equal(was.Problems, v.Problems) || notesDiffer(before, now, o) || keysDiffer(before.table, now.table, o):
+			other = append(other, o)
 		}
 	}
 	return edited, other
+}
+
+// concerned yields all objects of which something else may be said: of quotas, which may be many, only those that were made anew.
+func concerned(before, now *compilation) iter.Seq[policy.Object] {
+	return func(yield func(policy.Object) bool) {
+		for name := range now.table.Renewed(before.table) {
+			if !yield(policy.Object{Kind: policy.KindQuota, Name: name}) {
+				return
+			}
+		}
+		for i := range now.verdicts {
+			if o := now.verdicts[i].Object; o.Kind != policy.KindQuota && !yield(o) {
+				return
+			}
+		}
+	}
 }
 
 func notesDiffer(before, now *compilation, o policy.Object) bool {
@@ -74,12 +84,15 @@ func notesDiffer(before, now *compilation, o policy.Object) bool {
 }
 
 // keysDiffer reports whether the keys of a quota are others, as those in Secrets can be without a change of the quota.
-func keysDiffer(before, now *policy.Accepted, o policy.Object) bool {
-	if o.Kind != policy.KindQuota {
-		return false
-	}
-	name := o.Name.String()
-	return !slices.EqualFunc(before.Quotas[name].Keys, now.Quotas[name].Keys, func(a, b policy.AcceptedKey) bool {
-		return cmp.Compare(a.Digest, b.Digest) == 0 && a.Name == b.Name
+func keysDiffer(before, now *policy.Table, o policy.Object) bool {
+	return o.Kind == policy.KindQuota && !slices.EqualFunc(keysOf(before, o.Name), keysOf(now, o.Name), func(a, b policy.AcceptedKey) bool {
+		return a.Digest == b.Digest && a.Name == b.Name
 	})
+}
+
+func keysOf(t *policy.Table, quota policy.Name) []policy.AcceptedKey {
+	if record := t.AcceptedQuota(quota); record != nil {
+		return record.Keys
+	}
+	return nil
 }

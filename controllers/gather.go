@@ -13,19 +13,17 @@ import (
 
 // A gatherer reads one view of the cluster from the cache. It is not safe for concurrent use.
 type gatherer struct {
-	cache   client.Reader
-	labels  *unlabelled
-	digests map[policy.Name]digestedSecret
-	sure    bool // whether every Secret that is named was looked for, as of the last gather
+	cache  client.Reader
+	labels *unlabelled
+
+	secrets    map[policy.Name]policy.Secret // those of the last view
+	versions   map[policy.Name]string        // of those that were read
+	unlabelled []policy.Name                 // the others
+	sure       bool                          // whether every Secret that is named was looked for
 }
 
-// digestedSecret is what was read of a Secret at a resource version.
-type digestedSecret struct {
-	version string
-	policy.Secret
-}
-
-// gather reads everything but LastAccepted. What it returns shares memory with the cache and must not be changed.
+// gather reads everything but LastAccepted. What it returns shares memory with the cache and must not be changed; its Secrets
+// hold until the next view.
 func (g *gatherer) gather(ctx context.Context) (policy.Input, error) {
 	var (
 		tiers      v1alpha1.RateLimitTierList
@@ -46,44 +44,65 @@ func (g *gatherer) gather(ctx context.Context) (policy.Input, error) {
 		n := &namespaces.Items[i]
 		in.Namespaces = append(in.Namespaces, policy.Namespace{Name: n.Name, Labels: n.Labels})
 	}
-	var err error
-	in.Secrets, err = g.secrets(secrets.Items, &in)
-	return in, err
+	if err := g.read(secrets.Items); err != nil {
+		return in, err
+	}
+	in.Secrets = g.secrets
+	g.unlabelled, g.sure = g.labels.among(missing(&in))
+	for _, name := range g.unlabelled {
+		g.secrets[name] = policy.Secret{}
+	}
+	return in, nil
 }
 
-// secrets reads digested Secrets, each once for each version, and adds those that are there without the label.
-func (g *gatherer) secrets(items []corev1.Secret, in *policy.Input) (map[policy.Name]policy.Secret, error) {
-	next := make(map[policy.Name]digestedSecret, len(items))
-	all := make(map[policy.Name]policy.Secret, len(items))
+// read brings the Secrets up to date, each of which is read once for each version.
+func (g *gatherer) read(items []corev1.Secret) error {
+	if g.secrets == nil {
+		g.secrets, g.versions = make(map[policy.Name]policy.Secret, len(items)), make(map[policy.Name]string, len(items))
+	}
+	for _, name := range g.unlabelled {
+		delete(g.secrets, name)
+	}
+	g.unlabelled = nil
 	for i := range items {
 		s := &items[i]
 		name := policy.Name{Namespace: s.Namespace, Name: s.Name}
-		read, known := g.digests[name]
-		if !known || read.version != s.ResourceVersion {
-			secret, err := readDigested(s)
-			if err != nil {
-				return nil, fmt.Errorf("reading Secret %s: %w", name, err)
-			}
-			read = digestedSecret{s.ResourceVersion, secret}
+		if version, known := g.versions[name]; known && version == s.ResourceVersion {
+			continue
 		}
-		next[name], all[name] = read, read.Secret
+		secret, err := readDigested(s)
+		if err != nil {
+			return fmt.Errorf("reading Secret %s: %w", name, err)
+		}
+		g.secrets[name], g.versions[name] = secret, s.ResourceVersion
 	}
-	g.digests = next
-	var there []policy.Name
-	there, g.sure = g.labels.among(missing(in, all))
-	for _, name := range there {
-		all[name] = policy.Secret{}
+	if len(g.versions) > len(items) {
+		g.forget(items)
 	}
-	return all, nil
+	return nil
+}
+
+// forget drops the Secrets that are there no more.
+func (g *gatherer) forget(items []corev1.Secret) {
+	there := make(map[policy.Name]bool, len(items))
+	for i := range items {
+		there[policy.Name{Namespace: items[i].Namespace, Name: items[i].Name}] = true
+	}
+	for name := range g.versions {
+		if !there[name] {
+			delete(g.secrets, name)
+			delete(g.versions, name)
+		}
+	}
 }
 
 // missing names the Secrets that objects name and that are not there, each once.
-func missing(in *policy.Input, there map[policy.Name]policy.Secret) []policy.Name {
+func missing(in *policy.Input) []policy.Name {
 	var all []policy.Name
 	found := map[policy.Name]bool{}
 	add := func(namespace, name string) {
 		n := policy.Name{Namespace: namespace, Name: name}
-		if _, known := there[n]; !known && !found[n] {
+		if _, known := in.Secrets[n]; !known && !found[n] {
 			found[n] = true
 			all = append(all, n)
 		}

@@ -51,7 +51,7 @@ func Once(ctx context.Context, c client.Reader, namespace string) (policy.Input,
 	for i := range namespaces.Items {
 		in.Namespaces = append(in.Namespaces, policy.Namespace{Name: namespaces.Items[i].Name, Labels: namespaces.Items[i].Labels})
 	}
-	in.LastAccepted = lastAccepted(policy.Accepted{}, in.Quotas, in.Gateways)
+	in.LastAccepted = lastAccepted(&policy.Table{}, in.Quotas, in.Gateways)
 	for i := range in.Quotas {
 		if q := &in.Quotas[i]; !refused(&q.Status.ObjectStatus, q.Generation) {
 			makeUpKeys(q)

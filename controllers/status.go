@@ -227,9 +227,9 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 	out := &change{object: o, held: held, status: v1alpha1.ObjectStatus{ObservedGeneration: verdict.Generation}}
 	switch o.Kind {
 	case policy.KindQuota:
-		out.last = quotaLastAccepted(compiled.table.Accepted(), o.Name, verdict.Accepted())
+		out.last = quotaLastAccepted(compiled.table, o.Name, verdict.Accepted())
 	case policy.KindGateway:
-		out.last = gatewayLastAccepted(compiled.table.Accepted(), o.Name)
+		out.last = gatewayLastAccepted(compiled.table, o.Name)
 		out.envoys = envoysOf(plane.envoys(o.Name), plane.unheard == awaited, held)
 	}
 	observed := observation{verdict: verdict, notes: compiled.notes[o], goesOn: out.last != nil, before: before}

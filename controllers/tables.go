@@ -35,6 +35,14 @@ type compilation struct {
 	sure     bool // every Secret that is named was looked for
 }
 
+// remembers is the table, and an empty one before the first compilation.
+func (c *compilation) remembers() *policy.Table {
+	if c == nil {
+		return &policy.Table{}
+	}
+	return c.table
+}
+
 // verdict finds what was said of an object.
 func (c *compilation) verdict(o policy.Object) (policy.Verdict, bool) {
 	if c == nil {

@@ -105,7 +105,7 @@ func parseName(s string) Name {
 	return Name{namespace, name}
 }
 
-// Accepted is what a later compilation needs as its LastAccepted. It lists every quota: who asks about one uses AcceptedQuota.
+// Accepted is what a later compilation needs as its LastAccepted. It lists every quota: who asks about one calls AcceptedQuota.
 func (t *Table) Accepted() Accepted {
 	a := Accepted{Quotas: make(map[string]AcceptedQuota, t.quotas.len()), Gateways: map[string]AcceptedGateway{}, Tiers: map[string]AcceptedTier{}}
 	for name, c := range t.quotas.all() {
@@ -117,13 +117,18 @@ func (t *Table) Accepted() Accepted {
 	return a
 }
 
-// AcceptedQuota is what Accepted has of one quota, and of the tier it was on.
-func (t *Table) AcceptedQuota(n Name) (q AcceptedQuota, on AcceptedTier, known bool) {
-	c, _ := t.quotas.get(n)
-	if c == nil || c.last == nil {
-		return q, on, false
+// AcceptedQuota is what Accepted has of one quota, to be read only; nil if that is nothing.
+func (t *Table) AcceptedQuota(n Name) *AcceptedQuota {
+	if c, known := t.quotas.get(n); known {
+		return c.last
 	}
-	return *c.last, t.lastTiers[c.last.Tier], true
+	return nil
+}
+
+// AcceptedTier is the tier that an AcceptedQuota of this Table was on, by its Tier.
+func (t *Table) AcceptedTier(key string) (on AcceptedTier, known bool) {
+	on, known = t.lastTiers[key]
+	return on, known
 }
 
 // AcceptedGateway is what Accepted has of one gateway.
@@ -139,7 +144,9 @@ func (c *compilation) lastQuota(n Name) (q AcceptedQuota, known bool) {
 		q, known = c.in.LastAccepted.Quotas[n.String()]
 	}
 	if !known && c.before != nil {
-		q, _, known = c.before.AcceptedQuota(n)
+		if last := c.before.AcceptedQuota(n); last != nil {
+			return *last, true
+		}
 	}
 	return q, known
 }
@@ -147,7 +154,7 @@ func (c *compilation) lastQuota(n Name) (q AcceptedQuota, known bool) {
 func (c *compilation) lastTier(key string) (t AcceptedTier, known bool) {
 	t, known = c.in.LastAccepted.Tiers[key]
 	if !known && c.before != nil {
-		t, known = c.before.lastTiers[key]
+		t, known = c.before.AcceptedTier(key)
 	}
 	return t, known
 }

@@ -24,8 +24,9 @@ func (t *Table) Changes(from *Table) (set []Part, gone []PartName) {
 	return d.set, d.gone
 }
 
-// Renewed names the quotas, in no order, that were made anew since a Table that the same Compiler made before: all of which
-// something else can be said, and some of which nothing else is. Those that are gone are not among them.
+// Renewed names the quotas, in no order, that were made anew since another Table: all of which something else is said, the
+// verdict included, and some of which nothing else is. After another Compiler's Table it names all. Those that are gone are not
+// among them.
 func (t *Table) Renewed(from *Table) iter.Seq[Name] {
 	return func(yield func(Name) bool) {
 		for was, now := range t.quotas.unlike(&from.quotas) {

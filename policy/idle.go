@@ -14,15 +14,14 @@ type Note struct {
 	Message string
 }
 
-// Idle finds pools without a counterpart, and queues and shares that nobody waits for. The verdicts are those on the Input:
-// of what is not accepted they say enough.
+// Idle finds pools without a counterpart, and queues and shares that nobody waits for. The verdicts are those on the Input, as
+// Compile returns them: of what is not accepted they say enough.
 func Idle(in *Input, verdicts []Verdict) []Note {
-	accepted := map[Object]bool{}
-	for _, v := range verdicts {
-		accepted[v.Object] = v.Accepted()
-	}
 	all := slices.Concat(idlePools(in), idleQueues(in))
-	return slices.DeleteFunc(all, func(n Note) bool { return !accepted[n.Object] })
+	return slices.DeleteFunc(all, func(n Note) bool {
+		i, found := slices.BinarySearchFunc(verdicts, Verdict{Object: n.Object}, compareVerdicts)
+		return !found || !verdicts[i].Accepted()
+	})
 }
 
 // idlePools finds tiers whose pool has no endpoints, and endpoints whose pool no tier names.
