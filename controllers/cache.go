@@ -39,7 +39,7 @@ func CacheOptions(namespace string, secretNamespaces []string) cache.Options {
 		secrets.Namespaces[n] = cache.Config{}
 	}
 	return cache.Options{
-		DefaultTransform: bare,
+		DefaultTransform: newCompact().keep,
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Secret{}:    secrets,
 			&corev1.Namespace{}: {Transform: onlyLabels},
@@ -50,15 +50,6 @@ func CacheOptions(namespace string, secretNamespaces []string) cache.Options {
 			},
 		},
 	}
-}
-
-// bare drops who wrote which field, and annotations, of which kubectl's repeats the object: together they are most of a small one.
-func bare(object any) (any, error) {
-	if o, ok := object.(metav1.Object); ok {
-		o.SetManagedFields(nil)
-		o.SetAnnotations(nil)
-	}
-	return object, nil
 }
 
 // onlyLabels keeps of a namespace what selectors look at.
@@ -89,6 +80,9 @@ func digested(object any) (any, error) {
 	out := &corev1.Secret{
 		ObjectMeta: identityOf(s), Type: s.Type, Data: make(map[string][]byte, len(read.Keys)), StringData: map[string]string{},
 	}
+	if out.Labels[v1alpha1.SecretLabel] == "true" {
+		out.Labels = labelled
+	}
 	if read.PairProblem != "" {
 		out.StringData[pairProblem] = read.PairProblem
 	}
@@ -97,6 +91,9 @@ func digested(object any) (any, error) {
 	}
 	return out, nil
 }
+
+// labelled are the labels of all digested Secrets; nobody looks at others.
+var labelled = map[string]string{v1alpha1.SecretLabel: "true"}
 
 // What a value of a digested Secret begins with.
 const (
