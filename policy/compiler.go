@@ -69,8 +69,9 @@ func newMemory(quotas int) *memory {
 }
 
 // An identity tells what an object says from what any other says, or the same one at another time. The API server gives no two
-// objects one UID, and an object another generation whenever its spec becomes another. Labels and status are not covered: of
-// labels only those of ModelLimits matter here, and of status nothing does. Objects of files have no identity.
+// objects one UID, and an object another generation whenever its spec becomes another: our CRDs have no defaults that a later one
+// could change, and who restores a cluster from a backup must restart what watches it in any case. Labels and status are not
+// covered: of labels only those of ModelLimits matter here, and of status nothing does. Objects of files have no identity.
 type identity struct {
 	uid        types.UID
 	generation int64

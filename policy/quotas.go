@@ -23,6 +23,7 @@ func (c *compilation) compileQuotas() {
 // Objects from files have no age: among equals the one that had the digest before keeps it, so that nobody takes a key by a name
 // that sorts first. Only the quotas that are given can claim something else than before.
 func (c *compilation) claim(anew []*heldQuota) {
+	c.anew = make([]Verdict, 0, len(anew))
 	for _, h := range anew {
 		c.held.withdraw(h)
 	}
