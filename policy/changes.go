@@ -45,6 +45,9 @@ type difference struct {
 }
 
 func compare[K comparable, V any](d *difference, from, to map[K]V, same func(a, b V) bool, part func(V) Part) {
+	if shared(from, to) {
+		return
+	}
 	both := 0
 	for k, v := range to {
 		was, found := from[k]

@@ -59,7 +59,7 @@ type compilation struct {
 	line       []byte // see sumOf
 	table      *Table
 	anew       []Verdict // on quotas that were made anew
-	verdicts   []Verdict // on all but quotas
+	verdicts   []Verdict // on all but quotas and users
 }
 
 func newCompilation(in Input, before *Table, held *memory) *compilation {
@@ -77,11 +77,10 @@ func newCompilation(in Input, before *Table, held *memory) *compilation {
 		former:     map[string]*tier{},
 		tiers:      map[string]*v1alpha1.RateLimitTier{},
 		compiled:   map[string]*tier{},
-		users:      map[Name]*user{},
 		worst:      map[plan]int{},
 		sums:       map[*ruleset][]byte{},
 		table: &Table{
-			gateways: map[Name]*Gateway{}, tiers: map[TierRef]*tier{}, users: map[Name]*user{},
+			gateways: map[Name]*Gateway{}, tiers: map[TierRef]*tier{},
 			lastTiers: map[string]AcceptedTier{}, lastGateways: map[string]AcceptedGateway{},
 		},
 	}
@@ -185,7 +184,14 @@ var priorities = map[v1alpha1.Priority]int{
 
 // compileUsers lets the oldest of several that name one user limit it.
 func (c *compilation) compileUsers() {
-	held := make(map[Name]heldUser, len(c.in.Users))
+	if !c.sameUsers() {
+		c.held.users = c.newUsers()
+	}
+	c.users, c.table.users = c.held.users.named, c.held.users.limiting
+}
+
+func (c *compilation) newUsers() heldUsers {
+	users := newHeldUsers(len(c.in.Users))
 	oldest := make(map[Name]*v1alpha1.UserQuota, len(c.in.Users))
 	for i := range c.in.Users {
 		u := &c.in.Users[i]
@@ -198,17 +204,16 @@ func (c *compilation) compileUsers() {
 		u := &c.in.Users[i]
 		key := Name{u.Namespace, u.Spec.User}
 		if oldest[key] != u {
-			c.judge(KindUser, &u.ObjectMeta, Problem{
+			users.refuse(u, Problem{
 				v1alpha1.ReasonUserClaimed, "spec.user",
 				"Another UserQuota of this namespace already limits the user " + u.Spec.User + "; put the limits into one object.",
 			})
 			continue
 		}
-		c.users[key] = c.userOf(u)
-		held[nameOf(&u.ObjectMeta)] = heldUser{identityOf(&u.ObjectMeta), c.users[key]}
-		c.judge(KindUser, &u.ObjectMeta)
+		users.take(u, c.userOf(u))
 	}
-	c.held.users = held
+	slices.SortFunc(users.verdicts, compareVerdicts)
+	return users
 }
 
 // userNamed is nil where nothing limits the user, or there is none.
@@ -219,15 +224,11 @@ func (c *compilation) userNamed(namespace, name string) *user {
 	return c.users[Name{namespace, name}]
 }
 
-// gather puts into the Table what it refers to: quotas, users, the tiers as they are, and those as they were on which anything
-// goes on.
+// gather puts into the Table the quotas, the tiers as they are, and those as they were on which anything goes on.
 func (c *compilation) gather() {
 	t, held := c.table, c.held
 	t.quotas, t.keys = held.byName.share(), held.byKey.share()
 	held.catalogs, held.counting = c.catalogs, c.counting
-	for _, u := range c.users {
-		t.users[u.quota] = u
-	}
 	for _, tiers := range []map[string]*tier{c.compiled, c.former} {
 		for _, x := range tiers {
 			t.tiers[x.ref] = x
@@ -249,9 +250,7 @@ func (c *compilation) nameModels() {
 	for _, t := range c.table.tiers {
 		add(t.rules.models.each())
 	}
-	for _, u := range c.table.users {
-		add(u.rules.models.each())
-	}
+	add(maps.Keys(c.held.users.names))
 	add(maps.Keys(c.held.names))
 	if !maps.Equal(all, c.held.namedAll) {
 		c.held.named, c.held.namedAll = matcher[struct{}]{}, all

@@ -34,13 +34,13 @@ func (c *Compiler) Compile(in Input) (*Table, []Verdict) {
 
 // A memory is what the last compilation was made of and what came of it. What is reused is the same pointer, so one pointer
 // tells whether anything behind it has changed:
-//   - a tier, or a user, while its object says the same;
+//   - a tier, or a user, while its object says the same; the map of users, while all of them do;
 //   - a catalog, while all ModelLimits say the same and have the same labels;
 //   - a Credential, while its quota says the same and was accepted, and so are the tier, the user, the digests of its keys and
 //     who owns them, and what its namespace may use. What is not accepted is always made anew.
 type memory struct {
 	tiers    map[string]heldTier
-	users    map[Name]heldUser
+	users    heldUsers
 	models   map[string]heldModel
 	catalogs map[string]*catalog   // by selector
 	counting map[string][]*catalog // by namespace; see catalogsFor
@@ -86,9 +86,39 @@ type heldTier struct {
 	tier     *tier
 }
 
+// heldUsers is what was made of all UserQuotas. Its maps are those of Tables.
+type heldUsers struct {
+	quotas   map[Name]heldUser
+	named    map[Name]*user  // by namespace and spec.user
+	limiting map[Name]*user  // the same, by UserQuota
+	names    map[string]bool // by which they call models
+	verdicts []Verdict       // sorted
+}
+
 type heldUser struct {
 	identity identity
-	user     *user
+	user     *user // nil: another one limits the user
+}
+
+func newHeldUsers(n int) heldUsers {
+	return heldUsers{
+		quotas: make(map[Name]heldUser, n), named: make(map[Name]*user, n), limiting: make(map[Name]*user, n),
+		names: map[string]bool{}, verdicts: make([]Verdict, 0, n),
+	}
+}
+
+func (h *heldUsers) refuse(object *v1alpha1.UserQuota, p Problem) {
+	h.quotas[nameOf(&object.ObjectMeta)] = heldUser{identityOf(&object.ObjectMeta), nil}
+	h.verdicts = append(h.verdicts, newVerdict(KindUser, &object.ObjectMeta, []Problem{p}))
+}
+
+func (h *heldUsers) take(object *v1alpha1.UserQuota, u *user) {
+	h.quotas[u.quota] = heldUser{identityOf(&object.ObjectMeta), u}
+	h.named[Name{object.Namespace, u.name}], h.limiting[u.quota] = u, u
+	for name := range u.rules.models.each() {
+		h.names[name] = true
+	}
+	h.verdicts = append(h.verdicts, newVerdict(KindUser, &object.ObjectMeta, nil))
 }
 
 type heldModel struct {
@@ -125,11 +155,25 @@ func (c *compilation) tierOf(t *v1alpha1.RateLimitTier) *tier {
 // userOf compiles a user, unless its object says what it said.
 func (c *compilation) userOf(u *v1alpha1.UserQuota) *user {
 	id := identityOf(&u.ObjectMeta)
-	if last, known := c.held.users[nameOf(&u.ObjectMeta)]; known && last.identity.same(id) {
+	if last := c.held.users.quotas[nameOf(&u.ObjectMeta)]; last.user != nil && last.identity.same(id) {
 		return last.user
 	}
 	from := Origin{Kind: KindUser, Namespace: u.Namespace, Name: u.Name}
 	return newUser(nameOf(&u.ObjectMeta), u.Spec.User, newRuleset(&u.Spec.KeyLimits, u.Spec.Enforcement, from))
+}
+
+// sameUsers reports whether all UserQuotas say what they said.
+func (c *compilation) sameUsers() bool {
+	if c.held.users.quotas == nil || len(c.in.Users) != len(c.held.users.quotas) {
+		return false
+	}
+	for i := range c.in.Users {
+		u := &c.in.Users[i].ObjectMeta
+		if !c.held.users.quotas[nameOf(u)].identity.same(identityOf(u)) {
+			return false
+		}
+	}
+	return true
 }
 
 // rememberModels forgets all catalogs, unless the ModelLimits are what they were.
@@ -281,7 +325,7 @@ func (c *compilation) judgeAll() []Verdict {
 	if c.gone {
 		last = slices.DeleteFunc(slices.Clone(last), func(v Verdict) bool { return c.held.quotas[v.Object.Name] == nil })
 	}
-	all := make([]Verdict, 0, len(c.quotas)+len(c.verdicts))
+	all := make([]Verdict, 0, len(c.quotas)+len(c.verdicts)+len(c.held.users.verdicts))
 	slices.SortFunc(c.anew, compareVerdicts)
 	for _, v := range c.anew {
 		i, found := slices.BinarySearchFunc(last, v, compareVerdicts)
@@ -293,5 +337,5 @@ func (c *compilation) judgeAll() []Verdict {
 	all = append(all, last...)
 	c.held.verdicts = slices.Clip(all)
 	slices.SortFunc(c.verdicts, compareVerdicts)
-	return append(all, c.verdicts...) // The kind of quotas is the first.
+	return append(append(all, c.verdicts...), c.held.users.verdicts...) // The kind of quotas is the first, that of users the last.
 }

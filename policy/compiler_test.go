@@ -260,13 +260,21 @@ func TestACompilerMakesAnewWhatHasChanged(t *testing.T) {
 		"a model": {func(in *policy.Input) {
 			in.Models[0].Spec.Resource, in.Models[0].Generation = "images", 2
 		}, nil},
+		"a user": {func(in *policy.Input) {
+			in.Users[0].Spec.Limits, in.Users[0].Generation = limit(v1alpha1.MetricRequests, v1alpha1.PerDay, 7), 2
+		}, []string{"team-6/key-6"}},
 		"a quota that is refused": {func(in *policy.Input) {
 			in.Quotas[5].Spec.TierRef.Name, in.Quotas[5].Generation = "gone", 2
 		}, []string{"team-5/key-5"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			in := identified(customers(provider(), 8))
+			in := customers(provider(), 8)
+			in.Quotas[6].Spec.User = "ann"
+			for _, name := range []string{"ann", "bob"} {
+				in.Users = append(in.Users, v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team-6", Name: name}, Spec: v1alpha1.UserQuotaSpec{User: name}})
+			}
+			in = identified(in)
 			var compiler policy.Compiler
 			before, _ := compiler.Compile(in)
 			tc.change(&in)
@@ -295,6 +303,9 @@ func identified(in policy.Input) policy.Input {
 	}
 	for i := range in.Quotas {
 		identify("quota", i, &in.Quotas[i].ObjectMeta)
+	}
+	for i := range in.Users {
+		identify("user", i, &in.Users[i].ObjectMeta)
 	}
 	return in
 }

@@ -83,11 +83,16 @@ func (s *sharded[K, V]) unlike(other *sharded[K, V]) iter.Seq2[map[K]V, map[K]V]
 	return func(yield func(was, now map[K]V) bool) {
 		for i, now := range s.shards {
 			was := other.shards[i]
-			if reflect.ValueOf(was).Pointer() != reflect.ValueOf(now).Pointer() && !yield(was, now) {
+			if !shared(was, now) && !yield(was, now) {
 				return
 			}
 		}
 	}
+}
+
+// shared reports whether both are one map.
+func shared[K comparable, V any](a, b map[K]V) bool {
+	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
 }
 
 // all yields every entry, in no order.
