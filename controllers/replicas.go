@@ -203,6 +203,9 @@ func (r *replicas) tell(ctx context.Context, own report) error {
 		lease.Spec = coordinationv1.LeaseSpec{HolderIdentity: &r.opts.Identity, LeaseDurationSeconds: &seconds, RenewTime: &renewed}
 		return nil
 	}
+	// An API server that hangs must not hold up what is heard here.
+	ctx, cancel := context.WithTimeout(ctx, r.opts.LeaseDuration/heartbeats)
+	defer cancel()
 	_, err = ctrl.CreateOrUpdate(ctx, r.client, lease, change)
 	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
 		r.poke() // The cache was behind.

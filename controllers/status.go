@@ -39,6 +39,9 @@ const (
 // unsureFor is when an object is looked at again of which not everything is known.
 const unsureFor = time.Second
 
+// writeTimeout is that of one write: an API server that hangs must not keep all writers.
+const writeTimeout = 10 * time.Second
+
 // writers is how many objects are looked at, and written, at once.
 const writers = 8
 
@@ -315,6 +318,8 @@ func (s *status) write(ctx context.Context, c *change) error {
 	u.SetNamespace(c.object.Namespace)
 	u.SetName(c.object.Name.Name)
 	u.SetUID(c.held.GetUID()) // so that nothing is written into another object of the name
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
 	if err := s.client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
 		statusWrites.WithLabelValues("error").Inc()
 		return client.IgnoreNotFound(err)
