@@ -70,9 +70,12 @@ type ApiKeyQuotaSpec struct {
 	// +optional
 	DesiredState DesiredState `json:"desiredState,omitempty"`
 
-	// expirationTime is when the keys stop being honoured. Absent means never.
+	// expirationTime is when the keys stop being honoured, up to the year 2999. Absent means never.
 	//
 	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Format=date-time
+	// +kubebuilder:validation:Pattern=`^[12]\d{3}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`
 	ExpirationTime *metav1.Time `json:"expirationTime,omitempty"`
 
 	// alerts says at what use of a limit people are told. Absent means as its tier says.

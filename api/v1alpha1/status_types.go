@@ -26,7 +26,10 @@ type ObjectStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 }
 
-// LastAccepted is what an object goes on with that is not accepted, and what it would go on with if it broke.
+// LastAccepted is what an object goes on with that is not accepted, and what it would go on with if it broke. It is written as a
+// whole: whoever can write metadata.managedFields could otherwise keep parts of what stood there before.
+//
+// +mapType=atomic
 type LastAccepted struct {
 	// generation is the metadata.generation that was accepted.
 	//
