@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 )
@@ -23,6 +24,7 @@ type Accepted struct {
 // its expiration are those that it had last, accepted or not, so that a key can always be revoked. They are for Restore:
 // Compile takes them from the object, and looks here only for who had a key before.
 type AcceptedQuota struct {
+	UID        types.UID          `json:"uid,omitempty"`        // of the object; empty where objects have none
 	Generation int64              `json:"generation,omitempty"` // of the object; 0 where objects have none
 	Limits     v1alpha1.KeyLimits `json:"limits,omitzero"`
 	User       string             `json:"user,omitempty"`
@@ -50,10 +52,18 @@ type AcceptedTier struct {
 
 // AcceptedGateway is a QuotaGateway when it was last accepted, and the tiers that it assigns.
 type AcceptedGateway struct {
-	Generation int64 `json:"generation,omitempty"` // of the object; 0 where objects have none
+	UID        types.UID `json:"uid,omitempty"`        // of the object; empty where objects have none
+	Generation int64     `json:"generation,omitempty"` // of the object; 0 where objects have none
 
 	Spec  v1alpha1.QuotaGatewaySpec             `json:"spec"`
 	Tiers map[string]v1alpha1.RateLimitTierSpec `json:"tiers,omitempty"` // by name
+}
+
+// acceptedTier is a tier as it is now, without who else may use it: it is kept where others can read it.
+func acceptedTier(t *v1alpha1.RateLimitTier) AcceptedTier {
+	spec := t.Spec
+	spec.AllowedNamespaces = nil
+	return AcceptedTier{t.Name, spec}
 }
 
 // Key names the tier as it is in Accepted.Tiers.
@@ -137,9 +147,20 @@ func (t *Table) AcceptedGateway(n Name) (g AcceptedGateway, known bool) {
 	return g, known
 }
 
-// What LastAccepted says goes before what the Compiler remembers of its last Table.
+// What LastAccepted says goes before what the Compiler remembers of its last Table. Neither counts for an object that has only the
+// name of the one that was accepted.
 
-func (c *compilation) lastQuota(n Name) (q AcceptedQuota, known bool) {
+func (c *compilation) lastQuota(o *metav1.ObjectMeta) (q AcceptedQuota, known bool) {
+	q, known = c.lastOfName(nameOf(o))
+	if !known || !sameObject(q.UID, o) {
+		return AcceptedQuota{}, false
+	}
+	return q, true
+}
+
+func sameObject(uid types.UID, o *metav1.ObjectMeta) bool { return uid == "" || o.UID == "" || uid == o.UID }
+
+func (c *compilation) lastOfName(n Name) (q AcceptedQuota, known bool) {
 	if len(c.in.LastAccepted.Quotas) > 0 {
 		q, known = c.in.LastAccepted.Quotas[n.String()]
 	}
@@ -159,18 +180,19 @@ func (c *compilation) lastTier(key string) (t AcceptedTier, known bool) {
 	return t, known
 }
 
-func (c *compilation) lastGateway(n Name) (g AcceptedGateway, known bool) {
+func (c *compilation) lastGateway(o *metav1.ObjectMeta) (g AcceptedGateway, known bool) {
+	n := nameOf(o)
 	g, known = c.in.LastAccepted.Gateways[n.String()]
 	if !known && c.before != nil {
 		g, known = c.before.AcceptedGateway(n)
 	}
-	return g, known
+	return g, known && sameObject(g.UID, o)
 }
 
 // newAccepted notes what an accepted quota needs to go on should it be rejected one day.
 func newAccepted(q *v1alpha1.ApiKeyQuota, t *tier) *AcceptedQuota {
 	return &AcceptedQuota{
-		Generation: q.Generation, Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key, Enforcement: q.Spec.Enforcement,
+		UID: q.UID, Generation: q.Generation, Limits: q.Spec.KeyLimits, User: q.Spec.User, Tier: t.key, Enforcement: q.Spec.Enforcement,
 	}
 }
 

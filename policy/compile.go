@@ -97,7 +97,7 @@ func (c *compilation) judge(kind string, obj *metav1.ObjectMeta, problems ...Pro
 }
 
 func newVerdict(kind string, obj *metav1.ObjectMeta, problems []Problem) Verdict {
-	return Verdict{Object{Kind: kind, Name: nameOf(obj)}, obj.Generation, problems}
+	return Verdict{Object{Kind: kind, Name: nameOf(obj)}, obj.UID, obj.Generation, problems}
 }
 
 func compareVerdicts(a, b Verdict) int {
@@ -132,7 +132,7 @@ func (c *compilation) compileTiers() {
 		if len(problems) == 0 {
 			c.tiers[t.Name], c.compiled[t.Name] = t, c.tierOf(t)
 			held[t.Name] = heldTier{identityOf(&t.ObjectMeta), c.compiled[t.Name]}
-			c.table.lastTiers[c.compiled[t.Name].key] = AcceptedTier{t.Name, t.Spec}
+			c.table.lastTiers[c.compiled[t.Name].key] = acceptedTier(t)
 		}
 	}
 	c.held.tiers = held

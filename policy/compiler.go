@@ -148,7 +148,8 @@ func (c *compilation) tierOf(t *v1alpha1.RateLimitTier) *tier {
 		return last.tier
 	}
 	compiled := compileTier(TierRef{Name: t.Name}, &t.Spec)
-	compiled.key = (&AcceptedTier{t.Name, t.Spec}).Key()
+	on := acceptedTier(t)
+	compiled.key = on.Key()
 	return compiled
 }
 

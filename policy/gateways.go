@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -23,19 +24,27 @@ const (
 func (c *compilation) compileGateways() {
 	for _, g := range byAge(c.in.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta }) {
 		name := nameOf(&g.ObjectMeta)
-		problems := c.checkGateway(name, &g.Spec)
-		c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, c.checkUses(secretUses(name.Namespace, &g.Spec)))...)
-		record := AcceptedGateway{Generation: g.Generation, Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
-		if len(problems) > 0 {
-			last, known := c.lastGateway(name)
-			if !known {
-				continue
-			}
-			record = last
+		problems, uses := c.checkGateway(name, &g.Spec), c.checkUses(secretUses(name.Namespace, &g.Spec))
+		c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, uses)...)
+		written := AcceptedGateway{UID: g.UID, Generation: g.Generation, Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
+		last, known := c.lastGateway(&g.ObjectMeta)
+		switch {
+		case len(problems)+len(uses) == 0:
+			c.serve(name, &written, true)
+		case known && (len(problems) > 0 || !equality.Semantic.DeepEqual(last.Spec, g.Spec)):
+			c.serve(name, &last, true)
+		case len(problems) == 0: // A Secret that is missing costs no more than what needs it.
+			c.serve(name, &written, known)
 		}
-		c.table.lastGateways[name.String()] = record
-		c.table.gateways[name] = c.newGateway(name, &record)
 	}
+}
+
+// serve puts a gateway in force as it is in the record, and remembers that where it was accepted.
+func (c *compilation) serve(name Name, record *AcceptedGateway, accepted bool) {
+	if accepted {
+		c.table.lastGateways[name.String()] = *record
+	}
+	c.table.gateways[name] = c.newGateway(name, record)
 }
 
 func (c *compilation) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) []Problem {
@@ -143,7 +152,7 @@ func (c *compilation) assignedTiers(spec *v1alpha1.QuotaGatewaySpec) map[string]
 			if tiers == nil {
 				tiers = map[string]v1alpha1.RateLimitTierSpec{}
 			}
-			tiers[s.tier] = t.Spec
+			tiers[s.tier] = acceptedTier(t).Spec
 		}
 	}
 	return tiers

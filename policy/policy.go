@@ -8,6 +8,8 @@ package policy
 import (
 	"strings"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 )
 
@@ -62,6 +64,7 @@ func (o Object) String() string { return o.Kind + " " + o.Name.String() }
 // A Verdict is what Compile has to say about one object.
 type Verdict struct {
 	Object     Object
+	UID        types.UID // tells the object from another one of its name; empty where objects have none
 	Generation int64
 	Problems   []Problem // empty: accepted
 }

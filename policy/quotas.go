@@ -19,9 +19,9 @@ func (c *compilation) compileQuotas() {
 	}
 }
 
-// claim gives each digest to the oldest quota that names it: a key that any quota names belongs to that quota, accepted or not.
-// Objects from files have no age: among equals the one that had the digest before keeps it, so that nobody takes a key by a name
-// that sorts first. Only the quotas that are given can claim something else than before.
+// claim gives each digest to one of the quotas that name it, accepted or not: to the one that had it when it was last accepted, so
+// that nobody takes a key from another by naming it, and else to the oldest. Only the quotas that are given can claim something else
+// than before.
 func (c *compilation) claim(anew []*heldQuota) {
 	c.anew = make([]Verdict, 0, len(anew))
 	for _, h := range anew {
@@ -36,7 +36,7 @@ func (c *compilation) claim(anew []*heldQuota) {
 		}
 	}
 	for d, all := range c.held.rivals {
-		owner := c.oldest(d, all)
+		owner := c.ownerOf(d, all)
 		c.held.owners[d] = owner
 		for _, h := range all {
 			h.same = h.same && h == owner
@@ -79,22 +79,19 @@ func (m *memory) enter(h *heldQuota, d Digest) {
 	}
 }
 
-// oldest is who owns a digest that all of them claim.
-func (c *compilation) oldest(d Digest, all []*heldQuota) *heldQuota {
+// ownerOf is who owns a digest that all of them claim.
+func (c *compilation) ownerOf(d Digest, all []*heldQuota) *heldQuota {
 	meta := func(h *heldQuota) *metav1.ObjectMeta { return &c.in.Quotas[h.at].ObjectMeta }
 	slices.SortFunc(all, func(a, b *heldQuota) int { return compareAges(meta(a), meta(b)) })
-	owner := all[0]
-	for _, h := range all[1:] {
-		if meta(owner).CreationTimestamp.Equal(&meta(h).CreationTimestamp) && !c.had(meta(owner), d) && c.had(meta(h), d) {
-			owner = h
-		}
+	if i := slices.IndexFunc(all, func(h *heldQuota) bool { return c.had(meta(h), d) }); i >= 0 {
+		return all[i]
 	}
-	return owner
+	return all[0]
 }
 
 // had reports whether the quota held the digest when it was last accepted.
 func (c *compilation) had(q *metav1.ObjectMeta, d Digest) bool {
-	last, _ := c.lastQuota(nameOf(q))
+	last, _ := c.lastQuota(q)
 	return slices.ContainsFunc(last.Keys, func(k AcceptedKey) bool { return k.Digest == d.String() })
 }
 
@@ -107,7 +104,7 @@ func (c *compilation) compileQuota(q *v1alpha1.ApiKeyQuota, h *heldQuota) {
 	if len(problems) == 0 {
 		cred.last = newAccepted(q, c.compiled[q.Spec.TierRef.Name])
 	} else {
-		c.goOn(cred)
+		c.goOn(q, cred)
 	}
 	c.anew = append(c.anew, newVerdict(KindQuota, &q.ObjectMeta, problems))
 
@@ -141,8 +138,8 @@ func (c *compilation) giveKeys(q *v1alpha1.ApiKeyQuota, h *heldQuota, cred *Cred
 }
 
 // goOn gives a quota that is not accepted the limits that it had, if it had any.
-func (c *compilation) goOn(cred *Credential) {
-	last, known := c.lastQuota(cred.Quota)
+func (c *compilation) goOn(q *v1alpha1.ApiKeyQuota, cred *Credential) {
+	last, known := c.lastQuota(&q.ObjectMeta)
 	tier, kept := c.lastTier(last.Tier)
 	switch {
 	case !known:
@@ -150,7 +147,7 @@ func (c *compilation) goOn(cred *Credential) {
 	case !kept && len(c.checkTier(cred.Quota.Namespace, last.Tier, "")) > 0:
 		return // Of its tier nothing but the name is known.
 	case !kept:
-		tier = AcceptedTier{last.Tier, c.tiers[last.Tier].Spec}
+		tier = acceptedTier(c.tiers[last.Tier])
 		last.Tier = tier.Key()
 	}
 	cred.last, c.table.lastTiers[last.Tier] = &last, tier
@@ -239,7 +236,7 @@ func (c *compilation) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Dig
 		return key.Digest, true, nil
 	}
 	p.Field = fmt.Sprintf("spec.keys[name=%s].secretKeyRef.%s", k.Name, p.Field)
-	last, _ := c.lastQuota(nameOf(&q.ObjectMeta))
+	last, _ := c.lastQuota(&q.ObjectMeta)
 	if d, known = last.key(k); known {
 		p.Message += " The key goes on as it was read last; to end it, take it out of spec.keys."
 	}
