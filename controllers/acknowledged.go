@@ -1,8 +1,10 @@
 package controllers
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 )
@@ -33,6 +35,8 @@ type Fleet struct {
 type report struct {
 	Services reportedServices         `json:"services"`
 	Gateways map[string]reportedFleet `json:"gateways,omitempty"` // by namespace/name
+	// Cut: there is more than the report tells, so that nothing can be said of what it does not name.
+	Cut bool `json:"cut,omitempty"`
 }
 
 type reportedServices struct {
@@ -55,8 +59,12 @@ type reportedFleet struct {
 	Rejected  string `json:"rejected,omitempty"`
 }
 
-// maxRefused is the most refusals that a report names: an object of Kubernetes has its bounds.
-const maxRefused = 200
+// What a report tells others: an object of Kubernetes has its bounds.
+const (
+	maxRefused = 200
+	maxWords   = 200     // bytes of one rejection
+	maxReport  = 200_000 // bytes; the API server takes 256 KiB of annotations
+)
 
 func newReport(a *Acknowledged, progressAt func(uint64) progress) report {
 	r := report{Services: reportedServices{Connected: a.Services.Connected}, Gateways: map[string]reportedFleet{}}
@@ -64,9 +72,7 @@ func newReport(a *Acknowledged, progressAt func(uint64) progress) report {
 		r.Services.Seen = progressAt(a.Services.Mark)
 	}
 	for _, o := range slices.SortedFunc(maps.Keys(a.Services.Refused), compareObjects) {
-		if len(r.Services.Refused) < maxRefused {
-			r.Services.Refused = append(r.Services.Refused, reportedRefusal{o.Kind, o.Namespace, o.Name.Name, a.Services.Refused[o]})
-		}
+		r.Services.Refused = append(r.Services.Refused, reportedRefusal{o.Kind, o.Namespace, o.Name.Name, a.Services.Refused[o]})
 	}
 	for name, f := range a.Gateways {
 		told := reportedFleet{Connected: f.Connected, Current: f.Current, Rejected: f.Rejected}
@@ -78,12 +84,48 @@ func newReport(a *Acknowledged, progressAt func(uint64) progress) report {
 	return r
 }
 
+// text is what others are told: words are shortened first, then refusals are left out, then gateways of which nothing is wrong, and
+// then the rest.
+func (r report) text() ([]byte, error) {
+	r.Services.Refused, r.Gateways = slices.Clone(r.Services.Refused), maps.Clone(r.Gateways)
+	if len(r.Services.Refused) > maxRefused {
+		r.Services.Refused, r.Cut = r.Services.Refused[:maxRefused], true
+	}
+	for i := range r.Services.Refused {
+		r.Services.Refused[i].Words = shortened(r.Services.Refused[i].Words)
+	}
+	for name, f := range r.Gateways {
+		f.Rejected = shortened(f.Rejected)
+		r.Gateways[name] = f
+	}
+	text, err := json.Marshal(r)
+	if err != nil || len(text) <= maxReport {
+		return text, err
+	}
+	r.Cut = true
+	maps.DeleteFunc(r.Gateways, func(_ string, f reportedFleet) bool { return f.Rejected == "" })
+	if text, err = json.Marshal(r); err != nil || len(text) <= maxReport {
+		return text, err
+	}
+	r.Gateways = nil
+	return json.Marshal(r)
+}
+
+func shortened(words string) string {
+	if len(words) <= maxWords {
+		return words
+	}
+	return strings.ToValidUTF8(words[:maxWords], "") + "…"
+}
+
 // A dataPlane is what everyone has in force who is connected to any replica of the operator.
 type dataPlane struct {
 	services enforcers
 	refused  map[policy.Object]string
 	gateways map[policy.Name]enforcers
 	unheard  presence // of the Envoys of all other gateways
+	// cut says that a replica knows more than it tells.
+	cut bool
 	// unreadable names replicas whose reports this version cannot read: of their clients nothing is known.
 	unreadable []string
 }
@@ -100,9 +142,9 @@ type enforcers struct {
 type presence uint8
 
 const (
-	gone    presence = iota
-	awaited          // nobody is, but somebody was a moment ago, or may be about to connect
+	awaited presence = iota // nobody is, but somebody was a moment ago, or may be about to connect
 	present
+	gone
 )
 
 // join puts the reports of all replicas together.
@@ -113,7 +155,9 @@ func join(reports map[string]report) *dataPlane {
 		if s := r.Services; s.Connected > 0 {
 			d.services.add(s.Connected, 0, s.Seen)
 		}
+		d.cut = d.cut || r.Cut
 		for _, refusal := range r.Services.Refused {
+			d.cut = d.cut || refusal.Kind == "" // It is of everything.
 			d.refused[policy.Object{Kind: refusal.Kind, Name: policy.Name{Namespace: refusal.Namespace, Name: refusal.Name}}] = refusal.Words
 		}
 		for name, f := range r.Gateways {

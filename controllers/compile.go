@@ -81,7 +81,7 @@ func (c *compiler) add(mgr manager.Manager) error {
 		return nil
 	})
 	own := func(before, now client.Object) bool {
-		return before.GetGeneration() != now.GetGeneration() || !maps.Equal(before.GetLabels(), now.GetLabels()) || refusedAnew(before, now)
+		return before.GetUID() != now.GetUID() || before.GetGeneration() != now.GetGeneration() || !maps.Equal(before.GetLabels(), now.GetLabels()) || refusedAnew(before, now)
 	}
 	return errors.Join(
 		loop.Watch(first),

@@ -72,24 +72,35 @@ func (o *observation) programmed(d *dataPlane) metav1.Condition {
 	had, stands := o.had(), o.stands(who)
 	switch {
 	case !o.verdict.Accepted():
-		c.Reason, c.Message = v1alpha1.ReasonNotAccepted, "The object is not accepted, so it is not in force."
+		c.Reason, c.Message = v1alpha1.ReasonNotAccepted, notInForce[o.verdict.Object.Kind]
 		if o.goesOn {
-			c.Message = "The object is not accepted; it goes on as it was accepted last (status.lastAccepted)."
+			c.Message = "The object is not accepted; its limits, or what it serves, go on as they were accepted last (status.lastAccepted)."
 		}
 	case rejection != "":
 		c.Reason, c.Message = reason, rejection
-	case who.presence == gone:
+	case who.presence == gone && !d.cut:
 		c.Reason, c.Message = v1alpha1.ReasonNoDataPlane, fmt.Sprintf("No %s are connected.", whose)
-	case had || who.presence == present && who.seen.reaches(o.verdict.Object.Kind, o.since) && len(d.unreadable) == 0:
+	case had || who.presence == present && who.seen.reaches(o.verdict.Object.Kind, o.since) && len(d.unreadable) == 0 && !d.cut:
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonProgrammed, fmt.Sprintf("All %s have acknowledged this generation.", whose)
 	case stands != nil:
 		c.Reason, c.Message = stands.Reason, stands.Message
 	case len(d.unreadable) > 0:
 		c.Reason, c.Message = v1alpha1.ReasonPending, fmt.Sprintf("A replica of the operator says what this one cannot read: %s.", strings.Join(d.unreadable, "; "))
+	case d.cut:
+		c.Reason, c.Message = v1alpha1.ReasonPending, "So much was refused that not all of it is told, and this object may be among it: see the objects that say ServiceRejected or EnvoyRejected."
 	default:
 		c.Reason, c.Message = v1alpha1.ReasonPending, fmt.Sprintf("Not all %s have acknowledged this generation yet.", whose)
 	}
 	return c
+}
+
+// notInForce says what becomes of objects that are not accepted, and were not before.
+var notInForce = map[string]string{
+	policy.KindTier:    "The plan is not accepted, so nobody can use it.",
+	policy.KindModel:   "The object does not count as written; condition Accepted says what of it holds.",
+	policy.KindQuota:   "The quota was never accepted, so requests with its keys are answered 401.",
+	policy.KindUser:    "The object is not accepted, so it limits nobody.",
+	policy.KindGateway: "The gateway was never accepted as written; what of it is in order may be served.",
 }
 
 // had reports whether the generation was in force already.

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
@@ -54,9 +55,14 @@ func (c *contents) update(ctx context.Context, gateways []*policy.Gateway, versi
 }
 
 func (c *contents) read(ctx context.Context, name policy.Name, version string) (content, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	var s corev1.Secret
 	if err := c.api.Get(ctx, types.NamespacedName{Namespace: name.Namespace, Name: name.Name}, &s); err != nil {
 		return content{}, fmt.Errorf("reading Secret %s: %w", name, err)
+	}
+	if s.Labels[v1alpha1.SecretLabel] != "true" {
+		return content{}, fmt.Errorf("reading Secret %s: it has lost its label %s", name, v1alpha1.SecretLabel)
 	}
 	return content{version, policy.ReadSecret(string(s.Type), s.Data), s.Data}, nil
 }

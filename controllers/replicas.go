@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -52,6 +53,7 @@ type replicas struct {
 	began    time.Time
 	written  string
 	lastBeat time.Time
+	own      heard // the lease of this replica, as the cache has it
 }
 
 // heard is when a lease said something new. Clocks of other machines are not compared with ours.
@@ -64,6 +66,7 @@ func newReplicas(mgr ctrl.Manager, o *Options, t *tables) *replicas {
 	return &replicas{
 		client: mgr.GetClient(), mgr: mgr, opts: o, tables: t, poked: make(chan struct{}, 1),
 		now: &dataPlane{}, others: map[string]heard{}, absent: map[policy.Name]time.Time{}, alone: o.Clock.Now(), began: o.Clock.Now(),
+		own: heard{at: o.Clock.Now()},
 	}
 }
 
@@ -141,6 +144,17 @@ func (r *replicas) refresh(ctx context.Context) {
 	}
 }
 
+// deaf reports whether this replica has not even heard itself for a while: then it is the API server that is away, or the watch that
+// lags behind, and nobody else is taken for dead.
+func (r *replicas) deaf(leases []coordinationv1.Lease, now time.Time) bool {
+	for i := range leases {
+		if l := &leases[i]; l.Name == r.leaseName() && l.Spec.RenewTime != nil && !r.own.renewed.Equal(l.Spec.RenewTime) {
+			r.own = heard{*l.Spec.RenewTime, now}
+		}
+	}
+	return now.Sub(r.own.at) > r.opts.LeaseDuration
+}
+
 // attend says of those who are not connected whether they are awaited.
 func (r *replicas) attend(d *dataPlane) {
 	at, grace := r.opts.Clock.Now(), graceOfLease*r.opts.LeaseDuration
@@ -166,6 +180,7 @@ func (r *replicas) attend(d *dataPlane) {
 		f.presence = presenceOf(r.absent[name], at, grace)
 		d.gateways[name] = f
 	}
+	maps.DeleteFunc(r.absent, func(name policy.Name, _ time.Time) bool { _, there := d.gateways[name]; return !there })
 }
 
 func presenceOf(absentSince, now time.Time, grace time.Duration) presence {
@@ -183,7 +198,7 @@ func (r *replicas) leaseName() string { return "tierkeeper-operator-" + r.opts.I
 
 // tell writes the report of this replica when it is new, and now and then.
 func (r *replicas) tell(ctx context.Context, own report) error {
-	text, err := json.Marshal(own)
+	text, err := own.text()
 	if err != nil {
 		return err
 	}
@@ -236,21 +251,26 @@ func (r *replicas) listen(ctx context.Context) (reports map[string]report, unrea
 	}
 	reports = map[string]report{}
 	now, said := r.opts.Clock.Now(), map[string]heard{}
+	deaf := r.deaf(leases.Items, now)
 	for i := range leases.Items {
 		lease := &leases.Items[i]
 		if lease.Name == r.leaseName() || lease.Spec.RenewTime == nil {
 			continue
 		}
 		last, known := r.others[lease.Name]
-		if !known || !last.renewed.Equal(lease.Spec.RenewTime) {
+		if !known || deaf || !last.renewed.Equal(lease.Spec.RenewTime) {
 			last = heard{*lease.Spec.RenewTime, now}
 		}
 		said[lease.Name] = last
+		lasts := r.opts.LeaseDuration
+		if s := lease.Spec.LeaseDurationSeconds; s != nil {
+			lasts = time.Duration(*s) * time.Second // They may have been started with another.
+		}
 		switch silent := now.Sub(last.at); {
-		case silent > forgetAfter*r.opts.LeaseDuration:
+		case silent > forgetAfter*lasts:
 			_ = r.client.Delete(ctx, lease) // Another replica may have done so, or will.
 			continue
-		case silent > r.opts.LeaseDuration:
+		case silent > lasts:
 			continue
 		}
 		var told report

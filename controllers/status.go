@@ -39,8 +39,8 @@ const (
 // unsureFor is when an object is looked at again of which not everything is known.
 const unsureFor = time.Second
 
-// writeTimeout is that of one write: an API server that hangs must not keep all writers.
-const writeTimeout = 10 * time.Second
+// requestTimeout is that of one request: an API server that hangs must not hold up whoever asks.
+const requestTimeout = 10 * time.Second
 
 // writers is how many objects are looked at, and written, at once.
 const writers = 8
@@ -98,7 +98,8 @@ func (s *status) compiled(before, now *compilation) {
 
 // joined looks at what the data plane has just put in force, refused, or lost.
 func (s *status) joined(before, now *dataPlane) {
-	everything := before.services.presence != now.services.presence || before.unheard != now.unheard || !slices.Equal(before.unreadable, now.unreadable)
+	everything := before.services.presence != now.services.presence || before.unheard != now.unheard || before.cut != now.cut ||
+		!slices.Equal(before.unreadable, now.unreadable)
 	if c := s.tables.newest(); everything && c != nil {
 		s.add(looked, objectsOf(c)...)
 	}
@@ -148,6 +149,8 @@ func (s *status) run(ctx context.Context) {
 	s.mu.Lock()
 	s.queue = queue
 	clear(s.open)
+	clear(s.since)
+	clear(s.written)
 	s.mu.Unlock()
 	if c := s.tables.newest(); c != nil {
 		s.add(looked, objectsOf(c)...)
@@ -162,6 +165,7 @@ func (s *status) run(ctx context.Context) {
 	s.mu.Unlock()
 	queue.ShutDown()
 	working.Wait()
+	pending.Set(0) // Who is elected now counts them.
 }
 
 func (s *status) work(ctx context.Context, queue priorityqueue.PriorityQueue[policy.Object]) {
@@ -219,7 +223,7 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 	}
 	compiled := s.tables.newest()
 	verdict, found := compiled.verdict(o)
-	if !found || verdict.Generation != held.GetGeneration() || s.behind(o, versionOf(held)) {
+	if !found || verdict.UID != held.GetUID() || verdict.Generation != held.GetGeneration() || s.behind(o, versionOf(held)) {
 		return nil, nil
 	}
 	before := statusOf(held).Conditions
@@ -318,7 +322,7 @@ func (s *status) write(ctx context.Context, c *change) error {
 	u.SetNamespace(c.object.Namespace)
 	u.SetName(c.object.Name.Name)
 	u.SetUID(c.held.GetUID()) // so that nothing is written into another object of the name
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	if err := s.client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(fieldManager), client.ForceOwnership); err != nil {
 		statusWrites.WithLabelValues("error").Inc()

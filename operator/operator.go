@@ -30,6 +30,9 @@ import (
 // None as an address serves nothing there.
 const None = "none"
 
+// stopWait is how long a stop waits for others.
+const stopWait = 3 * time.Second
+
 // clientRate is how many requests a second this process sends to the API server at most, beside its watches.
 const clientRate = 200
 
@@ -153,6 +156,9 @@ func (s *serving) Start(ctx context.Context) error {
 	}
 	g := grpc.NewServer(append(s.options,
 		// Envoy pings to find a server that hangs.
+		grpc.ConnectionTimeout(stopWait), // A stop waits for connections that say nothing.
+		// A client that is gone without a word must not hold objects Pending.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)...)
 	s.publisher.xds.Register(ctx, g)
@@ -164,6 +170,8 @@ func (s *serving) Start(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		<-ctx.Done()
+		hard := time.AfterFunc(stopWait, g.Stop)
+		defer hard.Stop()
 		g.GracefulStop()
 		close(stopped)
 	}()

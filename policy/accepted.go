@@ -158,7 +158,9 @@ func (c *compilation) lastQuota(o *metav1.ObjectMeta) (q AcceptedQuota, known bo
 	return q, true
 }
 
-func sameObject(uid types.UID, o *metav1.ObjectMeta) bool { return uid == "" || o.UID == "" || uid == o.UID }
+func sameObject(uid types.UID, o *metav1.ObjectMeta) bool {
+	return uid == "" || o.UID == "" || uid == o.UID
+}
 
 func (c *compilation) lastOfName(n Name) (q AcceptedQuota, known bool) {
 	if len(c.in.LastAccepted.Quotas) > 0 {
