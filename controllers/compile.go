@@ -140,7 +140,7 @@ func (c *compiler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcil
 	unread := c.contents.update(ctx, table.Gateways(), c.gatherer.version)
 	c.mark++
 	untold := c.opts.Publisher.Publish(ctx, Publication{table, namesOf(in.Gateways), c.contents.content(), c.mark})
-	now := &compilation{mark: c.mark, table: table, verdicts: verdicts, notes: notesOn(&in, verdicts), seen: seen, sure: c.gatherer.sure}
+	now := &compilation{mark: c.mark, table: table, verdicts: verdicts, notes: notesOn(&in, verdicts), seen: seen}
 	c.tables.set(now)
 	took := c.opts.Clock.Since(began)
 	compileSeconds.Observe(took.Seconds())

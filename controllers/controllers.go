@@ -89,7 +89,7 @@ func Add(mgr ctrl.Manager, o Options) (*Controllers, error) {
 	replicas := newReplicas(mgr, &o, tables)
 	status := newStatus(mgr, &o, tables, replicas)
 	compiler := newCompiler(mgr, &o, tables)
-	compiler.touched = status.touched
+	compiler.touched, status.unlooked = status.touched, compiler.labels.open
 	compiler.compiled = func(before, now *compilation) {
 		status.compiled(before, now)
 		replicas.poke() // Whoever had everything in force may have it still.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -54,9 +55,9 @@ func changes(before, now *compilation) (edited, other []policy.Object) {
 	for o := range concerned(before, now) {
 		v, _ := now.verdict(o)
 		switch was, known := before.verdict(o); {
-		case !known || was.Generation != v.Generation:
+		case !known || was.UID != v.UID || was.Generation != v.Generation:
 			edited = append(edited, o)
-		case !slices.Equal(was.Problems, v.Problems) || notesDiffer(before, now, o) || keysDiffer(before.table, now.table, o):
+		case !slices.Equal(was.Problems, v.Problems) || notesDiffer(before, now, o) || keysDiffer(before.table, now.table, o) || tiersDiffer(before.table, now.table, o):
 			other = append(other, o)
 		}
 	}
@@ -88,6 +89,16 @@ func keysDiffer(before, now *policy.Table, o policy.Object) bool {
 	return o.Kind == policy.KindQuota && !slices.EqualFunc(keysOf(before, o.Name), keysOf(now, o.Name), func(a, b policy.AcceptedKey) bool {
 		return a.Digest == b.Digest && a.Name == b.Name
 	})
+}
+
+// tiersDiffer reports whether the tiers that a gateway assigns say something else, which is kept with the gateway.
+func tiersDiffer(before, now *policy.Table, o policy.Object) bool {
+	if o.Kind != policy.KindGateway {
+		return false
+	}
+	was, _ := before.AcceptedGateway(o.Name)
+	is, _ := now.AcceptedGateway(o.Name)
+	return len(was.Tiers)+len(is.Tiers) > 0 && !equality.Semantic.DeepEqual(was.Tiers, is.Tiers)
 }
 
 func keysOf(t *policy.Table, quota policy.Name) []policy.AcceptedKey {

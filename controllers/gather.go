@@ -19,7 +19,6 @@ type gatherer struct {
 	secrets    map[policy.Name]policy.Secret // those of the last view
 	versions   map[policy.Name]string        // of those that were read
 	unlabelled []policy.Name                 // the others
-	sure       bool                          // whether every Secret that is named was looked for
 }
 
 // gather reads everything but LastAccepted. What it returns shares memory with the cache and must not be changed; its Secrets
@@ -48,7 +47,7 @@ func (g *gatherer) gather(ctx context.Context) (policy.Input, error) {
 		return in, err
 	}
 	in.Secrets = g.secrets
-	g.unlabelled, g.sure = g.labels.among(missing(&in))
+	g.unlabelled = g.labels.among(missing(&in))
 	for _, name := range g.unlabelled {
 		g.secrets[name] = policy.Secret{}
 	}

@@ -32,23 +32,24 @@ type unlabelled struct {
 	mu     sync.Mutex
 	wanted map[policy.Name]time.Time // when to look
 	there  map[policy.Name]bool      // of those that were looked for
+	served map[string]time.Time      // when a namespace had its turn
 }
 
 func newUnlabelled(api client.Reader, c clock.WithTicker, changed func()) *unlabelled {
-	return &unlabelled{api: api, clock: c, changed: changed, wanted: map[policy.Name]time.Time{}, there: map[policy.Name]bool{}}
+	return &unlabelled{api: api, clock: c, changed: changed, wanted: map[policy.Name]time.Time{}, there: map[policy.Name]bool{}, served: map[string]time.Time{}}
 }
 
-// among returns those of the names that are known to be there, and has the others looked up. It is sure if each was looked for;
-// until then what is not found may yet turn out to lack the label only.
-func (u *unlabelled) among(names []policy.Name) (there []policy.Name, sure bool) {
+// among returns those of the names that are known to be there, and has the others looked up.
+func (u *unlabelled) among(names []policy.Name) (there []policy.Name) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	now, wanted, known := u.clock.Now(), make(map[policy.Name]time.Time, len(names)), map[policy.Name]bool{}
+	now, wanted, known, served := u.clock.Now(), make(map[policy.Name]time.Time, len(names)), map[policy.Name]bool{}, map[string]time.Time{}
 	for _, n := range names {
 		wanted[n] = now
 		if at, known := u.wanted[n]; known {
 			wanted[n] = at
 		}
+		served[n.Namespace] = u.served[n.Namespace]
 		found, looked := u.there[n]
 		if looked {
 			known[n] = found
@@ -57,8 +58,17 @@ func (u *unlabelled) among(names []policy.Name) (there []policy.Name, sure bool)
 			there = append(there, n)
 		}
 	}
-	u.wanted, u.there = wanted, known
-	return there, len(known) == len(wanted)
+	u.wanted, u.there, u.served = wanted, known, served
+	return there
+}
+
+// open reports whether a Secret is yet to be looked for: it may turn out to lack the label only.
+func (u *unlabelled) open(name policy.Name) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, wanted := u.wanted[name]
+	_, looked := u.there[name]
+	return wanted && !looked
 }
 
 // Start looks, one by one, until ctx ends.
@@ -80,15 +90,22 @@ func (u *unlabelled) Start(ctx context.Context) error {
 // NeedLeaderElection says that every replica looks.
 func (u *unlabelled) NeedLeaderElection() bool { return false }
 
-// next is the one whose time has come for longest.
+// next is the one whose time has come for longest, of the namespace whose turn it is: anybody can name any number of Secrets.
 func (u *unlabelled) next() (next policy.Name, due bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now := u.clock.Now()
 	for name, at := range u.wanted {
-		if !at.After(now) && (!due || at.Before(u.wanted[next])) {
+		if at.After(now) {
+			continue
+		}
+		turn := u.served[name.Namespace].Compare(u.served[next.Namespace])
+		if !due || turn < 0 || turn == 0 && at.Before(u.wanted[next]) {
 			next, due = name, true
 		}
+	}
+	if due {
+		u.served[next.Namespace] = now
 	}
 	return next, due
 }
@@ -97,31 +114,33 @@ func (u *unlabelled) look(ctx context.Context, name policy.Name) {
 	secret := &metav1.PartialObjectMetadata{}
 	secret.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
 	err := u.api.Get(ctx, types.NamespacedName{Namespace: name.Namespace, Name: name.Name}, secret)
-	there, again := err == nil, lookAgain
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsForbidden(err) { // Who may not look cannot tell whether it is there.
 		log.FromContext(ctx).Error(err, "could not look for a Secret", "secret", name.String())
-		there, again = u.known(name), lookRetry
+		u.failed(name)
+		return
 	}
-	if u.found(name, there, again) {
+	if u.found(name, err == nil) {
 		u.changed()
 	}
 }
 
-func (u *unlabelled) known(name policy.Name) bool {
+func (u *unlabelled) failed(name policy.Name) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.there[name]
+	if _, still := u.wanted[name]; still {
+		u.wanted[name] = u.clock.Now().Add(lookRetry)
+	}
 }
 
 // found notes what a look found, and reports whether among would answer otherwise.
-func (u *unlabelled) found(name policy.Name, there bool, again time.Duration) bool {
+func (u *unlabelled) found(name policy.Name, there bool) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if _, still := u.wanted[name]; !still {
 		return false
 	}
-	u.wanted[name] = u.clock.Now().Add(again)
-	before, looked := u.there[name]
+	u.wanted[name] = u.clock.Now().Add(lookAgain)
+	before := u.there[name]
 	u.there[name] = there
-	return before != there || !looked && len(u.there) == len(u.wanted)
+	return before != there
 }

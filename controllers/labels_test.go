@@ -10,32 +10,62 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// TestSecretsAreLookedForBeforeAnybodyIsSure: what was not looked for yet may be there and lack the label.
-func TestSecretsAreLookedForBeforeAnybodyIsSure(t *testing.T) {
+func inTeam(namespace, name string) policy.Name { return policy.Name{Namespace: namespace, Name: name} }
+
+// TestSecretsAreOpenUntilTheyWereLookedFor: what was not looked for yet may be there and lack the label.
+func TestSecretsAreOpenUntilTheyWereLookedFor(t *testing.T) {
 	t.Parallel()
 	u := newUnlabelled(nil, testclock.NewFakeClock(time.Unix(100, 0)), nil)
-	a, b := policy.Name{Namespace: "team", Name: "a"}, policy.Name{Namespace: "team", Name: "b"}
-	check := func(wantSure bool, want ...policy.Name) {
+	a, b := inTeam("team", "a"), inTeam("team", "b")
+	check := func(aOpen, bOpen bool, want ...policy.Name) {
 		t.Helper()
-		there, sure := u.among([]policy.Name{a, b})
-		if diff := cmp.Diff(want, there); diff != "" || sure != wantSure {
-			t.Errorf("sure: %t, want %t; there (-want +got):\n%s", sure, wantSure, diff)
+		if diff := cmp.Diff(want, u.among([]policy.Name{a, b})); diff != "" {
+			t.Errorf("there (-want +got):\n%s", diff)
+		}
+		if u.open(a) != aOpen || u.open(b) != bOpen {
+			t.Errorf("open are %t and %t, want %t and %t", u.open(a), u.open(b), aOpen, bOpen)
 		}
 	}
-	check(false)
-	if u.found(a, false, lookAgain) {
-		t.Error("one of two is not there, which is no news before the other was looked for")
+	check(true, true)
+	if u.found(a, false) {
+		t.Error("one is not there, which nobody had said it was, and somebody is told")
 	}
-	check(false)
-	if !u.found(b, false, lookAgain) {
-		t.Error("all were looked for, and nobody is told")
+	check(false, true)
+	u.failed(b)
+	check(false, true)
+	if !u.found(b, true) {
+		t.Error("one is there, and nobody is told")
 	}
-	check(true)
-	if u.found(b, false, lookAgain) {
-		t.Error("nothing has changed, and somebody is told")
+	check(false, false, b)
+	if u.open(inTeam("team", "unnamed")) {
+		t.Error("a Secret that nobody names is open")
 	}
-	if !u.found(b, true, lookAgain) {
-		t.Error("one is there now, and nobody is told")
+}
+
+// TestNamespacesTakeTurns: whoever names many Secrets holds up nobody else.
+func TestNamespacesTakeTurns(t *testing.T) {
+	t.Parallel()
+	clock := testclock.NewFakeClock(time.Unix(100, 0))
+	u := newUnlabelled(nil, clock, nil)
+	var names []policy.Name
+	for _, n := range []string{"a", "b", "c", "d", "e"} {
+		names = append(names, inTeam("many", n))
 	}
-	check(true, b)
+	u.among(names)
+	clock.Step(time.Second)
+	u.among(append(names, inTeam("one", "late")))
+	for i := range 2 {
+		clock.Step(time.Second)
+		next, due := u.next()
+		if !due {
+			t.Fatal("nothing is due")
+		}
+		u.found(next, false)
+		if next.Namespace == "one" {
+			return
+		}
+		if i == 1 {
+			t.Error("the one Secret of its namespace comes after two of another")
+		}
+	}
 }

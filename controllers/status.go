@@ -55,6 +55,7 @@ type status struct {
 	opts     *Options
 	tables   *tables
 	replicas *replicas
+	unlooked func(policy.Name) bool // whether a Secret is yet to be looked for
 	limiter  *rate.Limiter
 
 	mu      sync.Mutex
@@ -227,7 +228,7 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 		return nil, nil
 	}
 	before := statusOf(held).Conditions
-	if !compiled.sure && mayTurn(&verdict, before) {
+	if mayTurn(&verdict, before) && s.looksFor(held) {
 		return nil, errUnsure
 	}
 	plane := s.replicas.dataPlane()
@@ -249,6 +250,20 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 
 // errUnsure puts off what may have to be said otherwise in a moment.
 var errUnsure = errors.New("not all Secrets were looked for yet")
+
+// looksFor reports whether any Secret that an object names is yet to be looked for.
+func (s *status) looksFor(o client.Object) bool {
+	switch o := o.(type) {
+	case *v1alpha1.ApiKeyQuota:
+		return slices.ContainsFunc(o.Spec.Keys, func(k v1alpha1.APIKey) bool {
+			return k.SecretKeyRef != nil && s.unlooked(policy.Name{Namespace: o.Namespace, Name: k.SecretKeyRef.Name})
+		})
+	case *v1alpha1.QuotaGateway:
+		return slices.ContainsFunc(policy.SecretUses(o), func(u policy.SecretUse) bool { return s.unlooked(u.Secret) })
+	default:
+		return false
+	}
+}
 
 // mayTurn reports whether an object that was refused already lacks a Secret that may be found to lack its label only.
 func mayTurn(v *policy.Verdict, before []metav1.Condition) bool {

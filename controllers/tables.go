@@ -32,7 +32,6 @@ type compilation struct {
 	verdicts []policy.Verdict // sorted by object, as Compile returns them
 	notes    map[policy.Object][]policy.Note
 	seen     progress
-	sure     bool // every Secret that is named was looked for
 }
 
 // remembers is the table, and an empty one before the first compilation.
