@@ -62,13 +62,14 @@ func (u *unlabelled) among(names []policy.Name) (there []policy.Name) {
 	return there
 }
 
-// open reports whether a Secret is yet to be looked for: it may turn out to lack the label only.
+// open reports whether a Secret that a compilation did not find is yet to be looked for, or was found since: it may lack the label
+// only.
 func (u *unlabelled) open(name policy.Name) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	_, wanted := u.wanted[name]
-	_, looked := u.there[name]
-	return wanted && !looked
+	there, looked := u.there[name]
+	return wanted && (there || !looked)
 }
 
 // Start looks, one by one, until ctx ends.
