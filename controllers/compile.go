@@ -80,20 +80,24 @@ func (c *compiler) add(mgr manager.Manager) error {
 		q.Add(theTable)
 		return nil
 	})
-	own := func(before, now client.Object) bool {
-		return before.GetUID() != now.GetUID() || before.GetGeneration() != now.GetGeneration() || !maps.Equal(before.GetLabels(), now.GetLabels()) || refusedAnew(before, now)
-	}
 	return errors.Join(
 		loop.Watch(first),
-		watch(c, loop, mgr, &v1alpha1.RateLimitTier{}, policy.KindTier, own),
-		watch(c, loop, mgr, &v1alpha1.ModelLimit{}, policy.KindModel, own),
-		watch(c, loop, mgr, &v1alpha1.ApiKeyQuota{}, policy.KindQuota, own),
-		watch(c, loop, mgr, &v1alpha1.UserQuota{}, policy.KindUser, own),
-		watch(c, loop, mgr, &v1alpha1.QuotaGateway{}, policy.KindGateway, own),
+		watch(c, loop, mgr, &v1alpha1.RateLimitTier{}, policy.KindTier, says),
+		watch(c, loop, mgr, &v1alpha1.ModelLimit{}, policy.KindModel, says),
+		watch(c, loop, mgr, &v1alpha1.ApiKeyQuota{}, policy.KindQuota, says),
+		watch(c, loop, mgr, &v1alpha1.UserQuota{}, policy.KindUser, says),
+		watch(c, loop, mgr, &v1alpha1.QuotaGateway{}, policy.KindGateway, says),
 		watch(c, loop, mgr, &corev1.Secret{}, kindSecret, func(before, now client.Object) bool { return before.GetResourceVersion() != now.GetResourceVersion() }),
 		watch(c, loop, mgr, &corev1.Namespace{}, kindNamespace, func(before, now client.Object) bool { return !maps.Equal(before.GetLabels(), now.GetLabels()) }),
 		mgr.Add(c.labels),
 	)
+}
+
+// says reports whether an object of ours says something else than before. After an outage of the API server another object of the
+// name can stand in its place.
+func says(before, now client.Object) bool {
+	return before.GetUID() != now.GetUID() || before.GetGeneration() != now.GetGeneration() ||
+		!maps.Equal(before.GetLabels(), now.GetLabels()) || refusedAnew(before, now)
 }
 
 // refusedAnew reports whether the leader has just said by what an object goes on that is not accepted: all replicas go by that.
