@@ -182,16 +182,7 @@ func (p *publisher) Acknowledged() controllers.Acknowledged {
 	p.mu.Lock()
 	mark, unbuilt := p.mark, p.unbuilt
 	p.mu.Unlock()
-	a := controllers.Acknowledged{Gateways: map[policy.Name]controllers.Fleet{}, Services: controllers.Services{Refused: map[policy.Object]string{}}}
-	for i, client := range p.feed.Clients() {
-		a.Services.Connected++
-		if i == 0 || client.Mark < a.Services.Mark {
-			a.Services.Mark = client.Mark
-		}
-		for object, words := range client.Refused {
-			a.Services.Refused[object] = client.Node + ": " + words
-		}
-	}
+	a := controllers.Acknowledged{Gateways: map[policy.Name]controllers.Fleet{}, Services: servicesOf(p.feed.Clients())}
 	for _, cluster := range p.xds.Gateways() {
 		if name, ok := gatewayOf(cluster); ok {
 			a.Gateways[name] = fleetOf(p.xds.Envoys(name), mark)
@@ -205,6 +196,21 @@ func (p *publisher) Acknowledged() controllers.Acknowledged {
 	return a
 }
 
+// servicesOf are as far as the last of them.
+func servicesOf(clients []feed.Client) controllers.Services {
+	s := controllers.Services{Connected: len(clients), Refused: map[policy.Object]string{}}
+	for i, client := range clients {
+		if i == 0 || client.Mark < s.Mark {
+			s.Mark = client.Mark
+		}
+		for object, words := range client.Refused {
+			s.Refused[object] = client.Node + ": " + words
+		}
+	}
+	return s
+}
+
+// fleetOf is as far as the last of the Envoys.
 func fleetOf(envoys []server.Envoy, mark uint64) controllers.Fleet {
 	f := controllers.Fleet{Connected: len(envoys)}
 	for i, e := range envoys {
