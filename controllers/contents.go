@@ -15,8 +15,9 @@ import (
 
 // contents has what the Secrets that gateways name hold, and of no others. It is not safe for concurrent use.
 type contents struct {
-	api client.Reader // past the cache, which has digests only
-	all map[policy.Name]content
+	api    client.Reader // past the cache, which has digests only
+	all    map[policy.Name]content
+	unread map[policy.Name]bool // that are there, and that this process has not been able to read yet
 }
 
 type content struct {
@@ -28,7 +29,7 @@ type content struct {
 // update reads what the gateways name and what has changed since. Versions has the resource versions of the Secrets that may be
 // read. What cannot be read now stays as it was, and is in the error.
 func (c *contents) update(ctx context.Context, gateways []*policy.Gateway, versions func(policy.Name) (string, bool)) error {
-	next, errs := map[policy.Name]content{}, []error(nil)
+	next, unread, errs := map[policy.Name]content{}, map[policy.Name]bool{}, []error(nil)
 	for _, g := range gateways {
 		for _, use := range g.Secrets() {
 			name := use.Secret
@@ -47,10 +48,12 @@ func (c *contents) update(ctx context.Context, gateways []*policy.Gateway, versi
 			}
 			if known {
 				next[name] = held
+			} else {
+				unread[name] = true
 			}
 		}
 	}
-	c.all = next
+	c.all, c.unread = next, unread
 	return errors.Join(errs...)
 }
 
@@ -69,8 +72,9 @@ func (c *contents) read(ctx context.Context, name policy.Name, version string) (
 
 // content says what may be told to Envoys: what was read may be newer than what was compiled, so it is judged by itself.
 func (c *contents) content() Content {
-	all := c.all
+	all, unread := c.all, c.unread
 	return Content{
+		Unread: func(name policy.Name) bool { return unread[name] },
 		Usable: func(v policy.SecretValue) bool {
 			held, known := all[v.Secret]
 			if !known {

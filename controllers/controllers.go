@@ -76,6 +76,8 @@ type Publication struct {
 
 // Content has the content of the Secrets that gateways name.
 type Content struct {
+	// Unread reports whether a Secret is there and could not be read so far: nothing can be told of a gateway that needs it.
+	Unread func(policy.Name) bool
 	Usable func(policy.SecretValue) bool
 	Value  func(policy.SecretValue) []byte
 }

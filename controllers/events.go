@@ -25,6 +25,8 @@ func (s *status) tell(c *change) {
 		switch {
 		case bad(now) && (!bad(was) || was.Reason != now.Reason || was.Message != now.Message):
 			s.events.Eventf(c.held, nil, corev1.EventTypeWarning, now.Reason, "Judge", "%s", short(now.Message))
+		case c.object.Kind == policy.KindGateway && now.Reason == v1alpha1.ReasonNoDataPlane && was != nil && was.Status == metav1.ConditionTrue:
+			s.events.Eventf(c.held, nil, corev1.EventTypeWarning, now.Reason, "Judge", "%s", short(now.Message))
 		case bad(was) && now.Status == metav1.ConditionTrue:
 			s.events.Eventf(c.held, nil, corev1.EventTypeNormal, now.Reason, "Judge", "%s", short(now.Message))
 		}

@@ -84,6 +84,11 @@ func (p *publisher) Publish(ctx context.Context, n controllers.Publication) erro
 	}
 	unbuilt, errs := map[policy.Name]string{}, []error(nil)
 	for _, g := range gateways {
+		// Its Envoys keep what they have: without the Secret they would be told to serve less.
+		if slices.ContainsFunc(g.Secrets(), func(u policy.SecretUse) bool { return n.Content.Unread(u.Secret) }) {
+			unbuilt[g.Name] = "A Secret that the gateway names could not be read yet; it is tried again."
+			continue
+		}
 		resources, err := envoy.Build(g, settings)
 		if err == nil {
 			err = p.xds.Publish(ctx, g.Name, resources, n.Mark)

@@ -239,6 +239,8 @@ func (c *compilation) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Dig
 	last, _ := c.lastQuota(&q.ObjectMeta)
 	if d, known = last.key(k); known {
 		p.Message += " The key goes on as it was read last; to end it, take it out of spec.keys."
+	} else {
+		p.Message += " Until it can be read, requests with this key are answered 401."
 	}
 	return d, known, p
 }
