@@ -25,6 +25,7 @@ type entry struct {
 	// When the conditions were last found to be True, whatever they say.
 	approached, exhausted time.Time
 
+	read   uint64    // the last reading in which the object said anything
 	seen   uint64    // the pass in which it was last looked at
 	tried  time.Time // when it was last written, or should have been
 	next   time.Time // when to look again; zero: not before somebody uses it
@@ -166,6 +167,12 @@ func reworded(before, now []metav1.Condition) bool {
 		b := meta.FindStatusCondition(before, c.Type)
 		return b == nil || b.Reason != c.Reason || b.Message != c.Message
 	})
+}
+
+// differs reports whether an object says another thing than it was thought to.
+func differs(thought, says Status) bool {
+	return news(thought.Usage, says.Usage) || len(thought.Conditions) != len(says.Conditions) ||
+		turned(thought.Conditions, says.Conditions) || reworded(thought.Conditions, says.Conditions)
 }
 
 // messages lists the thresholds that were not told yet, for each limit the highest.

@@ -2,6 +2,7 @@ package usage_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/usage"
 )
 
-// TestStatusFollowsUse has keys make requests while time passes, writes fail and leaders change, and holds the reporter to what is
+// TestStatusFollowsUse has keys make requests while time passes, writes fail, objects are made again and leaders change, and holds the reporter to what is
 // promised: no more writes than are allowed, each threshold once in a window, and in the end the truth.
 func TestStatusFollowsUse(t *testing.T) {
 	t.Parallel()
@@ -61,13 +62,19 @@ users: {for-ann: {user: ann, limits: {rates: [{metric: Requests, per: Hour, max:
 					delete(c.fails, object)
 				}
 			},
+			"recreate": func(rt *rapid.T) {
+				object := rapid.SampledFrom([]string{alice, "UserQuota team/for-ann"}).Draw(rt, "object")
+				delete(c.says, object)
+				// The next leader cannot know what was told of the former object.
+				maps.DeleteFunc(told, func(line string, _ bool) bool { return strings.HasPrefix(line, object) })
+			},
 			"restart": func(*rapid.T) {
 				c.restart(usage.WithWritesPerSecond(perSecond))
 				began, c.writes = c.now(), nil // A leader begins with a full bucket.
 			},
 		})
 		clear(c.fails)
-		// So that nothing is held any more, not even of a window that has just ended.
+		// So that nothing is held any more, not even of a window that has just ended, and all objects are read again.
 		for n := 0; n < 150 || c.now().Minute() < 2; n++ {
 			pass(time.Second)
 		}

@@ -23,6 +23,7 @@ const (
 	maxLooks  = 500         // at quotas in a pass
 	maxSwept  = 100         // quotas of all that a pass looks at, whether they were used here or not
 	settled   = 30 * time.Second
+	reread    = 2 * time.Minute  // what objects say: one that was deleted and made again says nothing of its use
 	retry     = 10 * time.Second // after the Source has failed
 	forgotten = time.Hour        // after which what the Source does not know is taken to be unused
 )
@@ -44,6 +45,8 @@ type Reporter struct {
 	pending line // what to write: what is urgent first, then what was not written for the longest time
 	swept   []policy.Name
 	passes  uint64
+	reads   uint64    // of what objects say
+	read    time.Time // when the last one began
 }
 
 // An Option changes a Reporter from what NewReporter makes it.
@@ -92,8 +95,8 @@ func (r *Reporter) Collect(ch chan<- prometheus.Metric) {
 	r.waiting.Collect(ch)
 }
 
-// Run keeps objects up to date until ctx ends. It begins with what they say, and may be called again, as by a replica that is elected
-// again, but not while it runs. It returns an error only if it cannot read what objects say.
+// Run keeps objects up to date until ctx ends. It begins with what they say, reads that again every two minutes, and may be called again, as by a replica that is elected
+// again, but not while it runs. It returns an error only if it cannot read what objects say when it begins.
 func (r *Reporter) Run(ctx context.Context) error {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -120,16 +123,52 @@ func (r *Reporter) begin(ctx context.Context, now time.Time) error {
 	r.entries, r.swept = map[policy.Object]*entry{}, nil
 	r.due = line{before: func(a, b *entry) bool { return a.next.Before(b.next) }, place: func(e *entry) *int { return &e.due }}
 	r.pending = line{before: moreUrgent, place: func(e *entry) *int { return &e.pending }}
-	err := r.writer.Last(ctx, func(o policy.Object, s Status) {
-		e := newEntry(o, s)
-		e.next = now
-		r.entries[o] = e
-		r.due.put(e)
-	})
+	return r.hearAll(ctx, now)
+}
+
+// hearAll reads what objects say. Where that is not what was heard or written last, it is looked at again, and so comes to say what
+// is used though that has not changed.
+func (r *Reporter) hearAll(ctx context.Context, now time.Time) error {
+	r.reads++
+	r.read = now
+	err := r.writer.Last(ctx, func(o policy.Object, s Status) { r.hear(o, s, now) })
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("reading what the status of objects says: %w", err)
 	}
+	if err != nil {
+		return nil //nolint:nilerr // It is about to stop.
+	}
+	for _, e := range r.entries {
+		if e.read != r.reads && e.says.Usage != nil {
+			r.correct(e, Status{}, now)
+		}
+	}
 	return nil
+}
+
+// hear takes notice of what an object says.
+func (r *Reporter) hear(o policy.Object, s Status, now time.Time) {
+	e := r.entries[o]
+	switch {
+	case e == nil:
+		e = newEntry(o, s)
+		r.entries[o] = e
+		r.lookSoon(e, now)
+	case differs(e.says, s):
+		r.correct(e, s, now)
+	}
+	e.read = r.reads
+}
+
+// correct notes that the object says s, which is not what it was thought to say. What people were told they still know.
+func (r *Reporter) correct(e *entry, s Status, now time.Time) {
+	e.says, e.missed = s, false
+	r.lookSoon(e, now)
+}
+
+func (r *Reporter) lookSoon(e *entry, now time.Time) {
+	e.next = now
+	r.due.put(e)
 }
 
 func moreUrgent(a, b *entry) bool {
@@ -142,6 +181,11 @@ func moreUrgent(a, b *entry) bool {
 // pass looks at what was used, at what is due and at some of all others, and writes as much as may be written.
 func (r *Reporter) pass(ctx context.Context, now time.Time) {
 	r.passes++
+	if now.Sub(r.read) >= reread {
+		if err := r.hearAll(ctx, now); err != nil {
+			r.log.ErrorContext(ctx, "could not read anew; what was read before still counts", "error", err)
+		}
+	}
 	for _, name := range r.source.Active() {
 		r.schedule(name, now)
 	}

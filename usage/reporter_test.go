@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 	"github.com/tierkeeper/tierkeeper/usage"
 )
@@ -318,6 +319,63 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 	if len(c.says[alice].Usage.Limits) != 0 {
 		t.Errorf("it still says %v", c.says[alice].Usage)
 	}
+}
+
+// Nothing changes in its use, so nothing but the object itself tells that it is another one, or was written by somebody else.
+func TestAnObjectThatSaysAnotherThingIsWrittenAnew(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(c *cluster){
+		"it was deleted and made again": func(c *cluster) { delete(c.says, alice) },
+		"it says less": func(c *cluster) {
+			s := c.says[alice]
+			c.says[alice] = usage.Status{Usage: &v1alpha1.Usage{ObservationTime: s.Usage.ObservationTime}, Conditions: s.Conditions}
+		},
+		"it lacks a condition": func(c *cluster) {
+			s := c.says[alice]
+			c.says[alice] = usage.Status{Usage: s.Usage, Conditions: s.Conditions[:1]}
+		},
+		"a condition was turned": func(c *cluster) {
+			s := c.says[alice]
+			conditions := slices.Clone(s.Conditions)
+			conditions[1].Status = metav1.ConditionFalse
+			c.says[alice] = usage.Status{Usage: s.Usage, Conditions: conditions}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCluster(t, aDay)
+			c.use("alice", 200)
+			c.after(time.Second)
+			want := c.tell(alice)
+			change(c)
+			c.after(time.Minute)
+			c.wantWrites(1)
+			c.after(time.Minute)
+			c.want(alice, want...)
+			c.wantWrites(2)
+			if len(c.reached) != 1 {
+				t.Errorf("told %q, want one message", c.reached)
+			}
+			c.after(time.Hour)
+			c.wantWrites(2)
+		})
+	}
+}
+
+func TestAReadingThatFailsLeavesWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, aDay)
+	c.use("alice", 20)
+	c.after(time.Second)
+	said := c.says[alice]
+	c.fails["last"] = errRefused
+	delete(c.says, alice)
+	c.after(time.Hour)
+	c.wantWrites(1)
+	c.says[alice] = said
+	delete(c.fails, "last")
+	c.after(time.Hour)
+	c.wantWrites(1)
 }
 
 func TestNobodyKeepsWhatIsNotUsed(t *testing.T) {

@@ -37,7 +37,7 @@ var ErrGone = errors.New("the object is gone")
 
 // A Writer reads and writes the status of objects. It is called by one goroutine at a time.
 type Writer interface {
-	// Last calls visit with every object whose status has a Usage.
+	// Last calls visit with every object whose status has a Usage, as it is when Last is called or later.
 	Last(ctx context.Context, visit func(policy.Object, Status)) error
 	// Write makes the status of the object say s, and leaves all else in it. It returns ErrGone if there is no such object.
 	Write(ctx context.Context, o policy.Object, s Status) error
