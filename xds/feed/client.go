@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 )
@@ -43,6 +44,13 @@ type Status struct {
 const (
 	firstPause = 100 * time.Millisecond
 	lastPause  = 5 * time.Second
+)
+
+// A server that hangs, or a machine that vanishes, closes no connection: after pingEvery without a word it is asked for one, and
+// given up if none comes within pingWait. Less than 10 seconds grpc does not take.
+const (
+	pingEvery = 10 * time.Second
+	pingWait  = 5 * time.Second
 )
 
 // Follow calls obey with the last Table that the CacheFile has, if any, and from then on with every Table that the Server
@@ -124,6 +132,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // connection is a new one, so that its pauses are ours and the address is looked up again.
 func (f *follower) connect(ctx context.Context, upToDate func()) error {
 	conn, err := grpc.NewClient(f.Address, grpc.WithTransportCredentials(f.Credentials),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingWait, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		return err

@@ -241,6 +241,25 @@ func TestTheStatusTellsSinceWhenTheServerIsAway(t *testing.T) {
 	}
 }
 
+// The connection stays open, and nothing says that the machine at its other end is gone.
+func TestAServerThatHangsIsAway(t *testing.T) {
+	t.Parallel()
+	b := newBell()
+	o := start(t, b)
+	o.Publish(compile(customers(1)), 1)
+	between := newRelay(t, o.address)
+	c := o.config("service-0", "")
+	c.Address = between.address
+	f := follow(t, b, c)
+	f.wait(t, "the client is up", func() bool { return f.status() == feed.Status{Table: true} })
+	between.hang()
+	f.wait(t, "the client is down", func() bool { return f.status() == feed.Status{Table: true, Down: noon} })
+	o.Publish(compile(customers(2)), 2)
+	between.goOn()
+	o.waitFor(t, "service-0", 2)
+	f.wait(t, "the client is up again", func() bool { return f.status() == feed.Status{Table: true} })
+}
+
 func TestAnEarlierConnectionOfANodeDoesNotCount(t *testing.T) {
 	t.Parallel()
 	b := newBell()
