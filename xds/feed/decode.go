@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/feed/feedv1"
@@ -128,32 +130,52 @@ func decodeModel(name policy.PartName, m *feedv1.Model) (policy.Part, error) {
 	return p, err
 }
 
+// expired is when a quota ends whose end cannot be read: or its keys would be honoured by its former limits for ever.
+var expired = time.Unix(0, 0).UTC()
+
 func decodeQuota(name policy.Name, m *feedv1.Quota) (policy.Part, error) {
 	p := &policy.QuotaPart{Name: name, Suspended: m.GetSuspended()}
-	for _, d := range m.GetDigests() {
+	var errs [3]error
+	p.Digests, errs[0] = decodeDigests(m.GetDigests())
+	p.Expires, errs[1] = decodeExpires(m.GetExpires())
+	p.Holder, errs[2] = decodeHolder(m.GetHolder())
+	return p, cmp.Or(errs[:]...)
+}
+
+// decodeDigests returns, with an error, those that could be read.
+func decodeDigests(list [][]byte) (digests []policy.Digest, err error) {
+	for _, d := range list {
 		if len(d) != len(policy.Digest{}) {
-			return nil, errors.New("digests: one is not a SHA-256")
+			err = errors.New("digests: one is not a SHA-256")
+			continue
 		}
-		p.Digests = append(p.Digests, policy.Digest(d))
+		digests = append(digests, policy.Digest(d))
 	}
-	if e := m.GetExpires(); e != nil {
-		if e.CheckValid() != nil {
-			return nil, errors.New("expires: it is no time")
-		}
-		p.Expires = e.AsTime()
+	return digests, err
+}
+
+func decodeExpires(m *timestamppb.Timestamp) (time.Time, error) {
+	switch {
+	case m == nil:
+		return time.Time{}, nil
+	case m.CheckValid() != nil:
+		return expired, errors.New("expires: it is no time")
 	}
-	h := m.GetHolder()
-	if h == nil {
-		return p, nil
+	return m.AsTime(), nil
+}
+
+func decodeHolder(m *feedv1.Holder) (*policy.HolderPart, error) {
+	if m == nil {
+		return nil, nil //nolint:nilnil // There is none, and that is right.
 	}
-	p.Holder = &policy.HolderPart{Tier: *decodeRef(h.GetTier()), User: h.GetUser(), Both: h.GetBoth()}
+	h := &policy.HolderPart{Tier: *decodeRef(m.GetTier()), User: m.GetUser(), Both: m.GetBoth()}
 	var err error
-	if p.Holder.Alerts, err = decodePercents("alerts", h.GetAlerts()); err != nil || h.GetOwn() == nil {
-		return p, err
+	if h.Alerts, err = decodePercents("alerts", m.GetAlerts()); err != nil || m.GetOwn() == nil {
+		return h, err
 	}
-	own, err := decodeRuleset(h.GetOwn())
-	p.Holder.Own = &own
-	return p, err
+	own, err := decodeRuleset(m.GetOwn())
+	h.Own = &own
+	return h, err
 }
 
 func decodePercents(field string, list []int32) ([]int, error) {

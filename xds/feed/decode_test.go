@@ -197,18 +197,23 @@ func TestTheKeysOfARefusedQuotaAreKnown(t *testing.T) {
 	newer.GetQuota().ProtoReflect().SetUnknown(newField)
 	never := quotaOf(goodRule())
 	never.GetQuota().Expires = &timestamppb.Timestamp{Nanos: -1}
+	never.GetQuota().Suspended = true
 	none := quotaOf(goodRule())
-	none.GetQuota().Digests[0] = none.GetQuota().GetDigests()[0][:31]
+	none.GetQuota().Digests = [][]byte{key[:31], key[:]}
 	unknown := &policy.HolderPart{}
 	for name, tc := range map[string]struct {
 		content *feedv1.Policy
 		want    policy.Part
 		err     string
 	}{
-		"a limit":       {bad, &policy.QuotaPart{Name: quotaName.Name, Digests: []policy.Digest{key}, Suspended: true, Holder: unknown}, "all: number 0 of Metric is not known here"},
-		"a field":       {newer, &policy.QuotaPart{Name: quotaName.Name, Digests: []policy.Digest{key}, Holder: unknown}, "field 99 of Quota is not known here"},
-		"an expiration": {never, nil, "expires: it is no time"},
-		"a key":         {none, nil, "digests: one is not a SHA-256"},
+		"a limit": {bad, &policy.QuotaPart{Name: quotaName.Name, Digests: []policy.Digest{key}, Suspended: true, Holder: unknown}, "all: number 0 of Metric is not known here"},
+		"a field": {newer, &policy.QuotaPart{Name: quotaName.Name, Digests: []policy.Digest{key}, Holder: unknown}, "field 99 of Quota is not known here"},
+		"an expiration": {
+			never,
+			&policy.QuotaPart{Name: quotaName.Name, Digests: []policy.Digest{key}, Suspended: true, Expires: time.Unix(0, 0).UTC(), Holder: unknown},
+			"expires: it is no time",
+		},
+		"a key": {none, &policy.QuotaPart{Name: quotaName.Name, Digests: []policy.Digest{key}, Holder: unknown}, "digests: one is not a SHA-256"},
 	} {
 		got, err := feed.Decode(quotaName, bytesOf(tc.content))
 		if diff := cmp.Diff(tc.want, got); diff != "" {

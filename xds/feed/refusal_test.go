@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/feed"
@@ -180,6 +181,33 @@ func TestWhatCannotBePutInForceIsRefusedByItself(t *testing.T) {
 	}
 	compareRefused(t, map[string]string{}, s.tell(t, "5", map[string]proto.Message{free: tierOf()}))
 	f.compareKey(t, policy.Active, "5")
+}
+
+// A key that was honoured is so no more once what is told of it cannot be read.
+func TestAKeyIsRevokedByWhatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	suspended, broken := quotaOf(goodRule()), quotaOf(goodRule())
+	suspended.GetQuota().Suspended = true
+	suspended.GetQuota().Expires = &timestamppb.Timestamp{Nanos: -1}
+	broken.GetQuota().Expires = &timestamppb.Timestamp{Nanos: -1}
+	for name, tc := range map[string]struct {
+		told *feedv1.Policy
+		want policy.Standing
+	}{
+		"suspended, with an expiration that is no time": {suspended, policy.Suspended},
+		"with an expiration that is no time":            {broken, policy.Expired},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, s := newBell(), newScript(t)
+			f := follow(t, b, feed.ClientConfig{Address: s.address, Node: "service-0"})
+			s.next(t)
+			compareRefused(t, map[string]string{}, s.tell(t, "1", map[string]proto.Message{free: tierOf(goodRule()), app: quotaOf(goodRule())}))
+			f.compareKey(t, policy.Active, "1")
+			compareRefused(t, map[string]string{app: "expires: it is no time"}, s.tell(t, "2", map[string]proto.Message{app: tc.told}))
+			f.compareKey(t, tc.want, "2-without-1")
+		})
+	}
 }
 
 // unheard is a kind of content of a newer version.
