@@ -42,11 +42,12 @@ var imports = map[string][]string{
 	"manifest":        {"api/...", "policy", "config/crd"},
 	"demo":            {},
 	"mtls":            {},
+	"grpcserver":      {},
 	"election":        {},
 	"admin":           {"policy", "ratelimit", "mtls"},
 	"controllers":     {"api/...", "policy", "election"},
-	"operator":        {"controllers", "policy", "xds/...", "mtls"},
-	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "mtls"},
+	"operator":        {"controllers", "policy", "xds/...", "grpcserver", "mtls"},
+	"standalone":      {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "grpcserver", "mtls"},
 	"command":         anything,
 	"internal/golden": {},
 	"internal/testca": {},
@@ -60,7 +61,7 @@ var outside = map[string][]string{
 	"k8s.io/client-go":               {"controllers", "operator", "election", "usage/kube", "command", "standalone", "test/..."},
 	"sigs.k8s.io/controller-runtime": {"controllers", "operator", "usage/kube", "command", "standalone", "test/..."},
 	"github.com/envoyproxy":          {"xds/...", "descriptor", "ratelimit", "test/..."},
-	"google.golang.org/grpc":         {"xds/...", "ratelimit", "mtls", "operator", "standalone", "command", "test/..."},
+	"google.golang.org/grpc":         {"xds/...", "ratelimit", "grpcserver", "mtls", "operator", "standalone", "command", "test/..."},
 }
 
 func TestEveryPackageHasOnePackageComment(t *testing.T) {

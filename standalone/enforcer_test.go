@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/tierkeeper/tierkeeper/internal/testca"
 	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
@@ -53,6 +54,41 @@ func TestTheServiceSaysWhenItCanBeAsked(t *testing.T) {
 	check("before it goes", healthv1.HealthCheckResponse_NOT_SERVING)
 	e.obey(table)
 	check("after an edit at that time", healthv1.HealthCheckResponse_NOT_SERVING)
+}
+
+// A port scan, or a client that hangs, does not keep the process from ending.
+func TestWhoSaysNothingDoesNotHoldUpAStop(t *testing.T) {
+	t.Parallel()
+	ca := testca.New(t, "ours")
+	mount := testca.NewMount(t, ca.PEM, ca.Issue(t, "service"))
+	for name, files := range map[string]mtls.Files{
+		"without TLS": {},
+		"with TLS":    {Cert: mount.Cert(), Key: mount.Key(), CA: mount.CA()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, err := listen(t.Context(), net.JoinHostPort(loopback, "0"), files, slog.New(slog.DiscardHandler), func(*grpc.Server) {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan error, 1)
+			go func() { served <- s.serve() }()
+			conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = conn.Close() })
+			go s.stop()
+			select {
+			case err := <-served:
+				if err != nil && !strings.Contains(err.Error(), grpc.ErrServerStopped.Error()) { // It may be stopped before it serves.
+					t.Error(err)
+				}
+			case <-time.After(30 * time.Second):
+				t.Error("the service does not stop")
+			}
+		})
+	}
 }
 
 func TestAServiceThatIsNotThereIsTold(t *testing.T) {

@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/tierkeeper/tierkeeper/grpcserver"
 	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
@@ -27,7 +26,7 @@ const streamWorkers = 64
 // service is a gRPC server that Envoys call.
 type service struct {
 	grpc     *grpc.Server
-	listener net.Listener
+	listener *grpcserver.Listener
 	endpoint policy.Endpoint
 	stopping chan struct{}
 }
@@ -41,8 +40,7 @@ func listen(ctx context.Context, address string, files mtls.Files, log *slog.Log
 	if err != nil {
 		return nil, err
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
+	l, err := grpcserver.Listen(ctx, address)
 	if err != nil {
 		return nil, err
 	}
@@ -51,14 +49,12 @@ func listen(ctx context.Context, address string, files mtls.Files, log *slog.Log
 		return nil, err
 	}
 	stopping := make(chan struct{})
-	g := grpc.NewServer(
+	g := grpc.NewServer(append(grpcserver.Options(),
 		grpc.Creds(credentials),
 		grpc.StreamInterceptor(until(stopping)),
 		grpc.NumStreamWorkers(streamWorkers),
 		ratelimit.Codec(),
-		// Envoy pings every 2 seconds to find a hung service.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)
+	)...)
 	register(g)
 	return &service{grpc: g, listener: l, endpoint: at, stopping: stopping}, nil
 }
@@ -116,7 +112,5 @@ func (s *service) serve() error {
 // stop lets calls under way end, for a while, and ends all streams.
 func (s *service) stop() {
 	close(s.stopping)
-	hard := time.AfterFunc(stopWait, s.grpc.Stop)
-	defer hard.Stop()
-	s.grpc.GracefulStop()
+	s.listener.Stop(s.grpc, stopWait)
 }
