@@ -84,8 +84,8 @@ func (o *effectiveOptions) run(ctx context.Context, stdout, stderr io.Writer, no
 	if err != nil {
 		return err
 	}
-	if r.note != "" {
-		fmt.Fprintf(stderr, "Note: %s\n", r.note)
+	for _, note := range r.notes(name) {
+		fmt.Fprintf(stderr, "Note: %s\n", note)
 	}
 	gateway, err := o.findGateway(r, name.Namespace)
 	if err != nil {

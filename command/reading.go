@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/api/meta"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/controllers"
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -23,25 +23,26 @@ const completionPatience = 3 * time.Second
 // A reading is objects, and what is made of them.
 type reading struct {
 	table  *policy.Table
-	where  string                   // they stand, as in "in manifests"
-	quotas []string                 // the names of all ApiKeyQuotas
-	why    func(policy.Name) string // an ApiKeyQuota is not accepted
-	note   string                   // what else somebody should know; may be empty
+	where  string                     // they stand, as in "in manifests"
+	quotas []string                   // the names of all ApiKeyQuotas
+	why    func(policy.Name) string   // an ApiKeyQuota is not accepted
+	notes  func(policy.Name) []string // what else somebody should know who asks for it
 }
 
 func readDirectory(directory string) *reading {
 	result := new(manifest.Loader).Load(directory)
 	table, verdicts := policy.Compile(result.Input)
 	report := newReport(result, verdicts)
-	r := &reading{table: table, where: "in " + directory, why: report.whyNotAccepted}
+	r := &reading{table: table, where: "in " + directory, why: report.whyNotAccepted, notes: func(policy.Name) []string { return nil }}
 	for _, o := range report.Objects {
 		if o.Kind == policy.KindQuota {
 			r.quotas = append(r.quotas, o.fullName())
 		}
 	}
 	if n := report.rejected() + len(report.Files); n > 0 {
-		r.note = fmt.Sprintf("%s in %s; the compile command says what. Here, what is not accepted does not count.",
+		note := fmt.Sprintf("%s in %s; the compile command says what. Here, what is not accepted does not count.",
 			plural(n, "manifest is not accepted", "manifests are not accepted"), directory)
+		r.notes = func(policy.Name) []string { return []string{note} }
 	}
 	return r
 }
@@ -56,23 +57,46 @@ func readCluster(ctx context.Context, o *clusterOptions, namespace string) (*rea
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the cluster: %w", err)
 	}
-	in, err := controllers.Once(ctx, c, namespace)
-	if err != nil {
+	seen, err := controllers.Once(ctx, c, namespace)
+	switch {
+	case apierrors.IsForbidden(err):
+		return nil, fmt.Errorf("%w; ask for the ClusterRoles tierkeeper-plans and, in the namespace, view", err)
+	case err != nil:
 		return nil, err
 	}
-	r := &reading{where: "in the cluster"}
-	messages := map[policy.Name]string{}
-	for i := range in.Quotas {
-		q := &in.Quotas[i]
-		name := policy.Name{Namespace: q.Namespace, Name: q.Name}
-		r.quotas = append(r.quotas, name.String())
-		if c := meta.FindStatusCondition(q.Status.Conditions, v1alpha1.ConditionAccepted); c != nil {
-			messages[name] = c.Reason + ": " + c.Message
+	return readSeen(seen), nil
+}
+
+// readSeen compiles what was seen of a cluster. Status goes first: what is refused here and not there may only be hidden.
+func readSeen(seen *controllers.Seen) *reading {
+	table, verdicts := policy.Compile(seen.Input)
+	why := maps.Clone(seen.Refused)
+	notes := maps.Clone(seen.Notes)
+	r := &reading{table: table, where: "in the cluster"}
+	for _, v := range verdicts {
+		if v.Object.Kind != policy.KindQuota {
+			continue
 		}
+		name := v.Object.Name
+		r.quotas = append(r.quotas, name.String())
+		if _, refused := why[name]; v.Accepted() || refused {
+			continue
+		}
+		why[name] = problemsOf(v)
+		notes[name] = append(notes[name], fmt.Sprintf("%s: by what you may read it would not be accepted: %s; here it goes on as it was accepted last",
+			v.Object, strings.TrimSuffix(why[name], ".")))
 	}
-	r.table, _ = policy.Compile(in)
-	r.why = func(name policy.Name) string { return messages[name] }
-	return r, nil
+	r.why = func(name policy.Name) string { return why[name] }
+	r.notes = func(name policy.Name) []string { return notes[name] }
+	return r
+}
+
+func problemsOf(v policy.Verdict) string {
+	lines := make([]string, 0, len(v.Problems))
+	for _, p := range v.Problems {
+		lines = append(lines, p.Reason+": "+p.Field+": "+p.Message)
+	}
+	return strings.Join(lines, " ")
 }
 
 // quota finds an ApiKeyQuota with limits, or says why there is none.

@@ -3,19 +3,51 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// Once reads what counts for the ApiKeyQuotas of one namespace, as somebody may who has no right to Secrets: which quotas have
-// their keys in order, and what those go on with that are refused, it takes from their status. The keys in the Input are made up.
-// Namespaces, and gateways of other namespaces, are left out where they may not be read.
-func Once(ctx context.Context, c client.Reader, namespace string) (policy.Input, error) {
+// Seen is what counts for the ApiKeyQuotas of one namespace, as far as somebody may see it.
+type Seen struct {
+	policy.Input
+
+	Refused map[policy.Name]string   // why the operator has refused an ApiKeyQuota as it is now, as "REASON: MESSAGE"
+	Notes   map[policy.Name][]string // what else somebody must know of an ApiKeyQuota who reads what holds; each is a sentence without its full stop
+}
+
+// Once reads what counts for the ApiKeyQuotas of one namespace, as somebody may who has no right to Secrets. Which quotas are
+// accepted, and what those go on with that are refused, it takes from their status: in the Input an accepted one has keys that are
+// made up, and a refused one has a key that cannot be read. Namespaces, and gateways of other namespaces, are left out where they
+// may not be read. The error names what could not be read.
+func Once(ctx context.Context, c client.Reader, namespace string) (*Seen, error) {
+	s := &Seen{Refused: map[policy.Name]string{}, Notes: map[policy.Name][]string{}}
+	labelled, err := s.read(ctx, c, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("reading the cluster: %w", err)
+	}
+	s.LastAccepted = lastAccepted(&policy.Table{}, s.Quotas, s.Gateways)
+	for i := range s.Quotas {
+		s.believe(&s.Quotas[i])
+	}
+	for i := range s.Tiers {
+		s.noteUnjudged(&s.Tiers[i])
+	}
+	if !labelled {
+		s.admit(namespace)
+	}
+	return s, nil
+}
+
+// read reports whether namespaces, and so their labels, may be listed.
+func (s *Seen) read(ctx context.Context, c client.Reader, namespace string) (labelled bool, err error) {
 	var (
 		tiers      v1alpha1.RateLimitTierList
 		models     v1alpha1.ModelLimitList
@@ -28,42 +60,145 @@ func Once(ctx context.Context, c client.Reader, namespace string) (policy.Input,
 	for _, list := range []struct {
 		client.ObjectList
 		options []client.ListOption
-		dear    bool // nothing can be said without it
 	}{
-		{&tiers, nil, true},
-		{&models, nil, true},
-		{&quotas, []client.ListOption{own}, true},
-		{&users, []client.ListOption{own}, true},
-		{&namespaces, nil, false},
-		{&gateways, nil, false},
+		{&tiers, nil}, {&models, nil}, {&quotas, []client.ListOption{own}}, {&users, []client.ListOption{own}},
 	} {
-		err := c.List(ctx, list.ObjectList, list.options...)
-		if err != nil && (list.dear || !apierrors.IsForbidden(err)) {
-			return policy.Input{}, fmt.Errorf("reading the cluster: %w", err)
+		if err := c.List(ctx, list.ObjectList, list.options...); err != nil {
+			return false, err
 		}
 	}
-	if len(gateways.Items) == 0 {
-		if err := c.List(ctx, &gateways, own); err != nil && !apierrors.IsForbidden(err) {
-			return policy.Input{}, fmt.Errorf("reading the cluster: %w", err)
-		}
+	if labelled, err = mayList(ctx, c, &namespaces); err != nil {
+		return false, err
 	}
-	in := policy.Input{Tiers: tiers.Items, Models: models.Items, Quotas: quotas.Items, Users: users.Items, Gateways: gateways.Items}
+	everywhere, err := mayList(ctx, c, &gateways)
+	if err == nil && !everywhere {
+		_, err = mayList(ctx, c, &gateways, own)
+	}
+	s.Tiers, s.Models, s.Quotas, s.Users, s.Gateways = tiers.Items, models.Items, quotas.Items, users.Items, gateways.Items
 	for i := range namespaces.Items {
-		in.Namespaces = append(in.Namespaces, policy.Namespace{Name: namespaces.Items[i].Name, Labels: namespaces.Items[i].Labels})
+		s.Namespaces = append(s.Namespaces, policy.Namespace{Name: namespaces.Items[i].Name, Labels: namespaces.Items[i].Labels})
 	}
-	in.LastAccepted = lastAccepted(&policy.Table{}, in.Quotas, in.Gateways)
-	for i := range in.Quotas {
-		if q := &in.Quotas[i]; !refused(&q.Status.ObjectStatus, q.Generation) {
-			makeUpKeys(q)
-		}
-	}
-	return in, nil
+	return labelled, err
 }
 
-// makeUpKeys gives a quota keys that nobody else has. One that is refused keeps its own, which cannot be read here: it stays refused.
+// mayList lists what something can be said without.
+func mayList(ctx context.Context, c client.Reader, list client.ObjectList, options ...client.ListOption) (bool, error) {
+	err := c.List(ctx, list, options...)
+	if apierrors.IsForbidden(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// judgement is what the operator says of an object as it is now; nil: nothing yet.
+func judgement(s *v1alpha1.ObjectStatus, generation int64) *metav1.Condition {
+	c := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAccepted)
+	if c == nil || c.ObservedGeneration != generation {
+		return nil
+	}
+	return c
+}
+
+// believe has a quota compiled to what the operator says of it: its keys cannot be read here, nor those of other namespaces.
+func (s *Seen) believe(q *v1alpha1.ApiKeyQuota) {
+	name := objectName(q)
+	switch c := judgement(&q.Status.ObjectStatus, q.Generation); {
+	case c == nil:
+		s.note(q, unjudged(policy.KindQuota, q))
+		makeUpKeys(q)
+	case c.Status == metav1.ConditionTrue:
+		makeUpKeys(q)
+	default:
+		s.Refused[name] = c.Reason + ": " + c.Message
+		if last := q.Status.LastAccepted; last != nil {
+			s.note(q, fmt.Sprintf("ApiKeyQuota %s: not accepted: %s; it goes on as it was accepted last (generation %d)",
+				name, strings.TrimSuffix(s.Refused[name], "."), last.Generation))
+		}
+		refuse(q)
+	}
+}
+
+// makeUpKeys gives a quota keys that nobody else has.
 func makeUpKeys(q *v1alpha1.ApiKeyQuota) {
 	for i := range q.Spec.Keys {
 		k := &q.Spec.Keys[i]
 		k.SecretKeyRef, k.Digest = nil, policy.HashKey(fmt.Appendf(nil, "%s %s", objectName(q), k.Name)).String()
+	}
+}
+
+// refuse gives a quota a key that cannot be read, whatever it was refused for: here that might be in order.
+func refuse(q *v1alpha1.ApiKeyQuota) {
+	q.Spec.Keys = []v1alpha1.APIKey{{Name: "refused", SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "refused", Key: "refused"}}}
+}
+
+func unjudged(kind string, o client.Object) string {
+	return fmt.Sprintf("%s: the operator has not judged generation %d yet; this is what would hold", policy.Object{Kind: kind, Name: objectName(o)}, o.GetGeneration())
+}
+
+// noteUnjudged notes on the quotas of a tier that it is not in force as it is.
+func (s *Seen) noteUnjudged(t *v1alpha1.RateLimitTier) {
+	if judgement(&t.Status.ObjectStatus, t.Generation) == nil {
+		s.noteOn(t.Name, unjudged(policy.KindTier, t))
+	}
+}
+
+// admit says of tiers and gateways that ask for labels of namespaces, which cannot be read, whether they admit the namespace: what
+// the operator found for quotas on the tier. Where that is not known they are taken to, and a note says so.
+func (s *Seen) admit(namespace string) {
+	const unknown = "%s: whether it admits namespace %s is not known, because you may not list namespaces; here it does"
+	for i := range s.Tiers {
+		t := &s.Tiers[i]
+		n := t.Spec.AllowedNamespaces
+		if n == nil || n.From != v1alpha1.TierNamespacesSelector {
+			continue
+		}
+		from := v1alpha1.TierNamespacesAll
+		switch admitted, known := s.admitted(t.Name); {
+		case !known:
+			s.noteOn(t.Name, fmt.Sprintf(unknown, policy.Object{Kind: policy.KindTier, Name: objectName(t)}, namespace))
+		case !admitted:
+			from = v1alpha1.TierNamespacesNone
+		}
+		t.Spec.AllowedNamespaces = &v1alpha1.TierNamespaces{From: from, Selector: n.Selector}
+	}
+	for i := range s.Gateways {
+		g := &s.Gateways[i]
+		k := g.Spec.AllowedKeys
+		if k == nil || k.Namespaces.From != v1alpha1.NamespacesSelector {
+			continue
+		}
+		for j := range s.Quotas {
+			s.note(&s.Quotas[j], fmt.Sprintf(unknown, policy.Object{Kind: policy.KindGateway, Name: objectName(g)}, namespace))
+		}
+		g.Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesAll, Selector: k.Namespaces.Selector}}
+	}
+}
+
+// admitted is whether the operator has found that a tier admits the namespace. Not known: it has judged no quota by that.
+func (s *Seen) admitted(tier string) (admitted, known bool) {
+	for i := range s.Quotas {
+		q := &s.Quotas[i]
+		c := judgement(&q.Status.ObjectStatus, q.Generation)
+		switch {
+		case c == nil || q.Spec.TierRef.Name != tier:
+		case c.Status == metav1.ConditionTrue:
+			return true, true
+		case c.Reason == v1alpha1.ReasonTierNotPermitted:
+			known = true
+		}
+	}
+	return false, known
+}
+
+func (s *Seen) note(q *v1alpha1.ApiKeyQuota, text string) {
+	s.Notes[objectName(q)] = append(s.Notes[objectName(q)], text)
+}
+
+// noteOn notes it on all quotas of a tier.
+func (s *Seen) noteOn(tier, text string) {
+	for i := range s.Quotas {
+		if q := &s.Quotas[i]; q.Spec.TierRef.Name == tier {
+			s.note(q, text)
+		}
 	}
 }
