@@ -21,13 +21,26 @@ func (o *clusterOptions) addFlags(cmd *cobra.Command) {
 }
 
 func (o *clusterOptions) config() (*rest.Config, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = o.kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context}).ClientConfig()
+	config, err := o.loader().ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("finding the cluster (see --kubeconfig): %w", err)
 	}
 	return config, nil
+}
+
+// namespace is the one that kubectl would take: that of the context, or of the pod, or else default.
+func (o *clusterOptions) namespace() (string, error) {
+	namespace, _, err := o.loader().Namespace()
+	if err != nil {
+		return "", fmt.Errorf("finding the cluster (see --kubeconfig): %w", err)
+	}
+	return namespace, nil
+}
+
+func (o *clusterOptions) loader() clientcmd.ClientConfig {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = o.kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context})
 }
 
 // ownNamespace is that of the pod; empty where there is none.

@@ -18,6 +18,7 @@ import (
 
 type effectiveOptions struct {
 	directory string
+	namespace string
 	key       string
 	model     string
 	resource  string
@@ -29,7 +30,7 @@ type effectiveOptions struct {
 func newEffective() *cobra.Command {
 	var o effectiveOptions
 	cmd := &cobra.Command{
-		Use:   "effective [-f DIR] --key NAMESPACE/NAME",
+		Use:   "effective [-f DIR] --key [NAMESPACE/]NAME",
 		Short: "List every limit that holds for one key, and where it comes from",
 		Long: `Effective lists every limit that would hold for a request with a key of one ApiKeyQuota: its number, what it counts, and
 the object and field that it comes from. Limits of different scopes hold together.
@@ -38,10 +39,15 @@ With --model, limits for that model are listed too, and those for the resource t
 resource of the route counts; --resource says which that is. Where gateways differ in which ModelLimits count there,
 --gateway says which is asked. A key that nothing limits has an empty list.
 
-Without -f the cluster of your kubeconfig is asked. No right to Secrets is needed: whether the keys are in order says the status of
-the ApiKeyQuota.`,
+Without -f the cluster of your kubeconfig is asked. NAME alone is in the namespace of -n, or else of the kubeconfig's context. You need
+the right to list ApiKeyQuotas and UserQuotas there (the ClusterRole view has it), and RateLimitTiers and ModelLimits (tierkeeper-plans).
+None to Secrets is needed: whether the keys are in order says the status of the ApiKeyQuota. QuotaGateways and namespaces are
+looked at where you may list them; notes say what is not known without.`,
 		Example: `  # What holds in the cluster for all requests of a key.
   {{name}} effective --key team-a/ci
+
+  # The same.
+  {{name}} effective -n team-a --key ci
 
   # The same, by the manifests of a directory.
   {{name}} effective -f config/samples/quickstart --key default/demo-free
@@ -51,13 +57,8 @@ the ApiKeyQuota.`,
 
   # What holds on the routes of one resource, for scripts.
   {{name}} effective -f manifests --key team-a/ci --resource images -o json | jq '.limits[].max'`,
-		Args: flagsOnly,
-		PreRunE: func(*cobra.Command, []string) error {
-			if o.key == "" {
-				return errors.New("flag --key is missing; it names an ApiKeyQuota as NAMESPACE/NAME")
-			}
-			return nil
-		},
+		Args:    flagsOnly,
+		PreRunE: func(*cobra.Command, []string) error { return o.check() },
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now())
 		}),
@@ -65,16 +66,30 @@ the ApiKeyQuota.`,
 	addDirectory(cmd, &o.directory)
 	o.cluster.addFlags(cmd)
 	o.output.addFlag(cmd)
-	cmd.Flags().StringVar(&o.key, "key", "", "ApiKeyQuota whose keys are meant, as NAMESPACE/NAME; NAME alone is in namespace default")
+	cmd.Flags().StringVar(&o.key, "key", "", "ApiKeyQuota whose keys are meant, as NAMESPACE/NAME or NAME")
+	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "namespace of what is named without one (default: that of the kubeconfig's context; with -f, default)")
 	cmd.Flags().StringVar(&o.model, "model", "", "model that is asked for")
 	cmd.Flags().StringVar(&o.resource, "resource", "", "resource of the route (default: that of the model)")
-	cmd.Flags().StringVar(&o.gateway, "gateway", "", "QuotaGateway that is asked, as NAMESPACE/NAME (default: one that admits the key)")
+	cmd.Flags().StringVar(&o.gateway, "gateway", "", "QuotaGateway that is asked, as NAMESPACE/NAME or NAME (default: one that admits the key)")
 	must(cmd.RegisterFlagCompletionFunc("key", o.completeKeys))
 	return cmd
 }
 
+func (o *effectiveOptions) check() error {
+	switch {
+	case o.key == "":
+		return errors.New("flag --key is missing; it names an ApiKeyQuota as NAMESPACE/NAME")
+	case o.namespace != "" && strings.Contains(o.key, "/"):
+		return fmt.Errorf("%s names its namespace, so leave out -n", o.key)
+	}
+	return nil
+}
+
 func (o *effectiveOptions) run(ctx context.Context, stdout, stderr io.Writer, now time.Time) error {
-	name := parseName(o.key)
+	name, err := o.name(o.key)
+	if err != nil {
+		return err
+	}
 	r, err := o.read(ctx, name.Namespace)
 	if err != nil {
 		return err
@@ -114,15 +129,46 @@ func (o *effectiveOptions) read(ctx context.Context, namespace string) (*reading
 	return readDirectory(o.directory), nil
 }
 
-// completeKeys offers the ApiKeyQuotas of the directory, or those of the namespace that was begun in the cluster.
+// name finds the namespace of what is named without one. With a directory it is the one that manifests without one are in.
+func (o *effectiveOptions) name(s string) (policy.Name, error) {
+	switch {
+	case strings.Contains(s, "/"):
+		return parseName(s), nil
+	case o.namespace != "":
+		return policy.Name{Namespace: o.namespace, Name: s}, nil
+	case o.directory != "":
+		return parseName(s), nil
+	}
+	namespace, err := o.cluster.namespace()
+	if err != nil {
+		return policy.Name{}, orDirectory(err)
+	}
+	return policy.Name{Namespace: namespace, Name: s}, nil
+}
+
+// completeKeys offers the ApiKeyQuotas of one namespace: that which was begun, by whole names, or else that of NAME alone. Without
+// either a directory offers all that it has.
 func (o *effectiveOptions) completeKeys(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 	defer cancel()
-	r, err := o.read(ctx, parseName(begun).Namespace)
+	name, err := o.name(begun)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}
-	return r.quotas, cobra.ShellCompDirectiveNoFileComp
+	r, err := o.read(ctx, name.Namespace)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	if strings.Contains(begun, "/") || o.directory != "" && o.namespace == "" {
+		return r.quotas, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, quota := range r.quotas {
+		if short, here := strings.CutPrefix(quota, name.Namespace+"/"); here {
+			names = append(names, short)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // findGateway is nil where no gateway admits the key: all ModelLimits count then.
@@ -136,10 +182,14 @@ func (o *effectiveOptions) findGateway(r *reading, namespace string) (*policy.Ga
 		}
 		return gateway, nil
 	}
-	gateway, found := table.Gateway(parseName(o.gateway).String())
+	wanted, err := o.name(o.gateway)
+	if err != nil {
+		return nil, err
+	}
+	gateway, found := table.Gateway(wanted.String())
 	switch {
 	case !found:
-		err := fmt.Sprintf("there is no accepted QuotaGateway %s %s", parseName(o.gateway), r.where)
+		err := fmt.Sprintf("there is no accepted QuotaGateway %s %s", wanted, r.where)
 		if others := gatewaysFor(table, namespace); len(others) > 0 {
 			err += "; keys of namespace " + namespace + " are admitted by " + strings.Join(others, " and ")
 		}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // accounts has two gateways, each before an account of its own at the provider, that give one model different limits.
@@ -61,6 +63,41 @@ func TestEffectiveAsksTheGatewayWhereModelLimitsDiffer(t *testing.T) {
 			code, stdout, stderr := run(t, append([]string{"effective", "-f", dir, "--key", "app", "-o", "json"}, tc.args...)...)
 			if code != tc.code || !strings.Contains(stdout, tc.stdout) || !strings.Contains(stderr, tc.stderr) || (stderr == "") != (tc.stderr == "") {
 				t.Errorf("exit %d, stdout %s, stderr %s; want %d with %q and %q", code, stdout, stderr, tc.code, tc.stdout, tc.stderr)
+			}
+		})
+	}
+}
+
+func TestEffectiveTakesNamespacesAsKubectlDoes(t *testing.T) {
+	t.Parallel()
+	dir := put(t, strings.ReplaceAll(accounts(), "{name: app}", "{name: app, namespace: team-a}"))
+	for name, tc := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"whole":       {[]string{"--key", "team-a/app"}, 0, ""},
+		"of the flag": {[]string{"-n", "team-a", "--key", "app"}, 0, ""},
+		"of neither":  {[]string{"--key", "app"}, 1, "there is no ApiKeyQuota default/app"},
+		"of both":     {[]string{"-n", "team-a", "--key", "team-a/app"}, 2, "team-a/app names its namespace, so leave out -n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if code, _, stderr := run(t, append([]string{"effective", "-f", dir}, tc.args...)...); code != tc.code || !strings.Contains(stderr, tc.says) {
+				t.Errorf("exit code %d, want %d, and %q, want %q in it", code, tc.code, stderr, tc.says)
+			}
+		})
+	}
+	for name, tc := range map[string]struct{ args, want []string }{
+		"by whole names": {nil, []string{"team-a/app"}},
+		"by the flag":    {[]string{"-n", "team-a"}, []string{"app"}},
+		"of another":     {[]string{"-n", "team-b"}, nil},
+	} {
+		t.Run("completes "+name, func(t *testing.T) {
+			t.Parallel()
+			args := append(append([]string{"__complete", "effective", "-f", dir}, tc.args...), "--key", "")
+			if diff := cmp.Diff(tc.want, mustComplete(t, args...)); diff != "" {
+				t.Errorf("completions (-want +got):\n%s", diff)
 			}
 		})
 	}

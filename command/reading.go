@@ -51,7 +51,7 @@ func readDirectory(directory string) *reading {
 func readCluster(ctx context.Context, o *clusterOptions, namespace string) (*reading, error) {
 	config, err := o.config()
 	if err != nil {
-		return nil, fmt.Errorf("%w; or name a directory of manifests with -f", err)
+		return nil, orDirectory(err)
 	}
 	c, err := client.New(config, client.Options{Scheme: controllers.Scheme()})
 	if err != nil {
@@ -65,6 +65,11 @@ func readCluster(ctx context.Context, o *clusterOptions, namespace string) (*rea
 		return nil, err
 	}
 	return readSeen(seen), nil
+}
+
+// orDirectory names what needs no cluster.
+func orDirectory(err error) error {
+	return fmt.Errorf("%w; or name a directory of manifests with -f", err)
 }
 
 // readSeen compiles what was seen of a cluster. Status goes first: what is refused here and not there may only be hidden.

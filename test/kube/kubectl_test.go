@@ -140,9 +140,19 @@ func (p person) tryPlugin(t *testing.T, service *stack.Process) {
 	if got := p.kubectl(t, "tierkeeper", "effective", "--key", "demo-pro"); !strings.Contains(got, "Limits of ApiKeyQuota default/demo-pro, on tier pro") {
 		t.Errorf("kubectl tierkeeper effective says\n%s", got)
 	}
-	if got := p.kubectl(t, "__complete", "tierkeeper", "effective", "--key", "d"); !strings.Contains(got, "default/demo-pro\n") {
-		t.Errorf("kubectl completes the keys of kubectl tierkeeper effective by\n%s", got)
+	for begun, want := range map[string]string{"d": "demo-pro\n", "default/": "default/demo-pro\n"} {
+		if got := p.kubectl(t, "__complete", "tierkeeper", "effective", "--key", begun); !strings.Contains(got, "\n"+want) {
+			t.Errorf("kubectl completes the key %q of kubectl tierkeeper effective by\n%s", begun, got)
+		}
 	}
+	p.kubectl(t, "config", "set-context", "--current", "--namespace", stack.Namespace)
+	if got := p.kubectl(t, "__complete", "tierkeeper", "effective", "--key", ""); strings.Contains(got, "demo-pro") {
+		t.Errorf("in a context with another namespace kubectl completes a key by\n%s", got)
+	}
+	if got := p.kubectl(t, "tierkeeper", "effective", "-n", "default", "--key", "demo-pro"); !strings.Contains(got, "Limits of ApiKeyQuota default/demo-pro") {
+		t.Errorf("kubectl tierkeeper effective -n default says\n%s", got)
+	}
+	p.kubectl(t, "config", "set-context", "--current", "--namespace", "default")
 	log, err := service.Log()
 	if err != nil {
 		t.Fatal(err)
