@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,18 +17,24 @@ import (
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
+// adminVariable is the environment variable that takes the place of --admin.
+const adminVariable = "TIERKEEPER_ADMIN"
+
 // adminOptions says which service is asked.
 type adminOptions struct{ address, tokenFile string }
 
 func (o *adminOptions) addFlags(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVar(&o.address, "admin", "", `admin address of the service, which it prints behind "Admin:" when it starts`)
+	cmd.PersistentFlags().StringVar(&o.address, "admin", "", `admin address of the service, which it prints behind "Admin:" when it starts (default: that of $`+adminVariable+")")
 	cmd.PersistentFlags().StringVar(&o.tokenFile, "token-file", "", "file with the token of --admin-token-file, if the service has one")
 	must(cmd.MarkPersistentFlagFilename("token-file"))
 }
 
 func (o *adminOptions) check() error {
 	if o.address == "" {
-		return errors.New("flag --admin is missing; it names the address that standalone, or ratelimit, prints behind \"Admin:\"")
+		o.address = os.Getenv(adminVariable)
+	}
+	if o.address == "" {
+		return errors.New("flag --admin is missing, and so is " + adminVariable + "; either names the address that standalone, or ratelimit, prints behind \"Admin:\"")
 	}
 	return nil
 }
@@ -49,8 +57,21 @@ func (o *adminOptions) asking(ask func(cmd *cobra.Command, client *admin.Client,
 		if err != nil {
 			return err
 		}
-		return ask(cmd, client, args)
+		return inWords(ask(cmd, client, args))
 	})
+}
+
+// inWords says by which command to look where the service names a path to who asks it over HTTP.
+func inWords(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	words := strings.NewReplacer("GET /admin/usage lists", "The command usage lists", "GET /admin/blocks lists", "The command blocks lists").Replace(text)
+	if words == text {
+		return err
+	}
+	return errors.New(words)
 }
 
 func newBlocks() *cobra.Command {
@@ -59,10 +80,12 @@ func newBlocks() *cobra.Command {
 		output format
 	)
 	cmd := &cobra.Command{
-		Use:   "blocks --admin URL",
+		Use:   "blocks [--admin URL]",
 		Short: "List who is blocked for failing too often, and lift blocks",
 		Long: `Blocks lists who a running service has blocked, at gateways with abuseProtection, for getting too many unsuccessful
-answers: ApiKeyQuotas, and addresses of clients without a known key (for IPv6 the first of the /64). A block ends by itself.`,
+answers: ApiKeyQuotas, and addresses of clients without a known key (for IPv6 the first of the /64). A block ends by itself.
+
+The variable TIERKEEPER_ADMIN takes the place of --admin.`,
 		Example: `  # Who is blocked, and for how long?
   {{name}} blocks --admin http://127.0.0.1:9000
 
@@ -94,7 +117,7 @@ answers: ApiKeyQuotas, and addresses of clients without a known key (for IPv6 th
 
 func newLift(o *adminOptions) *cobra.Command {
 	return &cobra.Command{
-		Use:     "lift --admin URL ID",
+		Use:     "lift [--admin URL] ID",
 		Short:   "Lift a block",
 		Long:    `Lift ends a block by the id with which blocks lists it. Counting starts anew: whoever goes on to fail is blocked again.`,
 		Example: `  {{name}} blocks lift --admin http://127.0.0.1:9000 ID`,

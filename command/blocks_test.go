@@ -64,7 +64,7 @@ func TestBlocksListsAndLifts(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	code, _, stderr := run(t, "blocks", "lift", blocks[0].ID, "--admin", at)
-	if want := "Error: No block of this id is in force; it may be over. GET /admin/blocks lists those that are.\n"; code != 1 || stderr != want {
+	if want := "Error: No block of this id is in force; it may be over. The command blocks lists those that are.\n"; code != 1 || stderr != want {
 		t.Errorf("exit code %d and %q, want 1 and %q", code, stderr, want)
 	}
 }
@@ -92,10 +92,10 @@ func TestBlocksSaysWhatItNeeds(t *testing.T) {
 		args []string
 		says string
 	}{
-		"no address":         {[]string{"blocks"}, "Error: flag --admin is missing; it names the address that standalone, or ratelimit, prints behind \"Admin:\"\nRun \"tierkeeper blocks --help\" to see what it takes.\n"},
-		"no address, lift":   {[]string{"blocks", "lift", "00"}, "Error: flag --admin is missing; it names the address that standalone, or ratelimit, prints behind \"Admin:\"\nRun \"tierkeeper blocks lift --help\" to see what it takes.\n"},
+		"no address":         {[]string{"blocks"}, "Error: flag --admin is missing, and so is TIERKEEPER_ADMIN; either names the address that standalone, or ratelimit, prints behind \"Admin:\"\nRun \"tierkeeper blocks --help\" to see what it takes.\n"},
+		"no address, lift":   {[]string{"blocks", "lift", "00"}, "Error: flag --admin is missing, and so is TIERKEEPER_ADMIN; either names the address that standalone, or ratelimit, prints behind \"Admin:\"\nRun \"tierkeeper blocks lift --help\" to see what it takes.\n"},
 		"no id":              {[]string{"blocks", "lift", "--admin", "x"}, "Error: name one block by its id, which the command blocks lists\nRun \"tierkeeper blocks lift --help\" to see what it takes.\n"},
-		"an unknown command": {[]string{"blocks", "remove"}, "Error: \"remove\" has no flag before it; the form is: tierkeeper blocks --admin URL [flags]\nRun \"tierkeeper blocks --help\" to see what it takes.\n"},
+		"an unknown command": {[]string{"blocks", "remove"}, "Error: \"remove\" has no flag before it; the form is: tierkeeper blocks [--admin URL] [flags]\nRun \"tierkeeper blocks --help\" to see what it takes.\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -17,10 +17,12 @@ func newShadow() *cobra.Command {
 		output format
 	)
 	cmd := &cobra.Command{
-		Use:   "shadow --admin URL",
+		Use:   "shadow [--admin URL]",
 		Short: "List whose requests limits would have refused that are only tried",
 		Long: `Shadow lists what limits with enforcement: Shadow would have refused since the service began: whose requests, how many, and
-the field that the limit stands in. Set enforcement: Enforce, or leave it out, and they are refused.`,
+the field that the limit stands in. Set enforcement: Enforce, or leave it out, and they are refused.
+
+The variable TIERKEEPER_ADMIN takes the place of --admin.`,
 		Example: `  # What would the limits refuse that are only tried?
   {{name}} shadow --admin http://127.0.0.1:9000
 

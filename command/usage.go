@@ -26,18 +26,22 @@ type usageOptions struct {
 func newUsage() *cobra.Command {
 	var o usageOptions
 	cmd := &cobra.Command{
-		Use:   "usage --admin URL [NAMESPACE/NAME | -n NAMESPACE]",
+		Use:   "usage [--admin URL] [NAMESPACE/NAME | -n NAMESPACE]",
 		Short: "Show how much keys use of their limits now",
 		Long: `Usage asks a running service how much is used, at this moment, of every limit that counts for the keys of one ApiKeyQuota, or
 for all keys of its user (a UserQuota): over everything, by resource and by model. Reservations of requests under way count as used.
 Limits that are only tried (enforcement: Shadow) and those that everybody shares (ModelLimit) are not among them.
 
-Without a name it lists, for each ApiKeyQuota, the limit of which the largest part is used, the most used first, at most 100.`,
+Without a name it lists, for each ApiKeyQuota, the limit of which the largest part is used, the most used first, at most 100.
+
+The variable TIERKEEPER_ADMIN takes the place of --admin. Of a service in a cluster, forward its port to this machine:
+kubectl port-forward.`,
 		Example: `  # What does one key use? NAME alone is in namespace default, or in that of -n.
   {{name}} usage --admin http://127.0.0.1:9000 team-a/ci
 
   # Who is close to a limit?
-  {{name}} usage --admin http://127.0.0.1:9000
+  export TIERKEEPER_ADMIN=http://127.0.0.1:9000
+  {{name}} usage
 
   # Which keys of a namespace have used up a limit, for scripts.
   {{name}} usage --admin http://127.0.0.1:9000 -n team-a -o json | jq -r '.usage[] | select(any(.limits[]; .remaining == 0)).key'`,

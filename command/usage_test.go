@@ -123,7 +123,7 @@ func TestUsageSaysWhatIsWrong(t *testing.T) {
 		"no address":    {[]string{"team-a/ci"}, 2, "flag --admin is missing"},
 		"two keys":      {[]string{"--admin", at, "a", "b"}, 2, "name one ApiKeyQuota as NAMESPACE/NAME, or none for all"},
 		"two places":    {[]string{"--admin", at, "-n", "team-b", "team-a/ci"}, 2, "team-a/ci names its namespace, so leave out -n"},
-		"no such key":   {[]string{"--admin", at, "team-a/c"}, 1, "There is no ApiKeyQuota team-a/c, or it was never accepted. GET /admin/usage lists those that are in force."},
+		"no such key":   {[]string{"--admin", at, "team-a/c"}, 1, "There is no ApiKeyQuota team-a/c, or it was never accepted. The command usage lists those that are in force."},
 		"half a name":   {[]string{"--admin", at, "team-a/"}, 1, "Ask for one key, by key=NAMESPACE/NAME"},
 		"nobody there":  {[]string{"--admin", "127.0.0.1:1"}, 1, "asking the service"},
 		"unknown shape": {[]string{"--admin", at, "-o", "xml"}, 2, "must be one of text, json, yaml"},
@@ -134,6 +134,20 @@ func TestUsageSaysWhatIsWrong(t *testing.T) {
 				t.Errorf("exit code %d, want %d, and %q, want %q in it", code, tc.code, stderr, tc.says)
 			}
 		})
+	}
+}
+
+// A variable is the process's, so no other test runs meanwhile.
+func TestUsageTakesTheAddressFromTheEnvironment(t *testing.T) {
+	t.Setenv("TIERKEEPER_ADMIN", usedAt(t, map[string]int{"team-a/ci": 1}))
+	if got := mustRun(t, "usage"); !strings.Contains(got, "team-a/ci") {
+		t.Errorf("want the keys of the service, got\n%s", got)
+	}
+	if code, _, stderr := run(t, "usage", "--admin", "127.0.0.1:1"); code != 1 || !strings.Contains(stderr, "asking the service") {
+		t.Errorf("exit code %d and %q: the flag goes first", code, stderr)
+	}
+	if got := mustComplete(t, "__complete", "usage", ""); len(got) != 1 || got[0] != "team-a/ci" {
+		t.Errorf("completed by %q", got)
 	}
 }
 
