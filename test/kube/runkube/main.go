@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"syscall"
 
 	"github.com/tierkeeper/tierkeeper/test/kube/stack"
@@ -58,6 +59,10 @@ func serve(ctx context.Context, s *stack.Stack) error {
 	if err != nil {
 		return err
 	}
+	address, err := adminAddress(service)
+	if err != nil {
+		return err
+	}
 	kubeconfig, err := s.Administrator()
 	if err != nil {
 		return err
@@ -70,8 +75,27 @@ The API server, the operator and the rate-limit service run; logs are in %s. In 
   kubectl wait --for=condition=Ready --all qgw,rlt,akq
   kubectl get akq -o wide
 
+  export TIERKEEPER_ADMIN=%s
+  bin/tierkeeper usage                    # who uses most; also blocks and shadow
+  bin/tierkeeper effective --key demo-free
+
 An Envoy is started for each QuotaGateway, and a fake provider stands in for all backends. If you have no kubectl, there is
 one in bin/kube. Ctrl-C stops.
-`, s.Dir, kubeconfig)
+`, s.Dir, kubeconfig, address)
 	return s.KeepEnvoys(ctx, service.Address)
+}
+
+var admin = regexp.MustCompile(`Admin: (\S+)`)
+
+// adminAddress is where the service says that operators can ask it. Its log goes back to earlier runs.
+func adminAddress(service *stack.Process) (string, error) {
+	log, err := service.Log()
+	if err != nil {
+		return "", fmt.Errorf("finding the admin address of the service: %w", err)
+	}
+	said := admin.FindAllSubmatch(log, -1)
+	if len(said) == 0 {
+		return "", fmt.Errorf("the log of %s names no admin address", service.Name)
+	}
+	return string(said[len(said)-1][1]), nil
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,9 +32,10 @@ func (s *Stack) StartEnvoy(ctx context.Context, gateway, node, service string) (
 	return s.run(ctx, "envoy-"+strings.ReplaceAll(node, "/", "-"), nil, s.Envoy, "-c", path, "--disable-hot-restart", "-l", "warning")
 }
 
-// KeepEnvoys runs an Envoy for each QuotaGateway that appears, until ctx ends.
+// KeepEnvoys runs an Envoy for each QuotaGateway that appears, until ctx ends. All of them are on one machine, so a gateway that
+// names a port of another waits until that is gone: two Envoys would share the port and each answer a part of the requests.
 func (s *Stack) KeepEnvoys(ctx context.Context, service string) error {
-	running := map[string]bool{}
+	running, told := map[string]bool{}, map[string]bool{}
 	ticker := time.NewTicker(lookForGateways)
 	defer ticker.Stop()
 	for {
@@ -43,8 +45,15 @@ func (s *Stack) KeepEnvoys(ctx context.Context, service string) error {
 		}
 		for i := range gateways.Items {
 			g := &gateways.Items[i]
-			name := g.Namespace + "/" + g.Name
+			name := fullName(g)
 			if running[name] {
+				continue
+			}
+			if refusal := clash(g, gateways.Items, running); refusal != "" {
+				if !told[refusal] {
+					s.Say("%s", refusal)
+				}
+				told[refusal] = true
 				continue
 			}
 			if _, err := s.StartEnvoy(ctx, name, g.Namespace+"-"+g.Name, service); err != nil {
@@ -60,6 +69,25 @@ func (s *Stack) KeepEnvoys(ctx context.Context, service string) error {
 		}
 	}
 }
+
+// clash says that a running gateway has a port of g; empty if none has.
+func clash(g *v1alpha1.QuotaGateway, all []v1alpha1.QuotaGateway, running map[string]bool) string {
+	for i := range all {
+		other := &all[i]
+		if !running[fullName(other)] {
+			continue
+		}
+		for _, l := range g.Spec.Listeners {
+			if slices.ContainsFunc(other.Spec.Listeners, func(o v1alpha1.Listener) bool { return o.Port == l.Port }) {
+				return fmt.Sprintf("QuotaGateway %s: no Envoy serves it, because %s has its port %d on this machine; give spec.listeners[name=%s] another port, or delete %s",
+					fullName(g), fullName(other), l.Port, l.Name, fullName(other))
+			}
+		}
+	}
+	return ""
+}
+
+func fullName(g *v1alpha1.QuotaGateway) string { return g.Namespace + "/" + g.Name }
 
 func ports(g *v1alpha1.QuotaGateway) string {
 	var all []string
