@@ -76,5 +76,6 @@ service is away says the gateway, in spec.failure.whenServiceUnavailable: by def
 	addTLSFlags(cmd, &c.TLS)
 	status.addFlags(cmd)
 	common.add(cmd)
+	flags.Lookup("data-dir").Usage += "; required with --operator"
 	return cmd
 }

@@ -61,13 +61,19 @@ func newRoot(name string) *cobra.Command {
 		Long: `Tierkeeper keeps rate limits and quotas for AI gateways.
 
 What a plan allows (RateLimitTier), what a model can bear (ModelLimit), who holds which API key (ApiKeyQuota), what one user
-may use with all keys together (UserQuota) and which Envoys enforce it (QuotaGateway) stand in manifests. The commands here
-read them from a directory; no cluster is needed.`,
+may use with all keys together (UserQuota) and which Envoys enforce it (QuotaGateway) stand in manifests.
+
+Without a cluster, standalone serves the manifests of a directory, and compile and effective say what is made of them. In a
+cluster, operator and ratelimit do the work, and effective says what holds there. What is used now, usage, blocks and shadow
+ask a running service.`,
 		Example: `  # Say whether each manifest of a directory is accepted, and why not.
   {{name}} compile -f config/samples/quickstart
 
   # List every limit that holds for one key, and the object that each comes from.
-  {{name}} effective -f config/samples/quickstart --key default/demo-free`,
+  {{name}} effective -f config/samples/quickstart --key default/demo-free
+
+  # The same, of the cluster of your kubeconfig.
+  {{name}} effective --key team-a/ci`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: name},
