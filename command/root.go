@@ -64,8 +64,8 @@ What a plan allows (RateLimitTier), what a model can bear (ModelLimit), who hold
 may use with all keys together (UserQuota) and which Envoys enforce it (QuotaGateway) stand in manifests.
 
 Without a cluster, standalone serves the manifests of a directory, and compile and effective say what is made of them. In a
-cluster, operator and ratelimit do the work, and effective says what holds there. What is used now, usage, blocks and shadow
-ask a running service.`,
+cluster, operator and ratelimit do the work, and effective says what holds there. A running service is asked by usage, blocks and
+shadow.`,
 		Example: `  # Say whether each manifest of a directory is accepted, and why not.
   {{name}} compile -f config/samples/quickstart
 
