@@ -20,7 +20,7 @@ import (
 )
 
 // judged is what the operator writes of a generation.
-func judged(generation int64, reason, message string) v1alpha1.ObjectStatus {
+func judgedOnce(generation int64, reason, message string) v1alpha1.ObjectStatus {
 	status := metav1.ConditionFalse
 	if reason == v1alpha1.ReasonAccepted {
 		status = metav1.ConditionTrue
@@ -59,7 +59,7 @@ func forSome(generation, limit int64) policy.Input {
 	in := written(generation, limit)
 	some := &metav1.LabelSelector{MatchLabels: map[string]string{"plan": "free"}}
 	t, g := &in.Tiers[0], &in.Gateways[0]
-	t.Generation, t.Status.ObjectStatus = 1, judged(1, v1alpha1.ReasonAccepted, "The object counts as written.")
+	t.Generation, t.Status.ObjectStatus = 1, judgedOnce(1, v1alpha1.ReasonAccepted, "The object counts as written.")
 	t.Spec.AllowedNamespaces = &v1alpha1.TierNamespaces{From: v1alpha1.TierNamespacesSelector, Selector: some}
 	g.Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesSelector, Selector: some}}
 	return in
@@ -68,9 +68,9 @@ func forSome(generation, limit int64) policy.Input {
 // TestOnceGoesByStatus: whether a quota counts as written says the operator, however little may be read.
 func TestOnceGoesByStatus(t *testing.T) {
 	t.Parallel()
-	accepted := judged(3, v1alpha1.ReasonAccepted, "The object counts as written.")
-	notPermitted := judged(3, v1alpha1.ReasonTierNotPermitted, "spec.tierRef.name: It is not for you.")
-	keyClaimed := judged(3, v1alpha1.ReasonKeyClaimed, "spec.keys[name=main]: It belongs to another.")
+	accepted := judgedOnce(3, v1alpha1.ReasonAccepted, "The object counts as written.")
+	notPermitted := judgedOnce(3, v1alpha1.ReasonTierNotPermitted, "spec.tierRef.name: It is not for you.")
+	keyClaimed := judgedOnce(3, v1alpha1.ReasonKeyClaimed, "spec.keys[name=main]: It belongs to another.")
 	const (
 		gateway   = "QuotaGateway edge/main: whether it admits namespace team-a is not known, because you may not list namespaces; here it does"
 		tier      = "RateLimitTier free: whether it admits namespace team-a is not known, because you may not list namespaces; here it does"
@@ -90,7 +90,7 @@ func TestOnceGoesByStatus(t *testing.T) {
 		"accepted, labels hidden":             {status: accepted, blind: true, want: 9, notes: []string{gateway}},
 		"not judged":                          {want: 9, notes: []string{notJudged}},
 		"not judged, labels hidden":           {blind: true, want: 9, notes: []string{notJudged, tier, gateway}},
-		"judged before it was edited":         {status: judged(2, v1alpha1.ReasonKeyClaimed, "It was."), last: true, want: 9, notes: []string{notJudged}},
+		"judged before it was edited":         {status: judgedOnce(2, v1alpha1.ReasonKeyClaimed, "It was."), last: true, want: 9, notes: []string{notJudged}},
 		"refused":                             {status: keyClaimed},
 		"refused, and it goes on":             {status: keyClaimed, last: true, want: 7, notes: []string{goesOn}},
 		"not permitted, labels hidden":        {status: notPermitted, blind: true, notes: []string{gateway}},
@@ -134,7 +134,7 @@ func TestOnceTellsOfAPlanThatIsNotJudged(t *testing.T) {
 	t.Parallel()
 	in := forSome(1, 9)
 	in.Tiers[0].Generation = 2
-	in.Quotas[0].Status.ObjectStatus = judged(1, v1alpha1.ReasonAccepted, "The object counts as written.")
+	in.Quotas[0].Status.ObjectStatus = judgedOnce(1, v1alpha1.ReasonAccepted, "The object counts as written.")
 	want := []string{"RateLimitTier free: the operator has not judged generation 2 yet; this is what would hold"}
 	if diff := cmp.Diff(want, seenIn(t, &in, true).Notes[quota.Name]); diff != "" {
 		t.Errorf("notes (-want +got):\n%s", diff)

@@ -7,13 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/keepalive"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -22,6 +20,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/tierkeeper/tierkeeper/controllers"
+	"github.com/tierkeeper/tierkeeper/grpcserver"
 	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
@@ -149,18 +148,11 @@ func (*serving) NeedLeaderElection() bool { return false }
 
 // Start serves until ctx ends. Streams end with it, so that those who are connected find another replica.
 func (s *serving) Start(ctx context.Context) error {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", s.Address)
+	l, err := grpcserver.Listen(ctx, s.Address)
 	if err != nil {
 		return fmt.Errorf("starting what Envoys and the rate-limit service ask (choose where with --address): %w", err)
 	}
-	g := grpc.NewServer(append(s.options,
-		// Envoy pings to find a server that hangs.
-		grpc.ConnectionTimeout(stopWait), // A stop waits for connections that say nothing.
-		// A client that is gone without a word must not hold objects Pending.
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	)...)
+	g := grpc.NewServer(append(s.options, grpcserver.Options()...)...)
 	s.publisher.xds.Register(ctx, g)
 	s.publisher.feed.Register(ctx, g)
 	if s.Serving != nil {
@@ -170,9 +162,7 @@ func (s *serving) Start(ctx context.Context) error {
 	stopped := make(chan struct{})
 	go func() {
 		<-ctx.Done()
-		hard := time.AfterFunc(stopWait, g.Stop)
-		defer hard.Stop()
-		g.GracefulStop()
+		l.Stop(g, stopWait)
 		close(stopped)
 	}()
 	if err := g.Serve(l); err != nil {
