@@ -67,7 +67,7 @@ func TestWithPlainKubectl(t *testing.T) {
 			awaitStatus(t, port, samples[name], http.StatusOK)
 			if name == "quickstart" {
 				p.tryQuickstart(t, port)
-				p.tryPlugin(t, service)
+				p.tryPlugin(t, s, service)
 			}
 			p.kubectl(t, "delete", "qgw,akq,uq,rlt,mlim", "--all", "--all-namespaces")
 		})
@@ -135,7 +135,7 @@ func (p person) tryQuickstart(t *testing.T, port int) {
 }
 
 // tryPlugin asks for what holds, and for what is used, as "kubectl tierkeeper".
-func (p person) tryPlugin(t *testing.T, service *stack.Process) {
+func (p person) tryPlugin(t *testing.T, s *stack.Stack, service *stack.Process) {
 	t.Helper()
 	if got := p.kubectl(t, "tierkeeper", "effective", "--key", "demo-pro"); !strings.Contains(got, "Limits of ApiKeyQuota default/demo-pro, on tier pro") {
 		t.Errorf("kubectl tierkeeper effective says\n%s", got)
@@ -153,6 +153,7 @@ func (p person) tryPlugin(t *testing.T, service *stack.Process) {
 		t.Errorf("kubectl tierkeeper effective -n default says\n%s", got)
 	}
 	p.kubectl(t, "config", "set-context", "--current", "--namespace", "default")
+	p.tryAsTenant(t, s)
 	log, err := service.Log()
 	if err != nil {
 		t.Fatal(err)
@@ -164,5 +165,26 @@ func (p person) tryPlugin(t *testing.T, service *stack.Process) {
 	used := strings.Join(strings.Fields(p.kubectl(t, "tierkeeper", "usage", "--admin", string(address[1]), "demo-pro")), " ")
 	if !strings.Contains(used, "Requests Minute 1 100 ") {
 		t.Errorf("kubectl tierkeeper usage says\n%s", used)
+	}
+}
+
+// tryAsTenant asks for what holds with no more rights than help says: none to namespaces, nor to gateways of others.
+func (p person) tryAsTenant(t *testing.T, s *stack.Stack) {
+	t.Helper()
+	_, kubeconfig, err := s.User("ann")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := person{filepath.Join(t.TempDir(), "kubeconfig"), p.plugins}
+	if err := os.WriteFile(ann.kubeconfig, kubeconfig, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.kubectl(t, "create", "rolebinding", "ann", "--clusterrole=tierkeeper-view", "--user=ann", "--namespace=default")
+	p.kubectl(t, "create", "clusterrolebinding", "ann", "--clusterrole=tierkeeper-plans", "--user=ann")
+	p.kubectl(t, "label", "namespace", "default", "team=a")
+	p.kubectl(t, "patch", "rlt", "pro", "--type=merge", "-p", `{"spec": {"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}}}`)
+	p.kubectl(t, "wait", "--for=condition=Ready", "--timeout=30s", "rlt/pro", "akq/demo-pro")
+	if got := ann.kubectl(t, "tierkeeper", "effective", "--key", "demo-pro"); !strings.Contains(got, "Limits of ApiKeyQuota default/demo-pro, on tier pro") {
+		t.Errorf("kubectl tierkeeper effective says to a tenant\n%s", got)
 	}
 }
