@@ -24,6 +24,7 @@ const completionPatience = 3 * time.Second
 type reading struct {
 	table  *policy.Table
 	where  string                     // they stand, as in "in manifests"
+	within string                     // what of that was read, as in " in its namespace"; empty: all
 	quotas []string                   // the names of all ApiKeyQuotas
 	why    func(policy.Name) string   // an ApiKeyQuota is not accepted
 	notes  func(policy.Name) []string // what else somebody should know who asks for it
@@ -77,7 +78,7 @@ func readSeen(seen *controllers.Seen) *reading {
 	table, verdicts := policy.Compile(seen.Input)
 	why := maps.Clone(seen.Refused)
 	notes := maps.Clone(seen.Notes)
-	r := &reading{table: table, where: "in the cluster"}
+	r := &reading{table: table, where: "in the cluster", within: " in its namespace"}
 	for _, v := range verdicts {
 		if v.Object.Kind != policy.KindQuota {
 			continue
@@ -125,7 +126,7 @@ func (r *reading) noSuchQuota(name policy.Name) error {
 	case len(near) > 0:
 		text += "; did you mean " + strings.Join(near, " or ") + "?"
 	case len(names) == 0:
-		text += ", nor any other"
+		text += ", nor any other" + r.within
 	default:
 		more := ""
 		if len(names) > 5 {
