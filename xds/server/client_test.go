@@ -11,6 +11,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	statusv1 "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -132,9 +133,11 @@ func (e *envoyClient) reject(t *testing.T, r *discoveryv3.DeltaDiscoveryResponse
 	t.Helper()
 	e.send(t, &discoveryv3.DeltaDiscoveryRequest{
 		TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce(),
-		ErrorDetail: status.New(codes.Internal, why).Proto(),
+		ErrorDetail: refusal(why),
 	})
 }
+
+func refusal(why string) *statusv1.Status { return status.New(codes.Internal, why).Proto() }
 
 func (e *envoyClient) receive(t *testing.T) *discoveryv3.DeltaDiscoveryResponse {
 	t.Helper()
