@@ -348,6 +348,21 @@ func TestAStreamMustSayWhoItIsAndStayThat(t *testing.T) {
 	}
 }
 
+func TestLongNamesAreRefused(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	fits, cluster, id := c.connect(t, strings.Repeat("a", 512)), c.connect(t, strings.Repeat("a", 513)), c.connect(t, one.String())
+	fits.node.Id, cluster.node.Id, id.node.Id = strings.Repeat("i", 512), "short", strings.Repeat("i", 513)
+	for _, e := range []*envoyClient{cluster, id} {
+		e.subscribe(t, clusters)
+		if _, err := e.stream.Recv(); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "longer than 512 bytes") {
+			t.Errorf("got %v, want InvalidArgument and how long a name may be", err)
+		}
+	}
+	fits.subscribe(t, clusters)
+	connected(t, c, 1)
+}
+
 func TestWordsAreBounded(t *testing.T) {
 	t.Parallel()
 	c := start(t)

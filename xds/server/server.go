@@ -32,11 +32,12 @@ type Server struct {
 	report  func(Report)
 	changed func(policy.Name)
 
-	publishing sync.Mutex // so that what is published last is what the cache serves
+	publishing sync.Mutex // so that what is published last is what the cache serves, and nothing is published that is being forgotten
 
 	mu        sync.Mutex
 	published map[string]publication // by node.cluster
 	streams   map[int64]*stream
+	awaited   []string // withdrawn gateways whose Envoys are away, by node.cluster; the longest first
 }
 
 // A publication is what a gateway's Envoys are to have in force. What was never published has no versions.
@@ -44,6 +45,8 @@ type publication struct {
 	version  string                       // of the whole
 	versions map[string]map[string]string // by type, then by name
 	mark     uint64
+
+	withdrawn bool // there is nothing to have, and no gateway
 }
 
 // A Report is what one Envoy made of a response.
@@ -85,7 +88,18 @@ func (s *Server) Register(ctx context.Context, g *grpc.Server) {
 // have. Publishing what is published already tells nobody. The mark is a number of the caller's that grows from call to
 // call; Envoy.Mark says how far an Envoy has come. Equal content with a larger mark raises that of the Envoys that have it.
 func (s *Server) Publish(ctx context.Context, gateway policy.Name, r *envoy.Resources, mark uint64) error {
-	news, err := s.publish(ctx, gateway.String(), r, mark)
+	return s.tellAll(ctx, gateway, r, publication{mark: mark})
+}
+
+// Withdraw takes a gateway's listeners away from its Envoys, also from those that come back later. It is forgotten when none is
+// connected any more and the last has nothing of it, or when a thousand others are withdrawn whose Envoys are away for a shorter time.
+func (s *Server) Withdraw(ctx context.Context, gateway policy.Name) error {
+	return s.tellAll(ctx, gateway, &envoy.Resources{}, publication{withdrawn: true})
+}
+
+// tellAll makes p of r and publishes it.
+func (s *Server) tellAll(ctx context.Context, gateway policy.Name, r *envoy.Resources, p publication) error {
+	news, err := s.publish(ctx, gateway.String(), r, p)
 	if err != nil {
 		return fmt.Errorf("publishing gateway %s: %w", gateway, err)
 	}
@@ -96,7 +110,7 @@ func (s *Server) Publish(ctx context.Context, gateway policy.Name, r *envoy.Reso
 }
 
 // publish says whether what Envoys returns has changed.
-func (s *Server) publish(ctx context.Context, gateway string, r *envoy.Resources, mark uint64) (news bool, err error) {
+func (s *Server) publish(ctx context.Context, gateway string, r *envoy.Resources, p publication) (news bool, err error) {
 	if err := checkClusters(r); err != nil {
 		return false, err
 	}
@@ -104,19 +118,15 @@ func (s *Server) publish(ctx context.Context, gateway string, r *envoy.Resources
 	if err != nil {
 		return false, err
 	}
+	p.version, p.versions = version, snapshot.VersionMap
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
-	news, told := s.expect(gateway, publication{version: version, versions: snapshot.VersionMap, mark: mark})
+	news, told := s.expect(gateway, p)
 	if told {
 		return news, nil
 	}
 	// Where some Envoys are told all are: what is published already is not sent a second time.
 	return news, s.cache.SetSnapshot(context.WithoutCancel(ctx), gateway, snapshot)
-}
-
-// Withdraw takes a gateway's listeners away from its Envoys.
-func (s *Server) Withdraw(ctx context.Context, gateway policy.Name) error {
-	return s.Publish(ctx, gateway, &envoy.Resources{}, 0)
 }
 
 // snapshotOf also gives the version of the whole.

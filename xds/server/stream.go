@@ -15,6 +15,9 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
+// maxName is how many bytes node.cluster and node.id may have. A namespace and a name of Kubernetes have no more than 317 together.
+const maxName = 512
+
 // An Envoy is what one connected Envoy makes of what is published for its gateway.
 type Envoy struct {
 	Node string // its node.id; nothing keeps two Envoys from having the same
@@ -81,6 +84,10 @@ func (s *Server) asked(id int64, req *discoveryv3.DeltaDiscoveryRequest) error {
 		s.mu.Unlock()
 		return status.Error(codes.InvalidArgument, "node.cluster must be given in the first message of a stream, and stay: it says which gateway is served")
 	}
+	if max(len(st.node.GetCluster()), len(st.node.GetId())) > maxName {
+		s.mu.Unlock()
+		return status.Errorf(codes.InvalidArgument, "node.cluster or node.id is longer than %d bytes; node.cluster is the gateway's NAMESPACE/NAME", maxName)
+	}
 	s.streams[id] = st
 	again := st.take(req)
 	news := st.look(s.published[st.gateway()]) || !known
@@ -114,10 +121,15 @@ func (s *Server) sent(id int64, r *discoveryv3.DeltaDiscoveryResponse) {
 }
 
 func (s *Server) closed(id int64) {
+	s.publishing.Lock()
 	s.mu.Lock()
 	st, known := s.streams[id]
 	delete(s.streams, id)
+	if known {
+		s.left(st)
+	}
 	s.mu.Unlock()
+	s.publishing.Unlock()
 	if known {
 		s.tell(st, true)
 	}
@@ -137,6 +149,9 @@ func (s *Server) expect(gateway string, p publication) (news, told bool) {
 		if st.gateway() == gateway {
 			news = st.look(p) || news
 		}
+	}
+	if p.withdrawn && !s.connected(gateway) {
+		s.await(gateway)
 	}
 	return news, told
 }
