@@ -67,9 +67,10 @@ func IsLoopback(address string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && ip.IsLoopback()
 }
 
-// ServerCredentials demand a certificate from each client, which must come from the CA. The files are read before each
-// handshake. Where they do not fit together the last good ones stay in use and log tells, once for each reason; connections
-// that are open go on. Without Files there is no TLS. They are safe for concurrent use.
+// ServerCredentials demand a certificate from each client, which must come from the CA. The files are looked at before each
+// handshake, and read again if one is another file, or has another size or time. Where they do not fit together the last good
+// ones stay in use and log tells, once for each reason; connections that are open go on. Without Files there is no TLS. They are
+// safe for concurrent use.
 func (f Files) ServerCredentials(log *slog.Logger) (credentials.TransportCredentials, error) {
 	return f.credentials("", log)
 }

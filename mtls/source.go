@@ -26,21 +26,53 @@ type source struct {
 
 	mu        sync.Mutex
 	good      *material
+	seen      stamp  // of the files as they were read last, good or not
 	complaint string // that was told last
 }
 
+// A stamp is what tells that the files are not those that were read: nil of one that is not there.
+type stamp [3]os.FileInfo
+
+// stamp must be taken before the files are read: one that changes meanwhile is then read again.
+func (f Files) stamp() (s stamp) {
+	for i, path := range []string{f.Cert, f.Key, f.CA} {
+		if info, err := os.Stat(path); err == nil {
+			s[i] = info
+		}
+	}
+	return s
+}
+
+// same is false where a file is not there, so that it is looked for again.
+func (s stamp) same(other stamp) bool {
+	for i, a := range s {
+		b := other[i]
+		if a == nil || b == nil || !os.SameFile(a, b) || a.Size() != b.Size() || !a.ModTime().Equal(b.ModTime()) {
+			return false
+		}
+	}
+	return true
+}
+
 func newSource(f Files, log *slog.Logger) (*source, error) {
+	seen := f.stamp()
 	good, err := f.read()
 	if err != nil {
 		return nil, err
 	}
-	return &source{files: f, log: log, good: good}, nil
+	return &source{files: f, log: log, good: good, seen: seen}, nil
 }
 
-// now reads the files anew. A handshake costs far more than that, and is rare: connections stay open.
+// now reads the files anew if they have changed. Who comes without a certificate can begin as many handshakes as it likes, so one
+// must not cost more than a look at the files.
 func (s *source) now() *material {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	found := s.files.stamp()
+	if found.same(s.seen) {
+		return s.good
+	}
+	s.seen = found
 	read, err := s.files.read()
 	switch {
 	case err != nil && err.Error() != s.complaint:
