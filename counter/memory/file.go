@@ -4,20 +4,16 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
 	bbolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/internal/boltfile"
 )
-
-// patience is how long Load waits for another process to let go of the file.
-const patience = 500 * time.Millisecond
 
 var (
 	countersBucket = []byte("counters") // counter.Key to record
@@ -31,7 +27,7 @@ const layout = 1
 // A file mirrors the counters of a store.
 type file struct {
 	mu sync.Mutex // held while flushing: a later state must not be overtaken by an earlier one
-	db *bbolt.DB
+	db *boltfile.File
 }
 
 // Load returns a store that keeps its counters per minute, hour, day and month in the file at path, which it creates
@@ -41,41 +37,26 @@ type file struct {
 // What changes reaches the file with Flush: call it every second, and before Close. A process that is killed loses what
 // changed since. A file that is damaged can stay locked until the process ends.
 func Load(path string, now time.Time) (*Store, error) {
-	db, err := openFile(path)
+	db, err := boltfile.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("opening counter file %s: %w", path, err)
+		return nil, fmt.Errorf("opening counter file %s: %w", path, advise(err))
 	}
 	s := New()
 	s.file = &file{db: db}
-	if err := withoutPanic(func() error { return s.load(now) }); err != nil {
-		if _, ok := errors.AsType[damage](err); !ok { // bbolt may have panicked with its locks held
-			_ = db.Close() // the first error says more
-		}
+	if err := s.load(now); err != nil {
 		return nil, fmt.Errorf("reading counter file %s: %w", path, advise(err))
 	}
 	return s, nil
-}
-
-func openFile(path string) (*bbolt.DB, error) {
-	var db *bbolt.DB
-	err := withoutPanic(func() (err error) {
-		db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: patience, FreelistType: bbolt.FreelistMapType})
-		return err
-	})
-	if err != nil {
-		return nil, advise(err)
-	}
-	return db, nil
 }
 
 // advise adds what the administrator can do.
 func advise(err error) error {
 	const startEmpty = "or move it away to start with empty counters"
 	switch {
-	case isErrno(err):
-		return err
 	case errors.Is(err, bbolterrors.ErrTimeout):
 		return errors.New("another process holds it: is another tierkeeper running with this --data-dir?")
+	case !boltfile.Unreadable(err):
+		return err
 	case errors.Is(err, errNewer), errors.Is(err, bbolterrors.ErrVersionMismatch):
 		return fmt.Errorf("a newer tierkeeper wrote it (%w): run that one again, "+startEmpty, err)
 	default:
@@ -83,14 +64,9 @@ func advise(err error) error {
 	}
 }
 
-func isErrno(err error) bool {
-	_, ok := errors.AsType[syscall.Errno](err)
-	return ok
-}
-
 // load fills an empty store, and takes out of the file what is over.
 func (s *Store) load(now time.Time) error {
-	return s.file.db.Update(func(tx *bbolt.Tx) error {
+	return s.file.db.Begin(func(tx *bbolt.Tx) error {
 		counters, err := prepare(tx)
 		if err != nil {
 			return err
@@ -158,8 +134,7 @@ func (s *Store) Flush(now time.Time) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	err := withoutPanic(func() error { return s.file.write(now, changes) })
-	if err != nil {
+	if err := s.file.write(now, changes); err != nil {
 		s.putBack(changes)
 		return fmt.Errorf("writing counter file %s: %w", s.file.db.Path(), err)
 	}
@@ -231,21 +206,4 @@ func (s *Store) Close() error {
 		return nil
 	}
 	return s.file.db.Close()
-}
-
-// A damage is what bbolt found when it panicked.
-type damage struct{ cause any }
-
-func (d damage) Error() string { return fmt.Sprint(d.cause) }
-
-// withoutPanic calls f and returns its panic as an error. bbolt panics where the pages of a file do not fit together, and
-// reading a page that lies behind the end of a file that was cut short is a fault.
-func withoutPanic(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = damage{cause}
-		}
-	}()
-	return f()
 }

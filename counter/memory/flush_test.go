@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/internal/boltfile"
 )
 
 // TestFailedFlushIsMadeUpFor closes the database under a store, so that a flush fails, and gives it back.
@@ -44,7 +45,7 @@ func TestFailedFlushIsMadeUpFor(t *testing.T) {
 		t.Fatalf("Flush succeeds without a database")
 	}
 
-	db, err := openFile(path)
+	db, err := boltfile.Open(path)
 	if err != nil {
 		t.Fatalf("opening again: %v", err)
 	}

@@ -8,18 +8,13 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"runtime/debug"
 	"slices"
-	"syscall"
-	"time"
 
 	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/types/known/anypb"
-)
 
-// patience is how long a client waits for another process to let go of the file.
-const patience = 500 * time.Millisecond
+	"github.com/tierkeeper/tierkeeper/internal/boltfile"
+)
 
 var (
 	resourcesBucket = []byte("resources") // name to sum and content
@@ -37,7 +32,7 @@ var (
 )
 
 // A cache is the file that keeps the last Table: exactly what a consistent set said.
-type cache struct{ db *bbolt.DB }
+type cache struct{ *boltfile.File }
 
 // A record is a resource as it is to be kept. One that was refused replaces nothing: what was known of it before holds after a
 // restart, too.
@@ -53,7 +48,7 @@ func (f *follower) load(ctx context.Context) {
 		return
 	}
 	c, version, err := f.open()
-	if err != nil && unreadable(err) {
+	if err != nil && boltfile.Unreadable(err) {
 		aside := f.CacheFile + ".unreadable"
 		f.Log.ErrorContext(ctx, "the file of the last policy cannot be read and is put aside: the policy is asked for anew",
 			"file", f.CacheFile, "aside", aside, "error", err)
@@ -78,21 +73,15 @@ func (f *follower) forget() { *f = *newFollower(f.ClientConfig, f.obey) }
 
 // open reads the whole file. The version is empty where it holds no Table.
 func (f *follower) open() (c *cache, version string, err error) {
-	err = withoutPanic(func() error {
-		db, err := bbolt.Open(f.CacheFile, 0o600, &bbolt.Options{Timeout: patience, FreelistType: bbolt.FreelistMapType})
-		if err != nil {
-			return err
-		}
-		c = &cache{db}
-		return db.Update(func(tx *bbolt.Tx) (err error) {
-			version, err = f.readAll(tx)
-			return err
-		})
-	})
-	if _, ok := errors.AsType[damage](err); err != nil && c != nil && !ok { // bbolt may have panicked with its locks held
-		_ = c.db.Close() // the first error says more
+	file, err := boltfile.Open(f.CacheFile)
+	if err != nil {
+		return nil, "", err
 	}
-	return c, version, err
+	err = file.Begin(func(tx *bbolt.Tx) (err error) {
+		version, err = f.readAll(tx)
+		return err
+	})
+	return &cache{file}, version, err
 }
 
 func (f *follower) readAll(tx *bbolt.Tx) (version string, err error) {
@@ -123,18 +112,12 @@ func (f *follower) readAll(tx *bbolt.Tx) (version string, err error) {
 	return string(meta.Get(versionKey)), err
 }
 
-// unreadable tells a file that says nothing from one that cannot be had.
-func unreadable(err error) bool {
-	_, isErrno := errors.AsType[syscall.Errno](err)
-	return !isErrno && !errors.Is(err, bbolterrors.ErrTimeout)
-}
-
 // keep writes what has changed since the last consistent set. After an error all of it is still to be written.
 func (f *follower) keep(ctx context.Context) {
 	if len(f.unkept) == 0 {
 		return
 	}
-	err := withoutPanic(func() error { return f.cache.write(f.unkept, f.version) })
+	err := f.cache.write(f.unkept, f.version)
 	if err != nil {
 		f.Log.ErrorContext(ctx, "the policy was not written: a restart without the policy server would begin with an older one", "file", f.CacheFile, "error", err)
 		return
@@ -143,7 +126,7 @@ func (f *follower) keep(ctx context.Context) {
 }
 
 func (c *cache) write(records map[string]record, version string) error {
-	return c.db.Update(func(tx *bbolt.Tx) error {
+	return c.Update(func(tx *bbolt.Tx) error {
 		resources := tx.Bucket(resourcesBucket)
 		for _, name := range slices.Sorted(maps.Keys(records)) { // The file is a tree: neighbours are cheap.
 			if err := records[name].write(resources, []byte(name)); err != nil {
@@ -183,23 +166,6 @@ func unseal(v []byte) (content []byte, ok bool) {
 
 func (f *follower) close() {
 	if f.cache != nil {
-		_ = f.cache.db.Close() // All of it was written before.
+		_ = f.cache.Close() // All of it was written before.
 	}
-}
-
-// A damage is what bbolt found when it panicked.
-type damage struct{ cause any }
-
-func (d damage) Error() string { return fmt.Sprint(d.cause) }
-
-// withoutPanic calls f and returns its panic as an error. bbolt panics where the pages of a file do not fit together, and
-// reading a page that lies behind the end of a file that was cut short is a fault.
-func withoutPanic(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = damage{cause}
-		}
-	}()
-	return f()
 }
