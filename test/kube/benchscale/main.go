@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -65,22 +64,12 @@ func main() {
 
 func run(ctx context.Context) error {
 	var b bench
-	flag.StringVar(&b.config.Project, "project", ".", "root of the project")
-	flag.StringVar(&b.config.Assets, "assets", "bin/kube", "folder of kube-apiserver and etcd")
-	flag.StringVar(&b.config.Binary, "tierkeeper", "bin/tierkeeper", "the program")
-	flag.StringVar(&b.config.Envoy, "envoy", "bin/envoy", "Envoy")
+	b.config.AddFlags(flag.CommandLine)
 	flag.IntVar(&b.n, "n", 10_000, "ApiKeyQuotas")
 	flag.IntVar(&b.changes, "changes", 100, "changes that are timed")
 	flag.Float64Var(&b.writes, "status-writes-per-second", 50, "what the operator may write")
 	flag.BoolVar(&b.wait, "wait", true, "wait until all conditions stand")
 	flag.Parse()
-	for _, path := range []*string{&b.config.Project, &b.config.Assets, &b.config.Binary, &b.config.Envoy} {
-		whole, err := filepath.Abs(*path)
-		if err != nil {
-			return fmt.Errorf("finding %s: %w", *path, err)
-		}
-		*path = whole
-	}
 	dir, err := os.MkdirTemp("", "tierkeeper-scale-")
 	if err != nil {
 		return fmt.Errorf("making a directory: %w", err)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"regexp"
 	"syscall"
 
@@ -28,19 +27,9 @@ func main() {
 
 func run(ctx context.Context) error {
 	var c stack.Config
-	flag.StringVar(&c.Project, "project", ".", "root of the project")
-	flag.StringVar(&c.Assets, "assets", "bin/kube", "folder of kube-apiserver and etcd")
-	flag.StringVar(&c.Binary, "tierkeeper", "bin/tierkeeper", "the program")
-	flag.StringVar(&c.Envoy, "envoy", "bin/envoy", "Envoy")
+	c.AddFlags(flag.CommandLine)
 	flag.StringVar(&c.Dir, "dir", ".data/kube", "folder for data, logs and the kubeconfig")
 	flag.Parse()
-	for _, path := range []*string{&c.Project, &c.Assets, &c.Binary, &c.Envoy, &c.Dir} {
-		whole, err := filepath.Abs(*path)
-		if err != nil {
-			return fmt.Errorf("finding %s: %w", *path, err)
-		}
-		*path = whole
-	}
 	c.Say = func(format string, args ...any) { fmt.Printf(format+"\n", args...) } //nolint:forbidigo // It is for people.
 	s, err := stack.Start(ctx, c)
 	if err != nil {

@@ -6,6 +6,7 @@ package stack
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -46,6 +47,14 @@ type Config struct {
 	Say func(format string, args ...any)
 }
 
+// AddFlags defines the flags that say what a stack is made of, for somebody in the root of the project.
+func (c *Config) AddFlags(flags *flag.FlagSet) {
+	flags.StringVar(&c.Project, "project", ".", "root of the project")
+	flags.StringVar(&c.Assets, "assets", "bin/kube", "folder of kube-apiserver and etcd")
+	flags.StringVar(&c.Binary, "tierkeeper", "bin/tierkeeper", "the program")
+	flags.StringVar(&c.Envoy, "envoy", "bin/envoy", "Envoy")
+}
+
 // A Stack is an API server with our definitions, and what runs against it.
 type Stack struct {
 	Config
@@ -64,12 +73,30 @@ func Start(ctx context.Context, c Config) (*Stack, error) {
 	if c.Say == nil {
 		c.Say = func(string, ...any) {}
 	}
+	for _, path := range []*string{&c.Project, &c.Assets, &c.Binary, &c.Envoy, &c.Dir} {
+		whole, err := absolute(*path)
+		if err != nil {
+			return nil, err
+		}
+		*path = whole
+	}
 	s := &Stack{Config: c}
-	err := s.start(ctx)
-	if err != nil {
+	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
+}
+
+// absolute leaves out what is left out. Processes run in folders of their own.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("finding %s: %w", path, err)
+	}
+	return whole, nil
 }
 
 func (s *Stack) start(ctx context.Context) (err error) {
