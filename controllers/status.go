@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -28,13 +27,6 @@ import (
 
 // fieldManager owns what the operator writes. The rate-limit service has its own, so that neither touches the other's fields.
 const fieldManager = "tierkeeper-operator"
-
-// Priorities of objects whose status may have to be written.
-const (
-	justChanged = 10   // somebody waits for it
-	affected    = 0    // by a change elsewhere
-	looked      = -100 // to see whether status is still right
-)
 
 // unsureFor is when an object is looked at again of which not everything is known.
 const unsureFor = time.Second
@@ -45,8 +37,8 @@ const requestTimeout = 10 * time.Second
 // writers is how many objects are looked at, and written, at once.
 const writers = 8
 
-// A status writes what is known of objects into them, while this replica is elected. It writes what differs, what has just
-// changed first, and no faster than it may.
+// A status writes what is known of objects into them, while this replica is elected. It writes what differs, in the order of
+// turns, and no faster than it may.
 type status struct {
 	client client.Client
 	events interface {
@@ -59,7 +51,7 @@ type status struct {
 	limiter  *rate.Limiter
 
 	mu      sync.Mutex
-	queue   priorityqueue.PriorityQueue[policy.Object] // nil while another replica is elected
+	queue   *queue // nil while another replica is elected
 	since   map[policy.Object]generation
 	written map[policy.Object]uint64 // resource versions that the cache does not have yet
 	open    map[policy.Object]bool   // not in force everywhere yet
@@ -82,11 +74,12 @@ func newStatus(mgr ctrl.Manager, o *Options, t *tables, r *replicas) *status {
 }
 
 // add has objects looked at, if this replica is elected.
-func (s *status) add(priority int, objects ...policy.Object) {
+func (s *status) add(u urgency, objects ...policy.Object) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.queue != nil {
-		s.queue.AddWithOpts(priorityqueue.AddOpts{Priority: &priority}, objects...)
+	q := s.queue
+	s.mu.Unlock()
+	if q != nil {
+		q.add(u, objects...)
 	}
 }
 
@@ -146,7 +139,7 @@ func objectsOf(c *compilation) []policy.Object {
 // run writes until ctx ends.
 func (s *status) run(ctx context.Context) {
 	log.FromContext(ctx).Info("elected: this replica writes status")
-	queue := priorityqueue.New[policy.Object]("status")
+	queue := newQueue(s.opts.Clock)
 	s.mu.Lock()
 	s.queue = queue
 	clear(s.open)
@@ -169,19 +162,19 @@ func (s *status) run(ctx context.Context) {
 	pending.Set(0) // Who is elected now counts them.
 }
 
-func (s *status) work(ctx context.Context, queue priorityqueue.PriorityQueue[policy.Object]) {
+func (s *status) work(ctx context.Context, queue *queue) {
 	for {
-		o, priority, stopped := queue.GetWithPriority()
-		if stopped {
+		o, stopped := queue.Get()
+		if stopped || ctx.Err() != nil { // A queue that was stopped hands out what it has.
 			return
 		}
 		err := s.look(ctx, o)
 		switch {
 		case errors.Is(err, errUnsure):
-			queue.AddWithOpts(priorityqueue.AddOpts{Priority: &priority, After: unsureFor}, o)
+			queue.AddAfter(o, unsureFor)
 		case err != nil && ctx.Err() == nil:
 			log.FromContext(ctx).Error(err, "could not write the status; it is tried again", "object", o.String())
-			queue.AddWithOpts(priorityqueue.AddOpts{Priority: &priority, RateLimited: true}, o)
+			queue.AddRateLimited(o)
 		default:
 			queue.Forget(o)
 		}
