@@ -50,7 +50,7 @@ type compiler struct {
 func newCompiler(mgr ctrl.Manager, o *Options, t *tables) *compiler {
 	c := &compiler{opts: o, tables: t, contents: contents{api: mgr.GetAPIReader()}}
 	c.labels = newUnlabelled(mgr.GetAPIReader(), o.Clock, c.again)
-	c.gatherer = gatherer{cache: mgr.GetCache(), labels: c.labels}
+	c.gatherer = gatherer{cache: mgr.GetCache(), labels: c.labels, namespaces: o.SecretNamespaces}
 	return c
 }
 

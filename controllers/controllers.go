@@ -24,6 +24,8 @@ type Options struct {
 	Identity  string // of this replica, unlike that of any other: the name of its pod
 	Version   string // of the program
 
+	SecretNamespaces []string // those given to CacheOptions
+
 	Holdoff         time.Duration // how long a change waits for others to be compiled with; 0: DefaultHoldoff
 	WritesPerSecond float64       // of status, at most; 0: DefaultWritesPerSecond
 	LeaseDuration   time.Duration // after which a replica that says nothing is taken for dead; 0: DefaultLeaseDuration

@@ -13,8 +13,9 @@ import (
 
 // A gatherer reads one view of the cluster from the cache. It is not safe for concurrent use.
 type gatherer struct {
-	cache  client.Reader
-	labels *unlabelled
+	cache      client.Reader
+	labels     *unlabelled
+	namespaces []string // whose Secrets are read; none: all
 
 	secrets    map[policy.Name]policy.Secret // those of the last view
 	versions   map[policy.Name]string        // of those that were read
@@ -38,7 +39,7 @@ func (g *gatherer) gather(ctx context.Context) (policy.Input, error) {
 			return policy.Input{}, fmt.Errorf("gathering: %w", err)
 		}
 	}
-	in := policy.Input{Tiers: tiers.Items, Models: models.Items, Quotas: quotas.Items, Users: users.Items, Gateways: gateways.Items}
+	in := policy.Input{Tiers: tiers.Items, Models: models.Items, Quotas: quotas.Items, Users: users.Items, Gateways: gateways.Items, SecretNamespaces: g.namespaces}
 	for i := range namespaces.Items {
 		n := &namespaces.Items[i]
 		in.Namespaces = append(in.Namespaces, policy.Namespace{Name: n.Name, Labels: n.Labels})
@@ -95,13 +96,13 @@ func (g *gatherer) forget(items []corev1.Secret) {
 	}
 }
 
-// missing names the Secrets that objects name and that are not there, each once.
+// missing names the Secrets that objects name and that are not there, each once. Those that are not read may be there.
 func missing(in *policy.Input) []policy.Name {
 	var all []policy.Name
 	found := map[policy.Name]bool{}
 	add := func(namespace, name string) {
 		n := policy.Name{Namespace: namespace, Name: name}
-		if _, known := in.Secrets[n]; !known && !found[n] {
+		if _, known := in.Secrets[n]; !known && !found[n] && in.ReadsSecrets(namespace) {
 			found[n] = true
 			all = append(all, n)
 		}

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
@@ -51,5 +52,19 @@ func TestSecretsFollowTheCluster(t *testing.T) {
 		}
 		g.unlabelled = []policy.Name{{Namespace: "team-a", Name: "unlabelled"}}
 		g.secrets[g.unlabelled[0]] = policy.Secret{}
+	}
+}
+
+// TestSecretsThatAreNotReadAreNotLookedFor: whether they are there, and lack the label, is not for this operator to know.
+func TestSecretsThatAreNotReadAreNotLookedFor(t *testing.T) {
+	t.Parallel()
+	in := policy.Input{SecretNamespaces: []string{"team-a"}}
+	for _, namespace := range []string{"team-a", "team-b"} {
+		q := v1alpha1.ApiKeyQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "app"}}
+		q.Spec.Keys = []v1alpha1.APIKey{{Name: "main", SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "keys", Key: "main"}}}
+		in.Quotas = append(in.Quotas, q)
+	}
+	if diff := cmp.Diff([]policy.Name{{Namespace: "team-a", Name: "keys"}}, missing(&in)); diff != "" {
+		t.Errorf("looked for (-want +got):\n%s", diff)
 	}
 }

@@ -81,7 +81,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	p := newPublisher(envoy.Settings{BindAddress: c.BindAddress, Upstream: c.Upstream}, c.Log)
 	controllers, err := controllers.Add(mgr, controllers.Options{
-		Publisher: p, Namespace: c.Namespace, Identity: c.Identity, Version: c.Version,
+		Publisher: p, Namespace: c.Namespace, Identity: c.Identity, Version: c.Version, SecretNamespaces: c.SecretNamespaces,
 		LeaseDuration: c.LeaseDuration, WritesPerSecond: c.WritesPerSecond,
 	})
 	if err != nil {

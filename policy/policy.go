@@ -6,6 +6,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -41,9 +42,17 @@ type Input struct {
 	Gateways   []v1alpha1.QuotaGateway
 	Secrets    map[Name]Secret
 
+	// SecretNamespaces are those whose Secrets were read; none: all.
+	SecretNamespaces []string
+
 	// LastAccepted is what an earlier compilation found to be in order, by which an object that is not accepted now goes on. What
 	// a Compiler found itself it knows.
 	LastAccepted Accepted
+}
+
+// ReadsSecrets reports whether the Secrets of a namespace were read.
+func (in *Input) ReadsSecrets(namespace string) bool {
+	return len(in.SecretNamespaces) == 0 || slices.Contains(in.SecretNamespaces, namespace)
 }
 
 // A Namespace is a namespace and its labels. One that is not listed has none but kubernetes.io/metadata.name.

@@ -203,6 +203,11 @@ func (in *Input) checkValue(v SecretValue) *Problem {
 func (in *Input) findSecret(name Name) (Secret, *Problem) {
 	secret, found := in.Secrets[name]
 	switch {
+	case !found && !in.ReadsSecrets(name.Namespace):
+		return secret, &Problem{
+			v1alpha1.ReasonSecretNotFound, "name",
+			fmt.Sprintf("This operator reads no Secrets in namespace %s: see its flag --secret-namespaces.", name.Namespace),
+		}
 	case !found:
 		return secret, &Problem{v1alpha1.ReasonSecretNotFound, "name", fmt.Sprintf("There is no Secret %s in namespace %s.", name.Name, name.Namespace)}
 	case !secret.Labelled:

@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
@@ -93,6 +96,31 @@ func TestACertificateIsOneThatEnvoyServes(t *testing.T) {
 		s := policy.ReadSecret(policy.CertificateType, map[string][]byte{"tls.crt": []byte(chain + tc.after), "tls.key": []byte(private)})
 		if got := s.PairProblem; !strings.HasPrefix(got, tc.want) || (got == "") != (tc.want == "") {
 			t.Errorf("%s: got %q, want %q", name, got, tc.want)
+		}
+	}
+}
+
+// TestASecretThatIsNotReadIsNotSaidToBeMissing: an operator that reads the Secrets of some namespaces cannot know of others.
+func TestASecretThatIsNotReadIsNotSaidToBeMissing(t *testing.T) {
+	t.Parallel()
+	quota := v1alpha1.ApiKeyQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "app"}}
+	quota.Spec.Keys = []v1alpha1.APIKey{{Name: "main", SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "keys", Key: "main"}}}
+	const (
+		missing = "There is no Secret keys in namespace team-a."
+		unread  = "This operator reads no Secrets in namespace team-a: see its flag --secret-namespaces."
+	)
+	for name, tc := range map[string]struct {
+		read []string
+		want string
+	}{
+		"everywhere": {want: missing},
+		"here":       {read: []string{"edge", "team-a"}, want: missing},
+		"elsewhere":  {read: []string{"edge"}, want: unread},
+	} {
+		_, verdicts := policy.Compile(policy.Input{Quotas: []v1alpha1.ApiKeyQuota{quota}, SecretNamespaces: tc.read})
+		p := verdicts[0].Problems[0]
+		if p.Reason != v1alpha1.ReasonSecretNotFound || p.Field != "spec.keys[name=main].secretKeyRef.name" || !strings.HasPrefix(p.Message, tc.want) {
+			t.Errorf("Secrets are read %s: it says %v, want %q", name, p, tc.want)
 		}
 	}
 }
