@@ -111,7 +111,7 @@ func (o *effectiveOptions) run(ctx context.Context, stdout, stderr io.Writer, no
 			gateway.Name, o.model)
 	}
 	e := newEffectiveLimits(table, gateway, credential, name, o.model, o.resource)
-	standing := refusal(credential, now)
+	standing := credential.Standing(now).Refusal()
 	if o.output != formatText {
 		if standing != "" {
 			fmt.Fprintf(stderr, "Note: %s\n", standing)
@@ -217,20 +217,6 @@ func parseName(s string) policy.Name {
 		return policy.Name{Namespace: manifest.DefaultNamespace, Name: s}
 	}
 	return policy.Name{Namespace: namespace, Name: name}
-}
-
-// refusal says that requests with the key are refused whatever the limits; empty if they are not.
-func refusal(c *policy.Credential, now time.Time) string {
-	switch c.Standing(now) {
-	case policy.Suspended:
-		return "This ApiKeyQuota is suspended (spec.desiredState), so requests with its keys are answered 401."
-	case policy.Expired:
-		return "This ApiKeyQuota has expired (spec.expirationTime), so requests with its keys are answered 401."
-	case policy.Pending:
-		return "This ApiKeyQuota was never accepted, so requests with its keys are answered 401."
-	case policy.Active:
-	}
-	return ""
 }
 
 // whyNotAccepted is what is wrong with the manifest of a quota.

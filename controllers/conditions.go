@@ -18,7 +18,8 @@ const maxMessage = 32768
 type observation struct {
 	verdict policy.Verdict
 	notes   []policy.Note
-	goesOn  bool // it is not accepted, and in force as it was accepted last
+	goesOn  bool   // it is not accepted, and in force as it was accepted last
+	refusal string // why requests are refused though it is in force
 	since   uint64
 	before  []metav1.Condition
 }
@@ -28,6 +29,9 @@ func (o *observation) conditions(d *dataPlane) []metav1.Condition {
 	accepted := o.accepted()
 	programmed := o.programmed(d)
 	ready := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady, Message: "The object is in force as written."}
+	if o.refusal != "" {
+		ready.Message += " " + o.refusal
+	}
 	switch {
 	case accepted.Status == metav1.ConditionFalse:
 		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, v1alpha1.ReasonNotAccepted, accepted.Message

@@ -75,12 +75,15 @@ func newStatus(mgr ctrl.Manager, o *Options, t *tables, r *replicas) *status {
 
 // add has objects looked at, if this replica is elected.
 func (s *status) add(u urgency, objects ...policy.Object) {
-	s.mu.Lock()
-	q := s.queue
-	s.mu.Unlock()
-	if q != nil {
+	if q := s.current(); q != nil {
 		q.add(u, objects...)
 	}
+}
+
+func (s *status) current() *queue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue
 }
 
 // compiled looks at what a compilation says anew.
@@ -233,12 +236,32 @@ func (s *status) wanted(ctx context.Context, o policy.Object) (*change, error) {
 		out.last = gatewayLastAccepted(compiled.table, o.Name)
 		out.envoys = envoysOf(plane.envoys(o.Name), plane.unheard == awaited, held)
 	}
+	now := s.opts.Clock.Now()
 	observed := observation{verdict: verdict, notes: compiled.notes[o], goesOn: out.last != nil, before: before}
+	if q, ok := held.(*v1alpha1.ApiKeyQuota); ok {
+		observed.refusal = refusal(compiled.table, o.Name, now)
+		s.lookAt(o, q.Spec.ExpirationTime, now)
+	}
 	observed.since = s.seenSince(o, held, hasTurned(&verdict, before))
 	out.status.Conditions = observed.conditions(plane)
-	timed(out.status.Conditions, before, metav1.NewTime(s.opts.Clock.Now()).Rfc3339Copy())
+	timed(out.status.Conditions, before, metav1.NewTime(now).Rfc3339Copy())
 	s.settle(o, out.status.Conditions)
 	return out, nil
+}
+
+// refusal is why requests with the keys of a quota are refused at that time, whatever its limits.
+func refusal(t *policy.Table, quota policy.Name, now time.Time) string {
+	if c, found := t.Quota(quota); found {
+		return c.Standing(now).Refusal()
+	}
+	return ""
+}
+
+// lookAt has an object looked at when its time has come: that it has passed no event tells.
+func (s *status) lookAt(o policy.Object, at *metav1.Time, now time.Time) {
+	if q := s.current(); q != nil && at != nil && at.After(now) {
+		q.AddAfter(o, at.Sub(now))
+	}
 }
 
 // errUnsure puts off what may have to be said otherwise in a moment.

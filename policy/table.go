@@ -76,6 +76,20 @@ const (
 	Expired            // spec.expirationTime has passed
 )
 
+// Refusal says that requests with the key are refused whatever the limits; empty if they are not.
+func (s Standing) Refusal() string {
+	switch s {
+	case Suspended:
+		return "This ApiKeyQuota is suspended (spec.desiredState), so requests with its keys are answered 401."
+	case Expired:
+		return "This ApiKeyQuota has expired (spec.expirationTime), so requests with its keys are answered 401."
+	case Pending:
+		return "This ApiKeyQuota was never accepted, so requests with its keys are answered 401."
+	case Active:
+	}
+	return ""
+}
+
 // A Credential is what a key stands for.
 type Credential struct {
 	Quota    Name
