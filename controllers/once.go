@@ -26,7 +26,7 @@ type Seen struct {
 // Once reads what counts for the ApiKeyQuotas of one namespace, as somebody may who has no right to Secrets. Which quotas are
 // accepted, and what those go on with that are refused, it takes from their status: in the Input an accepted one has keys that are
 // made up, and a refused one has a key that cannot be read. Namespaces, and gateways of other namespaces, are left out where they
-// may not be read. The error names what could not be read.
+// may not be read, and notes say so. The error names what could not be read.
 func Once(ctx context.Context, c client.Reader, namespace string) (*Seen, error) {
 	s := &Seen{Refused: map[policy.Name]string{}, Notes: map[policy.Name][]string{}}
 	labelled, err := s.read(ctx, c, namespace)
@@ -71,12 +71,19 @@ func (s *Seen) read(ctx context.Context, c client.Reader, namespace string) (lab
 		return false, err
 	}
 	everywhere, err := mayList(ctx, c, &gateways)
+	here := everywhere
 	if err == nil && !everywhere {
-		_, err = mayList(ctx, c, &gateways, own)
+		here, err = mayList(ctx, c, &gateways, own)
 	}
 	s.Tiers, s.Models, s.Quotas, s.Users, s.Gateways = tiers.Items, models.Items, quotas.Items, users.Items, gateways.Items
 	for i := range namespaces.Items {
 		s.Namespaces = append(s.Namespaces, policy.Namespace{Name: namespaces.Items[i].Name, Labels: namespaces.Items[i].Labels})
+	}
+	switch {
+	case !here:
+		s.noteOnAll("QuotaGateways are left out, because you may not list them; which ModelLimits count there is not known")
+	case !everywhere:
+		s.noteOnAll("QuotaGateways of other namespaces are left out, because you may not list them; which ModelLimits count there is not known")
 	}
 	return labelled, err
 }
@@ -167,9 +174,7 @@ func (s *Seen) admit(namespace string) {
 		if k == nil || k.Namespaces.From != v1alpha1.NamespacesSelector {
 			continue
 		}
-		for j := range s.Quotas {
-			s.note(&s.Quotas[j], fmt.Sprintf(unknown, policy.Object{Kind: policy.KindGateway, Name: objectName(g)}, namespace))
-		}
+		s.noteOnAll(fmt.Sprintf(unknown, policy.Object{Kind: policy.KindGateway, Name: objectName(g)}, namespace))
 		g.Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesAll, Selector: k.Namespaces.Selector}}
 	}
 }
@@ -192,6 +197,12 @@ func (s *Seen) admitted(tier string) (admitted, known bool) {
 
 func (s *Seen) note(q *v1alpha1.ApiKeyQuota, text string) {
 	s.Notes[objectName(q)] = append(s.Notes[objectName(q)], text)
+}
+
+func (s *Seen) noteOnAll(text string) {
+	for i := range s.Quotas {
+		s.note(&s.Quotas[i], text)
+	}
 }
 
 // noteOn notes it on all quotas of a tier.

@@ -154,3 +154,34 @@ func TestOnceSaysWhatMayNotBeRead(t *testing.T) {
 		t.Errorf("error is %v, want one that names ratelimittiers", err)
 	}
 }
+
+// TestOnceTellsOfGatewaysThatMayNotBeListed: limits may hold there that it cannot know of.
+func TestOnceTellsOfGatewaysThatMayNotBeListed(t *testing.T) {
+	t.Parallel()
+	in := forSome(1, 9)
+	in.Quotas[0].Status.ObjectStatus = judgedOnce(1, v1alpha1.ReasonAccepted, "The object counts as written.")
+	for name, tc := range map[string]struct {
+		everywhere, here bool
+		want             []string
+	}{
+		"all":               {everywhere: true, here: true},
+		"of the namespace":  {here: true, want: []string{"QuotaGateways of other namespaces are left out, because you may not list them; which ModelLimits count there is not known"}},
+		"not even of those": {want: []string{"QuotaGateways are left out, because you may not list them; which ModelLimits count there is not known"}},
+	} {
+		c := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(&in.Tiers[0], &in.Quotas[0]).WithInterceptorFuncs(interceptor.Funcs{
+			List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+				if _, ok := list.(*v1alpha1.QuotaGatewayList); ok && (len(opts) == 0 && !tc.everywhere || !tc.here) {
+					return apierrors.NewForbidden(schema.GroupResource{Group: "tierkeeper.io", Resource: "quotagateways"}, "", errors.New("no role permits it"))
+				}
+				return c.List(ctx, list, opts...)
+			},
+		}).Build()
+		seen, err := Once(t.Context(), c, "team-a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tc.want, seen.Notes[quota.Name]); diff != "" {
+			t.Errorf("%s may be listed: notes (-want +got):\n%s", name, diff)
+		}
+	}
+}
