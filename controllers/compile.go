@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,9 @@ var theTable = reconcile.Request{}
 
 // retryAfter is when a compilation is done again that lacked something.
 const retryAfter = 2 * time.Second
+
+// stuckAfter is for how long a change waits for its compilation that does not come any more: far longer than any takes.
+const stuckAfter = 2 * time.Minute
 
 // A compiler makes a table of what is in the cluster, and hands it on, whenever something changes. Only one compilation is done
 // at a time; changes that come within the holdoff, or during one, are compiled together.
@@ -64,6 +68,13 @@ func (c *compiler) again() {
 func (c *compiler) ready() error {
 	if c.tables.newest() == nil {
 		return errors.New("the objects of the cluster have not been compiled yet")
+	}
+	return nil
+}
+
+func (c *compiler) alive() error {
+	if since := c.tables.waiting(); !since.IsZero() && c.opts.Clock.Since(since) > stuckAfter {
+		return fmt.Errorf("nothing has been compiled since %s, though something has changed", since.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

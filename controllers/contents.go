@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -12,6 +13,9 @@ import (
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
+
+// readingTimeout is that of all Secrets together that one compilation reads: others wait for the next.
+const readingTimeout = 30 * time.Second
 
 // contents has what the Secrets that gateways name hold, and of no others. It is not safe for concurrent use.
 type contents struct {
@@ -29,6 +33,8 @@ type content struct {
 // update reads what the gateways name and what has changed since. Versions has the resource versions of the Secrets that may be
 // read. What cannot be read now stays as it was, and is in the error.
 func (c *contents) update(ctx context.Context, gateways []*policy.Gateway, versions func(policy.Name) (string, bool)) error {
+	ctx, cancel := context.WithTimeout(ctx, readingTimeout)
+	defer cancel()
 	next, unread, errs := map[policy.Name]content{}, map[policy.Name]bool{}, []error(nil)
 	for _, g := range gateways {
 		for _, use := range g.Secrets() {

@@ -89,7 +89,7 @@ func Add(mgr ctrl.Manager, o Options) (*Controllers, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	tables := newTables()
+	tables := newTables(o.Clock)
 	replicas := newReplicas(mgr, &o, tables)
 	status := newStatus(mgr, &o, tables, replicas)
 	compiler := newCompiler(mgr, &o, tables)
@@ -110,3 +110,6 @@ type Controllers struct{ compiler *compiler }
 
 // Ready says why the operator does not serve yet: a health check of its readiness.
 func (c *Controllers) Ready() error { return c.compiler.ready() }
+
+// Alive says that changes are not compiled any more, and that only a restart can help: a health check of its life.
+func (c *Controllers) Alive() error { return c.compiler.alive() }

@@ -10,6 +10,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -45,7 +46,7 @@ func TestAReportFits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			whole := newReport(&Acknowledged{Gateways: tc.gateways, Services: Services{Connected: 1, Refused: tc.refused}}, newTables().progressAt)
+			whole := newReport(&Acknowledged{Gateways: tc.gateways, Services: Services{Connected: 1, Refused: tc.refused}}, newTables(clock.RealClock{}).progressAt)
 			text, err := whole.text()
 			if err != nil || len(text) > maxReport {
 				t.Fatalf("it has %d bytes (%v), want at most %d", len(text), err, maxReport)

@@ -24,7 +24,7 @@ func elected(ctx context.Context, in policy.Input) client.Client {
 		WithStatusSubresource(&v1alpha1.RateLimitTier{}, &v1alpha1.ApiKeyQuota{}).Build()
 	in.Gateways = nil
 	table, verdicts := policy.Compile(in)
-	tables := newTables()
+	tables := newTables(clock.RealClock{})
 	tables.set(&compilation{table: table, verdicts: verdicts})
 	s := &status{
 		client: c, events: events.NewFakeRecorder(10), opts: &Options{Clock: clock.RealClock{}}, tables: tables,

@@ -5,6 +5,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 )
@@ -64,6 +67,8 @@ const keptMarks = 1024
 
 // tables has the newest compilation, and knows how far each of the last ones had seen. It is safe for concurrent use.
 type tables struct {
+	clock clock.PassiveClock
+
 	mu    sync.Mutex
 	now   *compilation
 	marks []*compilation // the last ones, without their content, by mark
@@ -71,9 +76,11 @@ type tables struct {
 
 	// How many events that matter were seen so far, before the newest compilation, and before the one that is being made.
 	events, compiled, compiling uint64
+	// Since when the compilation that is being made is waited for, and the one after it; zero: nobody waits.
+	waits, waitsOn time.Time
 }
 
-func newTables() *tables { return &tables{seen: progress{}} }
+func newTables(c clock.PassiveClock) *tables { return &tables{clock: c, seen: progress{}} }
 
 // note takes in an event. What matters is compiled next.
 func (t *tables) note(kind string, version uint64, matters bool) {
@@ -81,6 +88,9 @@ func (t *tables) note(kind string, version uint64, matters bool) {
 	defer t.mu.Unlock()
 	if matters {
 		t.events++
+		if t.now != nil || !t.waits.IsZero() { // How long the caches take to fill is up to the API server.
+			t.waitsOn = cmp.Or(t.waitsOn, t.clock.Now())
+		}
 	}
 	t.seen[kind] = max(t.seen[kind], version)
 }
@@ -97,17 +107,25 @@ func (t *tables) begin() progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.compiling = t.events
+	t.waits, t.waitsOn = cmp.Or(t.waits, t.waitsOn, t.clock.Now()), time.Time{}
 	return t.seen.earlier(t.seen)
 }
 
 func (t *tables) set(c *compilation) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.now, t.compiled = c, t.compiling
+	t.now, t.compiled, t.waits = c, t.compiling, time.Time{}
 	t.marks = append(t.marks, &compilation{mark: c.mark, seen: c.seen})
 	if len(t.marks) > keptMarks {
 		t.marks = slices.Delete(t.marks, 0, len(t.marks)-keptMarks)
 	}
+}
+
+// waiting is since when something waits that should have been compiled; zero: nothing does.
+func (t *tables) waiting() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return cmp.Or(t.waits, t.waitsOn)
 }
 
 func (t *tables) newest() *compilation {

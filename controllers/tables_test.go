@@ -2,8 +2,11 @@ package controllers
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/utils/clock"
+	testclock "k8s.io/utils/clock/testing"
 
 	"github.com/tierkeeper/tierkeeper/policy"
 )
@@ -11,7 +14,7 @@ import (
 // TestProgress: what was seen before a compilation is in it, and what changes no table is in the newest one as well.
 func TestProgress(t *testing.T) {
 	t.Parallel()
-	tables := newTables()
+	tables := newTables(clock.RealClock{})
 	tables.note(policy.KindQuota, 4, true)
 	compile(tables, 1)
 	tables.note(policy.KindQuota, 5, false) // A status was written.
@@ -85,4 +88,41 @@ func TestVerdictsAreFound(t *testing.T) {
 	if _, found := none.verdict(quota); found {
 		t.Error("a verdict was found before the first compilation")
 	}
+}
+
+// TestACompileLoopThatIsStuckIsNotAlive: a change waits, and neither later ones nor compilations that failed make it younger.
+func TestACompileLoopThatIsStuckIsNotAlive(t *testing.T) {
+	t.Parallel()
+	clock := testclock.NewFakeClock(time.Unix(100, 0))
+	c := &compiler{opts: &Options{Clock: clock}, tables: newTables(clock)}
+	check := func(when string, want bool) {
+		t.Helper()
+		if err := c.alive(); (err == nil) != want {
+			t.Errorf("%s it says %v; alive should be %t", when, err, want)
+		}
+	}
+	change := func() { c.tables.note(policy.KindQuota, 1, true) }
+	change()
+	clock.Step(time.Hour)
+	check("while the caches are filled", true)
+	c.tables.begin()
+	change()
+	clock.Step(stuckAfter)
+	check("after two minutes of the first compilation", true)
+	clock.Step(1)
+	check("after more than two minutes", false)
+	c.tables.begin()
+	check("when it is tried again", false)
+	change()
+	clock.Step(stuckAfter)
+	c.tables.set(&compilation{mark: 1})
+	check("when it has compiled, and something has changed meanwhile", true)
+	clock.Step(1)
+	check("when that is not compiled", false)
+	compile(c.tables, 2)
+	clock.Step(time.Hour)
+	check("while nothing changes", true)
+	c.tables.note(policy.KindQuota, 2, false)
+	clock.Step(time.Hour)
+	check("after what needs no compilation", true)
 }

@@ -89,7 +89,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	serve := &serving{Config: &c, publisher: p, options: []grpc.ServerOption{grpc.Creds(credentials)}}
 	if err := errors.Join(
-		mgr.AddHealthzCheck("alive", func(*http.Request) error { return nil }),
+		mgr.AddHealthzCheck("alive", func(*http.Request) error { return controllers.Alive() }),
 		mgr.AddReadyzCheck("compiled", func(*http.Request) error { return controllers.Ready() }),
 		mgr.Add(serve),
 	); err != nil {
