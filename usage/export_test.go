@@ -7,9 +7,17 @@ import (
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
-// Begin and Pass are what Run does, at a time.
+// Begin and Pass are what Run does, at a time. A reading that Pass begins has ended when the pass begins.
 func (r *Reporter) Begin(ctx context.Context, now time.Time) error { return r.begin(ctx, now) }
-func (r *Reporter) Pass(ctx context.Context, now time.Time)        { r.pass(ctx, now) }
+
+func (r *Reporter) Pass(ctx context.Context, now time.Time) {
+	r.readAnew(ctx, now)
+	for r.reading != nil {
+		h, more := <-r.hearing()
+		r.take(ctx, h, more)
+	}
+	r.pass(ctx, now)
+}
 
 // Known is how many objects the reporter keeps something of.
 func (r *Reporter) Known() int { return len(r.entries) }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -67,6 +69,8 @@ type cluster struct {
 	limiter *ratelimit.Limiter
 
 	// What the objects say, and how often they were written.
+	mu      sync.Mutex
+	held    chan struct{} // until it is closed, Last tells nothing of what it has read; nil: it tells at once
 	says    map[string]usage.Status
 	writes  []string
 	fails   map[string]error
@@ -134,8 +138,18 @@ func reserve(t testing.TB, l *ratelimit.Limiter, key string) {
 }
 
 // Last implements usage.Writer.
-func (c *cluster) Last(_ context.Context, visit func(policy.Object, usage.Status)) error {
-	for name, s := range c.says {
+func (c *cluster) Last(ctx context.Context, visit func(policy.Object, usage.Status)) error {
+	c.mu.Lock()
+	says, held := maps.Clone(c.says), c.held
+	c.mu.Unlock()
+	if held != nil {
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for name, s := range says {
 		kind, rest, _ := strings.Cut(name, " ")
 		namespace, name, _ := strings.Cut(rest, "/")
 		visit(policy.Object{Kind: kind, Name: policy.Name{Namespace: namespace, Name: name}}, s)
@@ -143,8 +157,19 @@ func (c *cluster) Last(_ context.Context, visit func(policy.Object, usage.Status
 	return c.fails["last"]
 }
 
+// hold has Last tell nothing before what it returns is called.
+func (c *cluster) hold() (release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	held := make(chan struct{})
+	c.held = held
+	return func() { close(held) }
+}
+
 // Write implements usage.Writer.
 func (c *cluster) Write(_ context.Context, o policy.Object, s usage.Status) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.writes = append(c.writes, o.String())
 	if err := c.fails[o.String()]; err != nil {
 		return err

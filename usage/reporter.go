@@ -3,7 +3,6 @@ package usage
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"time"
@@ -45,8 +44,9 @@ type Reporter struct {
 	pending line // what to write: what is urgent first, then what was not written for the longest time
 	swept   []policy.Name
 	passes  uint64
-	reads   uint64    // of what objects say
-	read    time.Time // when the last one began
+	reading *reading  // that goes on; nil: none does
+	reads   uint64    // that were begun
+	last    time.Time // when the last one was
 }
 
 // An Option changes a Reporter from what NewReporter makes it.
@@ -104,8 +104,10 @@ func (r *Reporter) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			r.waiting.Set(0)
+			r.stop()
 			return nil
+		case h, more := <-r.hearing():
+			r.take(ctx, h, more)
 		case now := <-ticker.C:
 			if !begun {
 				if err := r.begin(ctx, now); err != nil {
@@ -113,8 +115,28 @@ func (r *Reporter) Run(ctx context.Context) error {
 				}
 				begun = true
 			}
+			r.readAnew(ctx, now)
 			r.pass(ctx, now)
 		}
+	}
+}
+
+// stop waits for a reading that goes on, whose ctx has ended.
+func (r *Reporter) stop() {
+	for r.reading != nil {
+		if _, more := <-r.hearing(); !more {
+			r.reading = nil
+		}
+	}
+	r.waiting.Set(0)
+}
+
+// take takes notice of what a reading tells, or that it tells no more.
+func (r *Reporter) take(ctx context.Context, h heard, more bool) {
+	if more {
+		r.hear(h)
+	} else if err := r.heardAll(); err != nil && ctx.Err() == nil {
+		r.log.ErrorContext(ctx, "could not read anew; what was read before still counts", "error", err)
 	}
 }
 
@@ -123,52 +145,14 @@ func (r *Reporter) begin(ctx context.Context, now time.Time) error {
 	r.entries, r.swept = map[policy.Object]*entry{}, nil
 	r.due = line{before: func(a, b *entry) bool { return a.next.Before(b.next) }, place: func(e *entry) *int { return &e.due }}
 	r.pending = line{before: moreUrgent, place: func(e *entry) *int { return &e.pending }}
-	return r.hearAll(ctx, now)
-}
-
-// hearAll reads what objects say. Where that is not what was heard or written last, it is looked at again, and so comes to say what
-// is used though that has not changed.
-func (r *Reporter) hearAll(ctx context.Context, now time.Time) error {
-	r.reads++
-	r.read = now
-	err := r.writer.Last(ctx, func(o policy.Object, s Status) { r.hear(o, s, now) })
-	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("reading what the status of objects says: %w", err)
+	r.read(ctx, now)
+	for h := range r.hearing() {
+		r.hear(h)
 	}
-	if err != nil {
-		return nil //nolint:nilerr // It is about to stop.
-	}
-	for _, e := range r.entries {
-		if e.read != r.reads && e.says.Usage != nil {
-			r.correct(e, Status{}, now)
-		}
+	if err := r.heardAll(); err != nil && ctx.Err() == nil {
+		return err
 	}
 	return nil
-}
-
-// hear takes notice of what an object says.
-func (r *Reporter) hear(o policy.Object, s Status, now time.Time) {
-	e := r.entries[o]
-	switch {
-	case e == nil:
-		e = newEntry(o, s)
-		r.entries[o] = e
-		r.lookSoon(e, now)
-	case differs(e.says, s):
-		r.correct(e, s, now)
-	}
-	e.read = r.reads
-}
-
-// correct notes that the object says s, which is not what it was thought to say. What people were told they still know.
-func (r *Reporter) correct(e *entry, s Status, now time.Time) {
-	e.says, e.missed = s, false
-	r.lookSoon(e, now)
-}
-
-func (r *Reporter) lookSoon(e *entry, now time.Time) {
-	e.next = now
-	r.due.put(e)
 }
 
 func moreUrgent(a, b *entry) bool {
@@ -181,11 +165,6 @@ func moreUrgent(a, b *entry) bool {
 // pass looks at what was used, at what is due and at some of all others, and writes as much as may be written.
 func (r *Reporter) pass(ctx context.Context, now time.Time) {
 	r.passes++
-	if now.Sub(r.read) >= reread {
-		if err := r.hearAll(ctx, now); err != nil {
-			r.log.ErrorContext(ctx, "could not read anew; what was read before still counts", "error", err)
-		}
-	}
 	for _, name := range r.source.Active() {
 		r.schedule(name, now)
 	}

@@ -452,6 +452,43 @@ func TestRunWritesUntilItIsStopped(t *testing.T) {
 	})
 }
 
+// TestAReadingHoldsUpNothing: a large cluster takes long to read. What is written meanwhile it does not know yet.
+func TestAReadingHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(release, stop func()){
+		"and is told":    func(release, _ func()) { release() },
+		"and is stopped": func(_, stop func()) { stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, aDay)
+				c.use("alice", 20)
+				ctx, stop := context.WithCancel(t.Context())
+				done := make(chan error)
+				go func() { done <- c.Run(ctx) }()
+				<-time.After(90 * time.Second)
+				synctest.Wait()
+				release := c.hold()
+				<-time.After(40 * time.Second) // Two minutes after the first, the second reading has begun.
+				c.use("alice", 20)
+				<-time.After(2 * time.Second)
+				synctest.Wait()
+				c.want(alice, "Key/Requests/Day 40 of 200, until 00:00:00")
+				c.wantWrites(2)
+				end(release, stop)
+				<-time.After(time.Minute)
+				synctest.Wait()
+				c.wantWrites(2)
+				stop()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
 // As much as before is used, and all the same it is another window.
 func TestAnotherWindowIsNews(t *testing.T) {
 	t.Parallel()

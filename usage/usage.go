@@ -35,9 +35,10 @@ type Status struct {
 // ErrGone says that there is no such object any more.
 var ErrGone = errors.New("the object is gone")
 
-// A Writer reads and writes the status of objects. It is called by one goroutine at a time.
+// A Writer reads and writes the status of objects. One goroutine at a time reads, and one writes.
 type Writer interface {
-	// Last calls visit with every object whose status has a Usage, as it is when Last is called or later.
+	// Last calls visit with every object whose status has a Usage, as it is when Last is called or later. When ctx has ended it
+	// returns soon.
 	Last(ctx context.Context, visit func(policy.Object, Status)) error
 	// Write makes the status of the object say s, and leaves all else in it. It returns ErrGone if there is no such object.
 	Write(ctx context.Context, o policy.Object, s Status) error
