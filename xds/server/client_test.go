@@ -54,10 +54,21 @@ func listen(t *testing.T, network, address string) net.Listener {
 	return l
 }
 
-func startOn(t *testing.T, l net.Listener, of, with credentials.TransportCredentials) *control {
+// startRetrying starts a Server that sends what is rejected again at once.
+func startRetrying(t *testing.T) *control {
+	t.Helper()
+	return startOn(t, listen(t, "tcp", "127.0.0.1:0"), insecure.NewCredentials(), insecure.NewCredentials(), func(s *server.Server) {
+		s.RetryAfter(time.Millisecond)
+	})
+}
+
+func startOn(t *testing.T, l net.Listener, of, with credentials.TransportCredentials, prepare ...func(*server.Server)) *control {
 	t.Helper()
 	c := &control{reports: make(chan server.Report, 10_000), changed: make(chan policy.Name, 10_000)}
 	c.Server = server.New(func(r server.Report) { c.reports <- r }, func(gateway policy.Name) { c.changed <- gateway })
+	for _, do := range prepare {
+		do(c.Server)
+	}
 	g := grpc.NewServer(grpc.Creds(of))
 	c.Register(t.Context(), g)
 	served := make(chan error, 1)

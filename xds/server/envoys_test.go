@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,52 @@ func TestWhatWasRejectedWithOthersIsSentAgainOnceTheyAreMended(t *testing.T) {
 	back.subscribe(t, routes, one.String())
 	back.next(t)
 	await(t, c, one, of(2, ""))
+}
+
+// TestWhatIsRejectedIsSentAgain: what was in its way, such as a port that another process had, may be gone.
+func TestWhatIsRejectedIsSentAgain(t *testing.T) {
+	t.Parallel()
+	c := startRetrying(t)
+	publishMarked(t, c, one, resources(t, one, "/1"), 1)
+	e := c.connect(t, one.String())
+	e.subscribe(t, clusters)
+	had := e.receive(t)
+	e.accept(t, had)
+	e.subscribe(t, listeners)
+	rejected := e.receive(t)
+	e.reject(t, rejected, "Address already in use")
+	if _, err := e.stream.Recv(); status.Code(err) != codes.Unavailable {
+		t.Fatalf("got %v, want an end of the stream", err)
+	}
+	back := c.connect(t, one.String())
+	back.send(t, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: clusters, InitialResourceVersions: versionsIn(had)})
+	compare(t, "update of what it had", update{Kind: clusters}, back.next(t))
+	back.subscribe(t, listeners)
+	compare(t, "update of what it lacks", updateOf(rejected), back.next(t))
+	back.subscribe(t, routes, one.String())
+	back.next(t)
+	await(t, c, one, of(1, ""))
+	compare(t, "what else it is sent", nil, back.pending(t))
+}
+
+// An Envoy can go away, or be told something else, at the moment in which it would be sent again what it rejects.
+func TestWhoRejectsMayLeaveAtAnyTime(t *testing.T) {
+	t.Parallel()
+	c := startRetrying(t)
+	for i := range 100 {
+		publishMarked(t, c, one, resources(t, one, fmt.Sprintf("/%d", i)), uint64(i))
+		e := c.connect(t, one.String())
+		e.node.Id = fmt.Sprintf("envoy-%d", i)
+		e.subscribe(t, listeners)
+		e.reject(t, e.receive(t), "Address already in use")
+		if i%2 == 0 {
+			_ = e.stream.CloseSend() // It may be gone already.
+		}
+	}
+	publishMarked(t, c, one, resources(t, one, "/last"), 100)
+	e := c.connect(t, one.String())
+	e.begin(t, one.String())
+	compare(t, "what it is sent once it has everything", nil, e.pending(t))
 }
 
 func versionsIn(all ...*discoveryv3.DeltaDiscoveryResponse) map[string]string {

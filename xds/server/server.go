@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -31,6 +32,8 @@ type Server struct {
 	cache   cachev3.SnapshotCache
 	report  func(Report)
 	changed func(policy.Name)
+
+	retryAfter time.Duration
 
 	publishing sync.Mutex // so that what is published last is what the cache serves, and nothing is published that is being forgotten
 
@@ -68,7 +71,7 @@ func New(report func(Report), changed func(gateway policy.Name)) *Server {
 		changed = func(policy.Name) {}
 	}
 	return &Server{
-		cache: cachev3.NewSnapshotCache(true, fleet{}, nil), report: report, changed: changed,
+		cache: cachev3.NewSnapshotCache(true, fleet{}, nil), report: report, changed: changed, retryAfter: retryAfter,
 		published: map[string]publication{}, streams: map[int64]*stream{},
 	}
 }
@@ -81,7 +84,7 @@ func (fleet) ID(n *corev3.Node) string { return n.GetCluster() }
 
 // Register adds the discovery service to a gRPC server. Its streams end with ctx.
 func (s *Server) Register(ctx context.Context, g *grpc.Server) {
-	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, xdsv3.NewServer(ctx, resending{s.cache}, s.callbacks()))
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, xdsv3.NewServer(ctx, resending{s.cache, s.rejects, s.retryAfter}, s.callbacks()))
 }
 
 // Publish makes r the configuration of the gateway's Envoys. If r contradicts itself nothing changes: they keep what they

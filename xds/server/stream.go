@@ -44,6 +44,18 @@ func (s *Server) Envoys(gateway policy.Name) []Envoy {
 	return all
 }
 
+// rejects says whether an Envoy that calls itself by the node rejects anything of what is published.
+func (s *Server) rejects(node *corev3.Node) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.streams {
+		if st.gateway() == node.GetCluster() && st.node.GetId() == node.GetId() && st.seen.Rejected != "" {
+			return true
+		}
+	}
+	return false
+}
+
 // Gateways lists what Envoys are connected as, each once and sorted: what their node.cluster says, be it a gateway or not.
 func (s *Server) Gateways() []string {
 	s.mu.Lock()
