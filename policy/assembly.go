@@ -327,8 +327,10 @@ func (a *Assembly) settleAll() {
 	}
 	a.replaced = false
 	stale := slices.Collect(maps.Values(a.waiting))
+	waited := a.waiting
+	a.waiting = map[Name]*QuotaPart{} // Those that still wait come back. What many of them took must not stay.
 	for name, c := range a.quotas.all() {
-		if a.waiting[name] == nil && c.Holder != nil && !a.current(c.Holder) {
+		if waited[name] == nil && c.Holder != nil && !a.current(c.Holder) {
 			stale = append(stale, c.quotaPart())
 		}
 	}

@@ -101,15 +101,15 @@ func (f *follower) readAll(tx *bbolt.Tx) (version string, err error) {
 	if err != nil {
 		return "", err
 	}
-	err = resources.ForEach(func(name, v []byte) error {
+	c := resources.Cursor()
+	for name, v := c.Last(); name != nil; name, v = c.Prev() { // as referredFirst
 		content, ok := unseal(v)
 		if !ok {
-			return fmt.Errorf("%w: %q", errDamaged, name)
+			return "", fmt.Errorf("%w: %q", errDamaged, name)
 		}
 		f.set(string(name), versionOf(content), &anypb.Any{TypeUrl: typeURL, Value: content})
-		return nil
-	})
-	return string(meta.Get(versionKey)), err
+	}
+	return string(meta.Get(versionKey)), nil
 }
 
 // keep writes what has changed since the last consistent set. After an error all of it is still to be written.
@@ -122,7 +122,7 @@ func (f *follower) keep(ctx context.Context) {
 		f.Log.ErrorContext(ctx, "the policy was not written: a restart without the policy server would begin with an older one", "file", f.CacheFile, "error", err)
 		return
 	}
-	clear(f.unkept)
+	f.unkept = map[string]record{} // One that was cleared would keep the room for the first set, which is everything.
 }
 
 func (c *cache) write(records map[string]record, version string) error {

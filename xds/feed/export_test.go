@@ -12,8 +12,10 @@ var (
 	Decode       = decode
 	ResourceName = resourceName
 	ParseName    = parseName
-	VersionOf    = versionOf
 )
+
+// VersionOf is the version by which resources of the content go on the wire.
+func VersionOf(content []byte) string { return versionOf(content).String() }
 
 // LogLength is how many changes the server remembers.
 func LogLength(s *Server) int {

@@ -36,8 +36,27 @@ type (
 	grpcClientSide = grpc.GenericClientStream[request, response]
 )
 
-// versionOf is a hash of a resource, so that all servers call equal ones by the same name.
-func versionOf(content []byte) string {
+// A version is a hash of a resource, so that all servers call equal ones by the same name. The zero version is that of none.
+type version [8]byte
+
+func versionOf(content []byte) version {
 	sum := sha256.Sum256(content)
-	return hex.EncodeToString(sum[:8])
+	return version(sum[:len(version{})])
+}
+
+// String is what the wire says; empty for the zero version.
+func (v version) String() string {
+	if v == (version{}) {
+		return ""
+	}
+	return hex.EncodeToString(v[:])
+}
+
+// parseVersion reads what String writes. Anything else is none, so that the resource is told anew.
+func parseVersion(s string) version {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(version{}) {
+		return version{}
+	}
+	return version(b)
 }

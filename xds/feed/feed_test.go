@@ -81,6 +81,23 @@ func TestAChangeOfOneQuotaIsOneMessage(t *testing.T) {
 	}
 }
 
+// A quota that is told before its tier must wait for it, and is made twice.
+func TestWhatQuotasReferToIsToldFirst(t *testing.T) {
+	t.Parallel()
+	b := newBell()
+	o := start(t, b)
+	o.Publish(compile(customers(10)), 1)
+	follow(t, b, o.config("service-0", ""))
+	o.waitFor(t, "service-0", 1)
+	var quotas []bool
+	for _, r := range o.said[0].GetResources() {
+		quotas = append(quotas, strings.HasPrefix(r.GetName(), policy.KindQuota))
+	}
+	if diff := cmp.Diff(append(make([]bool, 2), slices.Repeat([]bool{true}, 10)...), quotas); diff != "" {
+		t.Errorf("which of the parts are quotas (-want +told):\n%s", diff)
+	}
+}
+
 func TestATableIsInForceOnlyOnceItIsComplete(t *testing.T) {
 	t.Parallel()
 	b := newBell()

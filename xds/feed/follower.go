@@ -24,11 +24,11 @@ type follower struct {
 	obey func(*policy.Table)
 
 	assembly *policy.Assembly
-	versions map[string]string // of the resources that are held, by name; empty for one of which the last was refused
-	refused  map[string]string // why a resource could not be read, by name
-	reported map[string]string // what could not be put in force at the last Table
-	stale    bool              // something was told since the last Table
-	version  string            // of the last consistent set
+	versions map[string]version // of the resources that are held, by name; zero for one of which the last was refused
+	refused  map[string]string  // why a resource could not be read, by name
+	reported map[string]string  // what could not be put in force at the last Table
+	stale    bool               // something was told since the last Table
+	version  string             // of the last consistent set
 
 	cache  *cache            // nil: none
 	unkept map[string]record // what is to be written
@@ -39,7 +39,7 @@ type follower struct {
 func newFollower(c *ClientConfig, obey func(*policy.Table)) *follower {
 	return &follower{
 		ClientConfig: c, obey: obey, assembly: policy.NewAssembly(),
-		versions: map[string]string{}, refused: map[string]string{}, unkept: map[string]record{}, status: Status{Down: c.Clock()},
+		versions: map[string]version{}, refused: map[string]string{}, unkept: map[string]record{}, status: Status{Down: c.Clock()},
 	}
 }
 
@@ -47,9 +47,9 @@ func newFollower(c *ClientConfig, obey func(*policy.Table)) *follower {
 func (f *follower) greet(stream clientStream) error {
 	r := &request{TypeUrl: typeURL, Node: &corev3.Node{Id: f.Node}, InitialResourceVersions: map[string]string{}}
 	size := 0
-	for name, version := range f.versions {
-		r.InitialResourceVersions[name] = version
-		if size += len(name) + len(version) + 8; size < maxGreeting {
+	for name, v := range f.versions {
+		r.InitialResourceVersions[name] = v.String()
+		if size += len(name) + 2*len(v) + 8; size < maxGreeting {
 			continue
 		}
 		if err := stream.Send(r); err != nil {
@@ -67,7 +67,7 @@ func (f *follower) take(ctx context.Context, r *response) *request {
 		f.remove(name)
 	}
 	for _, res := range r.GetResources() {
-		f.set(res.GetName(), res.GetVersion(), res.GetResource())
+		f.set(res.GetName(), parseVersion(res.GetVersion()), res.GetResource())
 	}
 	ack := &request{TypeUrl: typeURL, ResponseNonce: r.GetNonce()}
 	if complete(r) {
@@ -87,15 +87,15 @@ func (f *follower) remove(name string) {
 	}
 }
 
-func (f *follower) set(name, version string, content *anypb.Any) {
+func (f *follower) set(name string, v version, content *anypb.Any) {
 	f.stale = true
 	if err := f.read(name, content); err != nil {
-		f.refused[name], f.versions[name] = err.Error(), ""
+		f.refused[name], f.versions[name] = err.Error(), version{}
 		f.note(name, record{content: content.GetValue(), refused: true})
 		return
 	}
 	delete(f.refused, name)
-	f.versions[name] = version
+	f.versions[name] = v
 	f.note(name, record{content: content.GetValue()})
 }
 

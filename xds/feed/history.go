@@ -8,7 +8,7 @@ import (
 // A resource is a part as it is sent.
 type resource struct {
 	content []byte
-	version string
+	version version
 }
 
 // A history is the resources as they are, and in which order they came to be so. A client that has read the log up to
@@ -72,8 +72,8 @@ func (h *history) since(position uint64) []change {
 	return h.log[sort.Search(len(h.log), func(i int) bool { return h.log[i].position > position }):]
 }
 
-// difference lists what a client must be told that knows the names in these versions.
-func (h *history) difference(known map[string]string) []string {
+// difference lists what a client must be told that knows the names in these versions. What others refer to comes first.
+func (h *history) difference(known map[string]version) []string {
 	var names []string
 	for name, r := range h.resources {
 		if v, found := known[name]; !found || v != r.version {
@@ -85,7 +85,7 @@ func (h *history) difference(known map[string]string) []string {
 			names = append(names, name)
 		}
 	}
-	sort.Strings(names)
+	slices.SortFunc(names, referredFirst)
 	return names
 }
 

@@ -22,6 +22,10 @@ func resourceName(n policy.PartName) string {
 	return name
 }
 
+// referredFirst orders the names of parts so that a quota comes after all that it refers to: one that comes before must wait for
+// it, and is made twice.
+func referredFirst(a, b string) int { return strings.Compare(b, a) }
+
 // parseName reads what resourceName writes.
 func parseName(name string) (policy.PartName, error) {
 	fields := strings.SplitN(name, "/", 4)

@@ -2,7 +2,6 @@ package feed
 
 import (
 	"context"
-	"maps"
 	"strconv"
 
 	"github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -19,10 +18,10 @@ type stream struct {
 	node   string
 	number uint64
 
-	known  map[string]string // versions by name that the client came with; nil once it is clear what it must be told of them
-	todo   []string          // names of which it must be told before it reads the log
-	cursor uint64            // position in the log up to which it was told
-	flying *flight           // nil: nothing waits for an ACK
+	known  map[string]version // versions by name that the client came with; nil once it is clear what it must be told of them
+	todo   []string           // names of which it must be told before it reads the log
+	cursor uint64             // position in the log up to which it was told
+	flying *flight            // nil: nothing waits for an ACK
 	nonces uint64
 
 	told    bool   // a consistent set was acknowledged
@@ -41,7 +40,7 @@ type flight struct {
 }
 
 func newStream() *stream {
-	return &stream{known: map[string]string{}, awake: make(chan struct{}, 1), ended: make(chan error, 1)}
+	return &stream{known: map[string]version{}, awake: make(chan struct{}, 1), ended: make(chan error, 1)}
 }
 
 // wake lets the stream look for something to tell.
@@ -130,7 +129,9 @@ func (s *Server) greet(ctx context.Context, gs serverStream, st *stream, request
 			if id := req.GetNode().GetId(); id != "" {
 				st.node = id
 			}
-			maps.Copy(st.known, req.GetInitialResourceVersions())
+			for name, v := range req.GetInitialResourceVersions() {
+				st.known[name] = parseVersion(v)
+			}
 			if !subscribes(req) {
 				continue
 			}
@@ -241,13 +242,13 @@ func (s *Server) fill(r *response, st *stream) {
 		}
 		taken[name] = true
 		held, found := s.history.resources[name]
-		size += 2*len(name) + len(held.content) + len(typeURL) + len(held.version)
+		size += 2*len(name) + len(held.content) + len(typeURL) + 2*len(held.version)
 		if !found {
 			r.RemovedResources = append(r.RemovedResources, name)
 			return true
 		}
 		r.Resources = append(r.Resources, &discoveryv3.Resource{
-			Name: name, Version: held.version, Resource: &anypb.Any{TypeUrl: typeURL, Value: held.content},
+			Name: name, Version: held.version.String(), Resource: &anypb.Any{TypeUrl: typeURL, Value: held.content},
 		})
 		return true
 	}
