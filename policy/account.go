@@ -103,7 +103,7 @@ func (m *meeting) add(limits []Limit) {
 // pointsOf lists points of which each limit of the holder holds at one at least: limits by model do not depend on the
 // resource, nor the other way round.
 func (c *catalog) pointsOf(h *Holder) []point {
-	sets := slices.Clone(h.sources)
+	sets := slices.Clone(h.sources())
 	if h.user != nil {
 		sets = append(sets, h.user.rules)
 	}

@@ -9,10 +9,10 @@ import (
 // defaultAlerts hold where neither the quota nor its tier says anything.
 var defaultAlerts = []int{80, 100}
 
-// alerts are those that an object asks for, ascending, or else those of whom it follows.
-func alerts(in *v1alpha1.Alerts, otherwise []int) []int {
+// alerts are those that an object asks for, ascending; nil: the default.
+func alerts(in *v1alpha1.Alerts) []int {
 	if in == nil {
-		return otherwise
+		return defaultAlerts
 	}
 	all := make([]int, 0, len(in.ThresholdPercents))
 	for _, p := range in.ThresholdPercents {

@@ -45,10 +45,8 @@ func NewAssembly() *Assembly {
 func (a *Assembly) Set(p Part) {
 	switch p := p.(type) {
 	case *TierPart:
-		a.setTier(p.TierRef, newTier(tier{
-			ref: p.TierRef, priority: p.Priority, pool: p.Pool, maxWait: p.MaxWait, alerts: p.Alerts,
-			rules: newRulesetOf(&p.Rules, Origin{Kind: KindTier, Name: p.Name}),
-		}))
+		terms := Terms{Priority: p.Priority, Pool: p.Pool, MaxWait: p.MaxWait, Alerts: p.Alerts}
+		a.setTier(p.TierRef, newTier(p.TierRef, terms, newRulesetOf(&p.Rules, Origin{Kind: KindTier, Name: p.Name})))
 	case *UserPart:
 		rules := newRulesetOf(&p.Rules, Origin{Kind: KindUser, Namespace: p.Name.Namespace, Name: p.Name.Name})
 		a.setUser(p.Name, newUser(p.Name, p.User, rules))
@@ -288,7 +286,7 @@ func (a *Assembly) countHolder(h *Holder, n int) {
 	if h == nil {
 		return
 	}
-	for _, rs := range h.sources {
+	for _, rs := range h.sources() {
 		a.count(rs, n)
 	}
 	if h.user != nil {
@@ -315,7 +313,7 @@ func (a *Assembly) holder(quota Name, p *HolderPart) *Holder {
 	h := newHolder(quota, own, a.tiers[p.Tier], a.users[Name{quota.Namespace, p.User}])
 	h.both = p.Both
 	if len(p.Alerts) > 0 {
-		h.Alerts, h.alerted = p.Alerts, true
+		h.alertAt(p.Alerts)
 	}
 	return h
 }

@@ -97,13 +97,13 @@ func (c *Credential) same(o *Credential) bool {
 	if a.tier.ref != b.tier.ref || a.both != b.both || a.userQuota() != b.userQuota() || !slices.Equal(a.ownAlerts(), b.ownAlerts()) {
 		return false
 	}
-	x, y := a.own(), b.own()
+	x, y := a.own, b.own
 	return x == nil && y == nil || equal(x, y)
 }
 
 // ownAlerts is nil where they are those of the tier.
 func (h *Holder) ownAlerts() []int {
-	if !h.alerted {
+	if h.Terms == &h.tier.Terms {
 		return nil
 	}
 	return h.Alerts
@@ -118,7 +118,7 @@ func (h *Holder) userQuota() string {
 
 func (t *tier) part() Part {
 	return &TierPart{
-		TierRef: t.ref, Priority: t.priority, Pool: t.pool, MaxWait: t.maxWait, Alerts: t.alerts, Rules: *t.rules.part(),
+		TierRef: t.ref, Priority: t.Priority, Pool: t.Pool, MaxWait: t.MaxWait, Alerts: t.Alerts, Rules: *t.rules.part(),
 	}
 }
 
@@ -130,8 +130,8 @@ func (c *Credential) quotaPart() *QuotaPart {
 	p := &QuotaPart{Name: c.Quota, Suspended: c.standing == Suspended, Expires: c.expires, Digests: c.digests}
 	if h := c.Holder; h != nil {
 		p.Holder = &HolderPart{Tier: h.tier.ref, User: h.userQuota(), Both: h.both, Alerts: h.ownAlerts()}
-		if own := h.own(); own != nil {
-			p.Holder.Own = own.part()
+		if h.own != nil {
+			p.Holder.Own = h.own.part()
 		}
 	}
 	return p

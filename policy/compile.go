@@ -139,19 +139,13 @@ func (c *compilation) compileTiers() {
 }
 
 func compileTier(ref TierRef, spec *v1alpha1.RateLimitTierSpec) *tier {
-	return newTier(tier{
-		ref:      ref,
-		priority: priorities[spec.Priority],
-		pool:     spec.BackendPool,
-		maxWait:  maxWait(spec.Queue),
-		alerts:   alerts(spec.Alerts, defaultAlerts),
-		rules:    newRuleset(&spec.KeyLimits, spec.Enforcement, Origin{Kind: KindTier, Name: ref.Name}),
-	})
+	terms := Terms{Priority: priorities[spec.Priority], Pool: spec.BackendPool, MaxWait: maxWait(spec.Queue), Alerts: alerts(spec.Alerts)}
+	return newTier(ref, terms, newRuleset(&spec.KeyLimits, spec.Enforcement, Origin{Kind: KindTier, Name: ref.Name}))
 }
 
-func newTier(t tier) *tier {
-	t.alone = []*ruleset{t.rules}
-	return &t
+func newTier(ref TierRef, terms Terms, rules *ruleset) *tier {
+	terms.Tier = ref.Name
+	return &tier{Terms: terms, ref: ref, rules: rules, alone: []*ruleset{rules}}
 }
 
 // tierAs is the tier as it is now if the spec is that, or as it was by the spec, which key names. It compiles a former tier

@@ -310,10 +310,10 @@ func (m *memory) forget(name Name, h *heldQuota) {
 
 // call notes that n more quotas call models as the credential's own rules do.
 func (m *memory) call(cred *Credential, n int) {
-	if cred.Holder == nil || cred.Holder.own() == nil {
+	if cred.Holder == nil || cred.Holder.own == nil {
 		return
 	}
-	for name := range cred.Holder.own().models.each() {
+	for name := range cred.Holder.own.models.each() {
 		if m.names[name] += n; m.names[name] == 0 {
 			delete(m.names, name)
 		}

@@ -118,7 +118,7 @@ func (t *Table) dumpQuotas() []quotaDump {
 		if h := c.Holder; h != nil {
 			q.Tier, q.Priority, q.Pool, q.MaxWait, q.Both = h.Tier, h.Priority, h.Pool, dumpWait(h.MaxWait), h.both
 			q.Alerts = dumpAlerts(h.Alerts)
-			for _, rs := range h.sources {
+			for _, rs := range h.sources() {
 				q.Says = append(q.Says, rs.dump())
 			}
 			if h.user != nil {
@@ -200,7 +200,7 @@ func (a *Assigned) dump() *assignedDump {
 		return nil
 	}
 	return &assignedDump{
-		a.tier.ref.Name, a.tier.priority, a.tier.pool, dumpWait(a.tier.maxWait), dumpAlerts(a.tier.alerts), a.tier.rules.dump(),
+		a.tier.ref.Name, a.tier.Priority, a.tier.Pool, dumpWait(a.tier.MaxWait), dumpAlerts(a.tier.Alerts), a.tier.rules.dump(),
 	}
 }
 

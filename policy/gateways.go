@@ -59,7 +59,7 @@ func (c *compilation) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) [
 			continue
 		}
 		t := c.compiled[s.tier]
-		if p := c.checkSize(&Holder{sources: []*ruleset{t.rules}}, t, s.path, models); p != nil {
+		if p := c.checkSize(&Holder{tier: t}, t, s.path, models); p != nil {
 			problems = append(problems, *p)
 		}
 	}

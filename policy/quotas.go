@@ -158,7 +158,9 @@ func (c *compilation) goOn(q *v1alpha1.ApiKeyQuota, cred *Credential) {
 func (c *compilation) compileHolder(q *v1alpha1.ApiKeyQuota, cred *Credential) []Problem {
 	t := c.compiled[q.Spec.TierRef.Name]
 	h := c.holder(cred.Quota, &q.Spec.KeyLimits, q.Spec.Enforcement, q.Spec.User, t)
-	h.Alerts, h.alerted = alerts(q.Spec.Alerts, t.alerts), q.Spec.Alerts != nil
+	if q.Spec.Alerts != nil {
+		h.alertAt(alerts(q.Spec.Alerts))
+	}
 	if p := c.checkHolder(h, t, q.Namespace); p != nil {
 		return []Problem{*p}
 	}

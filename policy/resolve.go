@@ -37,17 +37,18 @@ func (c *catalog) resolve(h *Holder, model, resource string, shadow bool) Resolu
 	m := c.model(model)
 	r := resolver{model: m, probe: h.probe, shadow: shadow}
 
-	for _, rs := range h.sources {
+	sources := h.sources()
+	for _, rs := range sources {
 		r.next(h)
 		r.pick(rs.all, "", rs.shadow)
 	}
 	r.take(ScopeKey, h.subject)
-	for _, rs := range h.sources {
+	for _, rs := range sources {
 		r.next(h)
 		r.pick(rs.resources[resource], resource, rs.shadow)
 	}
 	r.take(ScopeKeyResource, h.subject)
-	for _, rs := range h.sources {
+	for _, rs := range sources {
 		r.next(h)
 		r.pickModel(rs)
 	}

@@ -49,7 +49,7 @@ func bitsOf(rules []rule) (set uint32) {
 // holders it is small enough.
 func (c *catalog) mentioned(h *Holder) int {
 	p := pairs{model: c.perKey}
-	for _, rs := range h.sources {
+	for _, rs := range h.sources() {
 		p = p.or(rs.pairs)
 	}
 	n := p.count() + c.shared + h.beside()
@@ -61,7 +61,7 @@ func (c *catalog) mentioned(h *Holder) int {
 
 // beside is the most limits of the holder that replace no other, because they are not enforced.
 func (h *Holder) beside() (n int) {
-	for _, rs := range h.sources {
+	for _, rs := range h.sources() {
 		if rs.shadow {
 			n += rs.pairs.count()
 		}
@@ -73,11 +73,11 @@ func (h *Holder) beside() (n int) {
 // have it in common with all such holders of their tier and user.
 func (c *compilation) mostLimits(models *catalog, h *Holder, t *tier) int {
 	key := plan{models, t, h.user}
-	plain := len(h.sources) == 1
+	plain := h.own == nil
 	if n, known := c.worst[key]; plain && known {
 		return n
 	}
-	sets := slices.Clone(h.sources)
+	sets := slices.Clone(h.sources())
 	if h.user != nil {
 		sets = append(sets, h.user.rules)
 	}

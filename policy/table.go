@@ -109,44 +109,50 @@ func (c *Credential) Standing(now time.Time) Standing {
 }
 
 // A Holder is one for whom limits are counted: an ApiKeyQuota, or a client address that a gateway assigned a tier.
+// There are many, so what they have in common they share.
 type Holder struct {
-	Name     string // "namespace/name" of the quota, or what describes the address
-	Tier     string
-	Priority int        // 1 (Low) to 4 (Critical)
-	Client   netip.Addr // of an address: ClientNetwork; the zero value for a quota
-	Pool     string     // of endpoints that serve its requests; empty: those without one
-	// MaxWait is the longest that the tier lets a request wait for a model's capacity; 0: it must not wait.
-	MaxWait time.Duration
-	// Alerts are the parts of a limit's max, in percent, at whose use people are told, ascending.
-	Alerts []int
+	Name   string     // "namespace/name" of the quota, or what describes the address
+	Client netip.Addr // of an address: ClientNetwork; the zero value for a quota
+	*Terms            // those of its tier, unless it has Alerts of its own; never nil in a Table
 
 	subject string
 	tier    *tier
-	alerted bool       // Alerts are its own, also where they are equal to its tier's
-	sources []*ruleset // what goes first in precedence stands first
-	both    bool       // no source replaces limits of another: they hold together
-	probe   bool       // for checks: Unlimited shows as a limit beyond all others, and limits have no Counter
+	own     *ruleset // goes before those of the tier; nil where it says nothing itself
 	user    *user
+	both    bool // own does not replace limits of the tier: they hold together
+	probe   bool // for checks: Unlimited shows as a limit beyond all others, and limits have no Counter
+}
+
+// Terms are what a tier gives its holders beside limits.
+type Terms struct {
+	Tier     string
+	Priority int    // 1 (Low) to 4 (Critical)
+	Pool     string // of endpoints that serve its requests; empty: those without one
+	// MaxWait is the longest that a request may wait for a model's capacity; 0: it must not wait.
+	MaxWait time.Duration
+	// Alerts are the parts of a limit's max, in percent, at whose use people are told, ascending.
+	Alerts []int
 }
 
 // newHolder makes the holder of a quota. Own is nil where the quota says nothing, user where nothing limits its user.
 func newHolder(quota Name, own *ruleset, t *tier, u *user) *Holder {
 	name := quota.String()
-	h := &Holder{Name: name, Tier: t.ref.Name, Priority: t.priority, Pool: t.pool, MaxWait: t.maxWait, Alerts: t.alerts, subject: name, tier: t, user: u}
-	if own != nil {
-		h.sources = []*ruleset{own, t.rules}
-	} else {
-		h.sources = t.alone
-	}
-	return h
+	return &Holder{Name: name, Terms: &t.Terms, subject: name, tier: t, own: own, user: u}
 }
 
-// own is what the quota itself says; nil where it says nothing.
-func (h *Holder) own() *ruleset {
-	if len(h.sources) == 1 {
-		return nil
+// alertAt gives the holder Alerts of its own, also where they are equal to its tier's. It must not be called once others see it.
+func (h *Holder) alertAt(percents []int) {
+	terms := *h.Terms
+	terms.Alerts = percents
+	h.Terms = &terms
+}
+
+// sources are the rules of the holder, to be read only: what goes first in precedence stands first.
+func (h *Holder) sources() []*ruleset {
+	if h.own == nil {
+		return h.tier.alone
 	}
-	return h.sources[0]
+	return []*ruleset{h.own, h.tier.rules}
 }
 
 // user is what all keys of one user share.
@@ -235,21 +241,18 @@ func (a *Assigned) Holder(client netip.Addr) *Holder {
 	address := ClientNetwork(client)
 	network := address.String()
 	return &Holder{
-		Name: "client " + network, Client: address, Tier: a.tier.ref.Name, Priority: a.tier.priority, Pool: a.tier.pool, MaxWait: a.tier.maxWait, Alerts: a.tier.alerts,
-		subject: "client " + network + " of " + a.gateway.String(), tier: a.tier, sources: a.tier.alone,
+		Name: "client " + network, Client: address, Terms: &a.tier.Terms,
+		subject: "client " + network + " of " + a.gateway.String(), tier: a.tier,
 	}
 }
 
 // tier is an accepted RateLimitTier, as it is or as it was.
 type tier struct {
-	ref      TierRef
-	key      string // in Accepted.Tiers; empty for a former tier, whose form it is
-	priority int
-	pool     string
-	maxWait  time.Duration
-	alerts   []int
-	rules    *ruleset
-	alone    []*ruleset // rules, as the sources of all who say nothing themselves
+	Terms
+	ref   TierRef
+	key   string // in Accepted.Tiers; empty for a former tier, whose form it is
+	rules *ruleset
+	alone []*ruleset // rules, as the sources of all who say nothing themselves
 }
 
 // Gateways lists the gateways by name.

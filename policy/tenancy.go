@@ -68,7 +68,7 @@ func (c *compilation) checkTier(namespace, name, path string) []Problem {
 
 // checkOverrides holds the limits of a quota against the keyOverrides of its tier, by each of the catalogs.
 func (c *compilation) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOverrides, catalogs []*catalog) *Problem {
-	if len(h.sources) == 1 || allowed == v1alpha1.KeyOverridesAny {
+	if h.own == nil || allowed == v1alpha1.KeyOverridesAny {
 		return nil
 	}
 	if allowed == v1alpha1.KeyOverridesNone {
@@ -97,8 +97,8 @@ func (c *compilation) checkOverrides(h *Holder, t *tier, allowed v1alpha1.KeyOve
 //
 // It tries every model that any object tells from others, so that no pattern or class slips past the tier's exact names.
 func (c *compilation) loosened(models *catalog, h *Holder, t *tier) (*Limit, *replacement) {
-	own := h.sources[0]
-	full := &Holder{sources: h.sources, probe: true}
+	own := h.own
+	full := &Holder{tier: t, own: own, probe: true}
 	replaced := map[slot]*replacement{}
 	for _, p := range models.touched(own, t.rules) {
 		bare := c.bareLimits(models, t, own, p)
@@ -137,7 +137,7 @@ func (c *compilation) bareLimits(models *catalog, t *tier, own *ruleset, p point
 	if known, ok := c.bare[key]; ok && p.model != "" {
 		return known
 	}
-	limits := models.resolve(&Holder{sources: []*ruleset{t.rules}, probe: true}, p.model, p.resource, false).Limits
+	limits := models.resolve(&Holder{tier: t, probe: true}, p.model, p.resource, false).Limits
 	if _, mine := own.models.said(p.name); p.model != "" && !mine {
 		c.bare[key] = limits
 	}

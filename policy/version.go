@@ -64,8 +64,9 @@ func (h *Holder) appendTo(b []byte, sums map[*ruleset][]byte) []byte {
 		b = binary.AppendVarint(b, int64(percent))
 	}
 	b = appendBool(b, h.both)
-	b = binary.AppendUvarint(b, uint64(len(h.sources)))
-	for _, rs := range h.sources {
+	sources := h.sources()
+	b = binary.AppendUvarint(b, uint64(len(sources)))
+	for _, rs := range sources {
 		b = append(b, rs.sum(sums)...)
 	}
 	b = appendBool(b, h.user != nil)
