@@ -31,8 +31,18 @@ var (
 	errDamaged = errors.New("a record is damaged")
 )
 
-// A cache is the file that keeps the last Table: exactly what a consistent set said.
-type cache struct{ *boltfile.File }
+// A cache is the file that keeps the last Table: exactly what a consistent set said. Until it has a version it holds none, but
+// may hold parts.
+type cache struct {
+	*boltfile.File
+
+	whole bool // it holds a Table
+}
+
+const (
+	step = 5000 // records of the first Table that are written at once
+	fill = 0.9  // of a page: most are written in order, and stay as long as they are
+)
 
 // A record is a resource as it is to be kept. One that was refused replaces nothing: what was known of it before holds after a
 // restart, too.
@@ -81,7 +91,7 @@ func (f *follower) open() (c *cache, version string, err error) {
 		version, err = f.readAll(tx)
 		return err
 	})
-	return &cache{file}, version, err
+	return &cache{file, version != ""}, version, err
 }
 
 func (f *follower) readAll(tx *bbolt.Tx) (version string, err error) {
@@ -125,16 +135,33 @@ func (f *follower) keep(ctx context.Context) {
 	f.unkept = map[string]record{} // One that was cleared would keep the room for the first set, which is everything.
 }
 
+// write writes the first Table in steps: it has all parts, and what is written at once is in memory several times.
 func (c *cache) write(records map[string]record, version string) error {
-	return c.Update(func(tx *bbolt.Tx) error {
-		resources := tx.Bucket(resourcesBucket)
-		for _, name := range slices.Sorted(maps.Keys(records)) { // The file is a tree: neighbours are cheap.
-			if err := records[name].write(resources, []byte(name)); err != nil {
-				return err
-			}
+	names := slices.Sorted(maps.Keys(records)) // The file is a tree: neighbours are cheap.
+	for ; !c.whole && len(names) > step; names = names[step:] {
+		if err := c.Update(func(tx *bbolt.Tx) error { return put(tx, records, names[:step]) }); err != nil {
+			return err
+		}
+	}
+	err := c.Update(func(tx *bbolt.Tx) error {
+		if err := put(tx, records, names); err != nil {
+			return err
 		}
 		return tx.Bucket(metaBucket).Put(versionKey, []byte(version))
 	})
+	c.whole = c.whole || err == nil
+	return err
+}
+
+func put(tx *bbolt.Tx, records map[string]record, names []string) error {
+	resources := tx.Bucket(resourcesBucket)
+	resources.FillPercent = fill
+	for _, name := range names {
+		if err := records[name].write(resources, []byte(name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r record) write(resources *bbolt.Bucket, name []byte) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,47 @@ func TestAFileThatCannotBeReadIsPutAside(t *testing.T) {
 				t.Errorf("with a new file %d resources were told", len(set))
 			}
 		})
+	}
+}
+
+// TestAFileThatWasNotFinishedHoldsNoTable makes one as a crash leaves it while the first Table is written, which takes several
+// steps. What is in it need not be told again.
+func TestAFileThatWasNotFinishedHoldsNoTable(t *testing.T) {
+	t.Parallel()
+	b, path := newBell(), filepath.Join(t.TempDir(), "policy.db")
+	o := start(t, b)
+	table := compile(customers(6000))
+	o.Publish(table, 1)
+	f := follow(t, b, o.config("service-0", path))
+	f.wait(t, "the client is up", func() bool { return f.status() == feed.Status{Table: true} })
+	f.stop()
+	o.stop()
+	var lost []string
+	edit(func(tx *bbolt.Tx) error {
+		resources := tx.Bucket([]byte("resources"))
+		if err := resources.ForEach(func(name, _ []byte) error { lost = append(lost, string(name)); return nil }); err != nil {
+			return err
+		}
+		lost = lost[5000:]
+		for _, name := range lost {
+			if err := resources.Delete([]byte(name)); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket([]byte("meta")).Delete([]byte("version"))
+	})(t, path)
+
+	o = startAt(t, b, o.address)
+	f = follow(t, b, o.config("service-0", path))
+	o.wait(t, "the client is there", func() bool { return len(o.Clients()) == 1 })
+	if f.table() != nil {
+		t.Error("a part of a table is in force")
+	}
+	o.Publish(table, 2)
+	o.waitFor(t, "service-0", 2)
+	f.holds(t, table)
+	if set, _ := o.told(); !slices.Equal(lost, set) {
+		t.Errorf("%d resources were told, want the %d that were lost", len(set), len(lost))
 	}
 }
 
