@@ -3,6 +3,7 @@ package feed_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -70,6 +71,30 @@ func (c *raw) acknowledge(t *testing.T, r *discoveryv3.DeltaDiscoveryResponse, r
 		ack.ErrorDetail = &rpcstatus.Status{Message: "no", Details: []*anypb.Any{detail}}
 	}
 	c.send(t, ack)
+}
+
+func TestWhatAClientHoldsInAnotherVersionIsTold(t *testing.T) {
+	t.Parallel()
+	o := start(t, newBell())
+	o.Publish(compile(customers(0)), 1)
+	first := o.dial(t)
+	first.greet(t)
+	for _, r := range first.next(t).GetResources() {
+		for _, v := range []string{r.GetVersion(), "", "v1", strings.Repeat("0", len(r.GetVersion())), r.GetVersion() + "00"} {
+			c := o.dial(t)
+			c.send(t, &discoveryv3.DeltaDiscoveryRequest{
+				TypeUrl: feed.TypeURL, Node: &corev3.Node{Id: "raw"}, ResourceNamesSubscribe: []string{"*"},
+				InitialResourceVersions: map[string]string{r.GetName(): v},
+			})
+			told := false
+			for _, other := range c.next(t).GetResources() {
+				told = told || other.GetName() == r.GetName()
+			}
+			if told == (v == r.GetVersion()) {
+				t.Errorf("%s is held in version %q, and told: %t", r.GetName(), v, told)
+			}
+		}
+	}
 }
 
 func TestTheServerRefusesWhoDoesNotSayWhoItIs(t *testing.T) {

@@ -258,6 +258,7 @@ func (s *Server) fill(r *response, st *stream) {
 		}
 		st.todo = st.todo[1:]
 	}
+	st.todo = nil // It can have been everything, and the stream lives long.
 	for _, c := range s.history.since(st.cursor) {
 		if !take(c.name) {
 			return
