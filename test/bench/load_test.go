@@ -161,7 +161,7 @@ type moment struct {
 
 func (l *load) look(tb testing.TB, calls *atomic.Int64) moment {
 	tb.Helper()
-	m := moment{allocations: l.server.allocations(tb), at: time.Now(), calls: calls.Load()}
+	m := moment{allocations: l.server.figure(tb), at: time.Now(), calls: calls.Load()}
 	m.cpu = processCPU(tb, l.server.pid())
 	m.own = m.cpu + ownCPU(tb)
 	m.machine = machineCPU(tb)

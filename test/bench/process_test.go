@@ -15,7 +15,7 @@ import (
 type process struct {
 	address string
 	command *exec.Cmd
-	in      io.Writer
+	in      io.WriteCloser
 	out     *bufio.Reader
 }
 
@@ -40,13 +40,15 @@ func start(tb testing.TB, kind string) *process {
 	if err := p.command.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() {
-		_ = in.Close()
-		_ = p.command.Wait() // It ends with its input, or was ended with the test.
-	})
 	p.in, p.out = in, bufio.NewReader(out)
+	tb.Cleanup(p.stop)
 	p.address = p.line(tb)
 	return p
+}
+
+func (p *process) stop() {
+	_ = p.in.Close()
+	_ = p.command.Wait() // It ends with its input, or was ended with the test.
 }
 
 func (p *process) pid() int { return p.command.Process.Pid }
@@ -60,8 +62,8 @@ func (p *process) line(tb testing.TB) string {
 	return strings.TrimSpace(line)
 }
 
-// allocations is how many the server has made so far.
-func (p *process) allocations(tb testing.TB) uint64 {
+// figure asks the server for its figure: see serve and obey.
+func (p *process) figure(tb testing.TB) uint64 {
 	tb.Helper()
 	if _, err := io.WriteString(p.in, "\n"); err != nil {
 		tb.Fatalf("asking the server: %v", err)

@@ -24,8 +24,9 @@ const kindVariable = "TIERKEEPER_BENCH_SERVER"
 
 // The servers.
 const (
-	kindFloor   = "floor"   // grpc-go as it comes, and nothing to decide
-	kindService = "service" // what "tierkeeper standalone" puts before its limiter
+	kindFloor    = "floor"    // grpc-go as it comes, and nothing to decide
+	kindService  = "service"  // what "tierkeeper standalone" puts before its limiter
+	kindFollower = "follower" // "tierkeeper ratelimit --operator", whole; see obey
 )
 
 // keys is how many API keys send.
@@ -37,6 +38,9 @@ const streamWorkers = 64
 // serve is the life of a server process: it writes its address, and for each line it reads how many allocations it has made.
 // It ends with its input.
 func serve(kind string, in io.Reader, out, complaints io.Writer) int {
+	if kind == kindFollower {
+		return obey(in, out, complaints)
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Fprintln(complaints, err)
