@@ -116,7 +116,8 @@ func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
 // Resume undoes Pause.
 func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
 
-// Memory is how much of the machine's memory it takes, in bytes. It is known on Linux only.
+// Memory is how much of the machine's memory it takes, in bytes, without what is only files: that the system can have back. It is
+// known on Linux only.
 func (p *Process) Memory() (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
@@ -124,7 +125,7 @@ func (p *Process) Memory() (int64, error) {
 	}
 	var kib int64
 	for line := range strings.Lines(string(status)) {
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, "RssAnon: %d kB", &kib); err == nil {
 			return kib << 10, nil
 		}
 	}
