@@ -90,6 +90,8 @@ func TestWhatQuotasReferToIsToldFirst(t *testing.T) {
 	follow(t, b, o.config("service-0", ""))
 	o.waitFor(t, "service-0", 1)
 	var quotas []bool
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	for _, r := range o.said[0].GetResources() {
 		quotas = append(quotas, strings.HasPrefix(r.GetName(), policy.KindQuota))
 	}

@@ -21,6 +21,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/grpcserver"
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/feed"
@@ -94,6 +95,7 @@ func serve(t tb, b bell, l net.Listener, options ...grpc.ServerOption) *operator
 		o.Clients() // as who is told of a change would
 		b.ring()
 	})
+	options = append(grpcserver.Options(), options...) // or a client that is still there after a minute is sent away for its pings
 	g := grpc.NewServer(append(options, grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		return next(srv, &recorder{s, o})
 	}))...)
