@@ -17,7 +17,7 @@ func (t *Table) Changes(from *Table) (set []Part, gone []PartName) {
 	compare(&d, from.tiers, t.tiers, (*tier).same, (*tier).part)
 	compare(&d, from.users, t.users, equal, (*user).part)
 	compare(&d, from.modelParts(t), t.modelParts(from), equal, asPart)
-	compare(&d, from.gatewayParts(), t.gatewayParts(), equal, asPart)
+	compare(&d, from.gateways, t.gateways, (*Gateway).same, (*Gateway).part)
 	for was, now := range t.quotas.unlike(&from.quotas) { // One by one, or the keys of both would have to be listed.
 		compare(&d, was, now, (*Credential).same, (*Credential).part)
 	}
@@ -176,16 +176,11 @@ func (g *group) part(selector string) *ModelPart {
 	return p
 }
 
-func (t *Table) gatewayParts() map[Name]*GatewayPart {
-	all := map[Name]*GatewayPart{}
-	for name, g := range t.gateways {
-		all[name] = g.part()
-	}
-	return all
-}
+// same compares what the service has to know: what only Envoys must know is no difference.
+func (g *Gateway) same(o *Gateway) bool { return g == o || equal(g.part(), o.part()) }
 
-func (g *Gateway) part() *GatewayPart {
-	p := &GatewayPart{
+func (g *Gateway) part() Part {
+	return &GatewayPart{
 		Gateway: Gateway{
 			Name: g.Name, Sources: g.Sources, DenyUnknownModels: g.DenyUnknownModels,
 			PerMetric: g.PerMetric, PerResource: g.PerResource, IETF: g.IETF, Anthropic: g.Anthropic,
@@ -194,7 +189,6 @@ func (g *Gateway) part() *GatewayPart {
 		MissingKey: g.MissingKey.ref(), UnknownKey: g.UnknownKey.ref(),
 		AllNamespaces: g.admits.all, Namespaces: slices.Sorted(maps.Keys(g.admits.namespaces)), Selector: g.models.selector,
 	}
-	return p
 }
 
 func (a *Assigned) ref() *TierRef {

@@ -32,7 +32,7 @@ func compile(in Input, before *Table, held *memory) (*Table, []Verdict) {
 	c.compileQuotas()
 	c.gather()
 	c.nameModels()
-	c.table.version = c.table.hash(held.sum, slices.Sorted(maps.Keys(held.namespaces)))
+	c.table.version = c.table.hash(held.sum, held.sumOfGateways())
 	return c.table, c.judgeAll()
 }
 
@@ -42,7 +42,8 @@ type compilation struct {
 	before     *Table  // the Compiler's last; nil: there was none
 	held       *memory // what it was made of; as the steps go on, what this one is made of
 	namespaces map[string]Namespace
-	permitted  map[use]bool // see permits
+	selections map[string]map[string]bool // by selector; see selected
+	permitted  map[use]bool               // see permits
 	tiers      map[string]*v1alpha1.RateLimitTier
 	compiled   map[string]*tier
 	users      map[Name]*user         // by namespace and spec.user
@@ -53,6 +54,7 @@ type compilation struct {
 	worst      map[plan]int           // see mostLimits
 	former     map[string]*tier       // by AcceptedQuota.Tier; see tierAs
 	bare       map[bareKey][]Limit    // see bareLimits
+	gateways   []*Gateway             // all that are served, by name
 	quotas     []*heldQuota           // all that there are
 	gone       bool                   // some that there were are not
 	sums       map[*ruleset][]byte
@@ -68,6 +70,7 @@ func newCompilation(in Input, before *Table, held *memory) *compilation {
 		before:     before,
 		held:       held,
 		namespaces: map[string]Namespace{},
+		selections: map[string]map[string]bool{},
 		permitted:  map[use]bool{},
 		bare:       map[bareKey][]Limit{},
 		catalogs:   map[string]*catalog{},

@@ -37,13 +37,18 @@ func (c *Compiler) Compile(in Input) (*Table, []Verdict) {
 //   - a tier, or a user, while its object says the same; the map of users, while all of them do;
 //   - a catalog, while all ModelLimits say the same and have the same labels;
 //   - a Credential, while its quota says the same and was accepted, and so are the tier, the user, the digests of its keys and
-//     who owns them, and what its namespace may use. What is not accepted is always made anew.
+//     who owns them, and what its namespace may use;
+//   - a Gateway, while its object says the same and was accepted, and so are its Secrets, the tiers that it assigns, the catalog
+//     and the namespaces that it admits.
+//
+// What is not accepted is always made anew.
 type memory struct {
 	tiers    map[string]heldTier
 	users    heldUsers
 	models   map[string]heldModel
 	catalogs map[string]*catalog   // by selector
 	counting map[string][]*catalog // by namespace; see catalogsFor
+	gateways map[Name]*heldGateway // all that are served
 
 	number     uint64 // of the compilation
 	quotas     map[Name]*heldQuota
@@ -139,6 +144,15 @@ type heldQuota struct {
 	at     int       // in Input.Quotas
 	same   bool      // the object, its digests and that they are its own are as they were, and it was accepted
 	keys   []keyRead // nil: not read
+}
+
+// heldGateway is a QuotaGateway as it was compiled last.
+type heldGateway struct {
+	identity identity // where accepted
+	accepted bool
+	record   *AcceptedGateway // by which it goes on; nil where it was never accepted
+	gateway  *Gateway
+	sum      sum
 }
 
 // tierOf compiles a tier, unless it says what it said.
@@ -269,6 +283,21 @@ func (c *compilation) stands(q *v1alpha1.ApiKeyQuota, h *heldQuota) bool {
 		return false
 	}
 	return !c.recounted(q.Namespace) || c.checkHolder(holder, t, q.Namespace) == nil
+}
+
+// gatewayStands reports whether nothing of a gateway need be made anew.
+func (c *compilation) gatewayStands(g *v1alpha1.QuotaGateway, h *heldGateway) bool {
+	now := h.gateway
+	if !h.accepted || !h.identity.same(identityOf(&g.ObjectMeta)) || c.catalogOf(g.Spec.ModelLimitSelector) != now.models {
+		return false
+	}
+	for _, a := range now.assigned() {
+		name := a.tier.ref.Name
+		if c.compiled[name] != a.tier || c.checkTier(now.Name.Namespace, name, "") != nil {
+			return false
+		}
+	}
+	return len(c.checkUses(now.secrets)) == 0 && now.admits.same(c.admits(now.Name.Namespace, g.Spec.AllowedKeys))
 }
 
 // put makes a Credential what there is of a quota.

@@ -290,6 +290,71 @@ func TestACompilerMakesAnewWhatHasChanged(t *testing.T) {
 	}
 }
 
+// TestACompilerHandsOnGatewaysThatHaveNotChanged looks at the gateways of two Tables: who tells Envoys of them goes by the pointers.
+func TestACompilerHandsOnGatewaysThatHaveNotChanged(t *testing.T) {
+	t.Parallel()
+	secret := policy.Name{Namespace: "edge", Name: "provider"}
+	holding := func(key string) policy.Secret {
+		return policy.Secret{Labelled: true, Keys: map[string]policy.Key{"key": policy.ReadKey([]byte(key))}}
+	}
+	for name, tc := range map[string]struct {
+		change func(in *policy.Input)
+		want   []string
+	}{
+		"nothing":  {func(*policy.Input) {}, nil},
+		"a status": {func(in *policy.Input) { in.Gateways[0].ResourceVersion = "7" }, nil},
+		"a quota": {func(in *policy.Input) {
+			in.Quotas[5].Spec.DesiredState, in.Quotas[5].Generation = v1alpha1.DesiredStateSuspended, 2
+		}, nil},
+		"a gateway": {func(in *policy.Input) {
+			in.Gateways[0].Spec.Requests, in.Gateways[0].Generation = &v1alpha1.Requests{MaxBodyBytes: 2048}, 2
+		}, []string{"plain"}},
+		"another of its name": {func(in *policy.Input) { in.Gateways[0].UID = "another" }, []string{"plain"}},
+		"a tier": {func(in *policy.Input) {
+			in.Tiers[7].Spec.Limits, in.Tiers[7].Generation = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 7), 2
+		}, []string{"assigns"}},
+		"whom a tier serves": {func(in *policy.Input) {
+			in.Tiers[7].Spec.AllowedNamespaces, in.Tiers[7].Generation = &v1alpha1.TierNamespaces{From: v1alpha1.TierNamespacesNone}, 2
+		}, []string{"assigns"}},
+		"another tier": {func(in *policy.Input) { in.Tiers[6].Spec.BackendPool, in.Tiers[6].Generation = "own", 2 }, nil},
+		"a model": {func(in *policy.Input) {
+			in.Models[0].Spec.Resource, in.Models[0].Generation = "images", 2
+		}, []string{"assigns", "needs", "plain", "selects"}},
+		"a namespace":            {func(in *policy.Input) { in.Namespaces = nil }, []string{"selects"}},
+		"what a secret holds":    {func(in *policy.Input) { in.Secrets[secret] = holding("another") }, nil},
+		"a secret that is gone":  {func(in *policy.Input) { delete(in.Secrets, secret) }, []string{"needs"}},
+		"a secret that is empty": {func(in *policy.Input) { in.Secrets[secret] = holding("") }, []string{"needs"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := customers(provider(), 8)
+			in.Gateways = make([]v1alpha1.QuotaGateway, 4)
+			for i, name := range []string{"plain", "assigns", "selects", "needs"} {
+				in.Gateways[i].Namespace, in.Gateways[i].Name = "edge", name
+			}
+			in.Gateways[1].Spec.Identity.MissingKey = &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &v1alpha1.Ref{Name: "tier-7"}}
+			in.Gateways[2].Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesSelector, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"paid": "yes"}}}}
+			in.Gateways[3].Spec.Backends = []v1alpha1.Backend{{Name: "provider", Credential: &v1alpha1.BackendCredential{Header: "x-api-key", SecretKeyRef: v1alpha1.SecretKeyRef{Name: secret.Name, Key: "key"}}}}
+			in.Namespaces = []policy.Namespace{{Name: "team-1", Labels: map[string]string{"paid": "yes"}}}
+			in.Secrets[secret] = holding("sk-provider")
+			in = identified(in)
+			var compiler policy.Compiler
+			before, _ := compiler.Compile(in)
+			tc.change(&in)
+			after, _ := compiler.Compile(in)
+			var got []string
+			for _, g := range after.Gateways() {
+				if was, _ := before.Gateway(g.Name.String()); was != g {
+					got = append(got, g.Name.Name)
+				}
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("made anew (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 // identified gives everything identities, as an API server does.
 func identified(in policy.Input) policy.Input {
 	identify := func(kind string, i int, m *metav1.ObjectMeta) {
@@ -306,6 +371,9 @@ func identified(in policy.Input) policy.Input {
 	}
 	for i := range in.Users {
 		identify("user", i, &in.Users[i].ObjectMeta)
+	}
+	for i := range in.Gateways {
+		identify("gateway", i, &in.Gateways[i].ObjectMeta)
 	}
 	return in
 }
@@ -326,6 +394,34 @@ func BenchmarkCompileOneChange(b *testing.B) {
 				q := &in.Quotas[i*7%n]
 				q.Spec.DesiredState = states[i%2]
 				q.Generation++
+				compiler.Compile(in)
+			}
+		})
+	}
+}
+
+// BenchmarkCompileOneGatewayOfMany is what a Compiler does for a change of one gateway of many, to which 10,000 quotas are admitted.
+func BenchmarkCompileOneGatewayOfMany(b *testing.B) {
+	for _, n := range []int{100, 1_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			in := customers(provider(), 10_000)
+			for i := range n {
+				g := v1alpha1.QuotaGateway{}
+				g.Namespace, g.Name = fmt.Sprintf("team-%d", i%500), fmt.Sprintf("gateway-%d", i)
+				for j := range 6 {
+					path := v1alpha1.PathMatch{Type: v1alpha1.PathMatchPathPrefix, Value: fmt.Sprintf("/v1/%d", j)}
+					g.Spec.Routes = append(g.Spec.Routes, v1alpha1.Route{Name: fmt.Sprint(j), Resource: "chat", Matches: []v1alpha1.Match{{Path: path}}})
+				}
+				in.Gateways = append(in.Gateways, g)
+			}
+			in = identified(in)
+			var compiler policy.Compiler
+			compiler.Compile(in)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				g := &in.Gateways[i*7%n]
+				g.Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: int64(i + 1)}
+				g.Generation++
 				compiler.Compile(in)
 			}
 		})

@@ -181,10 +181,7 @@ func (c *catalog) dump() []groupDump {
 func (t *Table) dumpGateways(namespaces []string) []gatewayDump {
 	out := []gatewayDump{}
 	for _, g := range sortedByName(t.gateways) {
-		d := gatewayDump{Gateway: g, MissingKey: g.MissingKey.dump(), UnknownKey: g.UnknownKey.dump()}
-		if g.models != t.models {
-			d.Models = g.models.dump()
-		}
+		d := t.dumpGateway(g)
 		for _, n := range namespaces {
 			if g.Admits(n) {
 				d.Admits = append(d.Admits, n)
@@ -193,6 +190,15 @@ func (t *Table) dumpGateways(namespaces []string) []gatewayDump {
 		out = append(out, d)
 	}
 	return out
+}
+
+// dumpGateway leaves out whom the gateway admits.
+func (t *Table) dumpGateway(g *Gateway) gatewayDump {
+	d := gatewayDump{Gateway: g, MissingKey: g.MissingKey.dump(), UnknownKey: g.UnknownKey.dump()}
+	if g.models != t.models {
+		d.Models = g.models.dump()
+	}
+	return d
 }
 
 func (a *Assigned) dump() *assignedDump {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"strings"
 	"time"
 
@@ -43,6 +44,10 @@ func (g *Gateway) Admits(namespace string) bool {
 type admission struct {
 	all        bool
 	namespaces map[string]bool
+}
+
+func (a admission) same(o admission) bool {
+	return a.all == o.all && maps.Equal(a.namespaces, o.namespaces)
 }
 
 // assigned lists the tiers that the gateway assigns.

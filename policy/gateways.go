@@ -21,30 +21,56 @@ const (
 	defaultIdleTimeout    = 600 * time.Second
 )
 
+// compileGateways makes those gateways anew that do not stand as they are.
 func (c *compilation) compileGateways() {
+	held := make(map[Name]*heldGateway, len(c.in.Gateways))
 	for _, g := range byAge(c.in.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta }) {
 		name := nameOf(&g.ObjectMeta)
-		problems, uses := c.checkGateway(name, &g.Spec), c.checkUses(secretUses(name.Namespace, &g.Spec))
-		c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, uses)...)
-		written := AcceptedGateway{UID: g.UID, Generation: g.Generation, Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
-		last, known := c.lastGateway(&g.ObjectMeta)
-		switch {
-		case len(problems)+len(uses) == 0:
-			c.serve(name, &written, true)
-		case known && (len(problems) > 0 || !equality.Semantic.DeepEqual(last.Spec, g.Spec)):
-			c.serve(name, &last, true)
-		case len(problems) == 0: // A Secret that is missing costs no more than what needs it.
-			c.serve(name, &written, known)
+		if h := c.held.gateways[name]; h != nil && c.gatewayStands(g, h) {
+			c.judge(KindGateway, &g.ObjectMeta)
+			held[name] = h
+		} else if h = c.compileGateway(name, g); h != nil {
+			held[name] = h
 		}
+	}
+	c.held.gateways = held
+	for name, h := range held {
+		c.table.gateways[name] = h.gateway
+		if h.record != nil {
+			c.table.lastGateways[name.String()] = *h.record
+		}
+	}
+	c.gateways = c.table.Gateways()
+}
+
+// compileGateway is nil where the gateway is not served.
+func (c *compilation) compileGateway(name Name, g *v1alpha1.QuotaGateway) *heldGateway {
+	problems, uses := c.checkGateway(name, &g.Spec), c.checkUses(secretUses(name.Namespace, &g.Spec))
+	c.judge(KindGateway, &g.ObjectMeta, slices.Concat(problems, uses)...)
+	written := AcceptedGateway{UID: g.UID, Generation: g.Generation, Spec: g.Spec, Tiers: c.assignedTiers(&g.Spec)}
+	last, known := c.lastGateway(&g.ObjectMeta)
+	switch {
+	case len(problems)+len(uses) == 0:
+		h := c.serve(name, &written, true)
+		h.identity, h.accepted = identityOf(&g.ObjectMeta), true
+		return h
+	case known && (len(problems) > 0 || !equality.Semantic.DeepEqual(last.Spec, g.Spec)):
+		return c.serve(name, &last, true)
+	case len(problems) == 0: // A Secret that is missing costs no more than what needs it.
+		return c.serve(name, &written, known)
+	default:
+		return nil
 	}
 }
 
-// serve puts a gateway in force as it is in the record, and remembers that where it was accepted.
-func (c *compilation) serve(name Name, record *AcceptedGateway, accepted bool) {
+// serve makes a gateway as it is in the record, and keeps that where it was accepted.
+func (c *compilation) serve(name Name, record *AcceptedGateway, accepted bool) *heldGateway {
+	h := &heldGateway{gateway: c.newGateway(name, record)}
+	h.sum = c.sumOfGateway(h.gateway)
 	if accepted {
-		c.table.lastGateways[name.String()] = *record
+		h.record = record
 	}
-	c.table.gateways[name] = c.newGateway(name, record)
+	return h
 }
 
 func (c *compilation) checkGateway(name Name, spec *v1alpha1.QuotaGatewaySpec) []Problem {
@@ -212,13 +238,7 @@ func (c *compilation) admits(own string, keys *v1alpha1.AllowedKeys) admission {
 	case v1alpha1.NamespacesAll:
 		return admission{all: true}
 	case v1alpha1.NamespacesSelector:
-		selected := map[string]bool{}
-		for namespace := range c.held.namespaces {
-			if c.selects(from.Selector, namespace) {
-				selected[namespace] = true
-			}
-		}
-		return admission{namespaces: selected}
+		return admission{namespaces: c.selected(from.Selector)}
 	default:
 		return only
 	}

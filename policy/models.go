@@ -101,7 +101,7 @@ func (c *compilation) catalogsFor(namespace string) []*catalog {
 		return known
 	}
 	var all []*catalog
-	for _, g := range c.table.Gateways() {
+	for _, g := range c.gateways {
 		if g.Admits(namespace) && !slices.Contains(all, g.models) {
 			all = append(all, g.models)
 		}
@@ -124,18 +124,17 @@ func (t *Table) catalogs() map[string]*catalog {
 
 // judgeModels says of each ModelLimit whether it counts wherever it is selected.
 func (c *compilation) judgeModels() {
-	gateways := c.table.Gateways()
 	for _, m := range c.models {
-		c.judge(KindModel, &m.ObjectMeta, slices.Concat(c.modelProblems(m.Name, gateways), c.shareProblems(m))...)
+		c.judge(KindModel, &m.ObjectMeta, slices.Concat(c.modelProblems(m.Name), c.shareProblems(m))...)
 	}
 }
 
 // modelProblems are those at the first gateway that has any; without gateways, those among all ModelLimits.
-func (c *compilation) modelProblems(name string, gateways []*Gateway) []Problem {
-	if len(gateways) == 0 {
+func (c *compilation) modelProblems(name string) []Problem {
+	if len(c.gateways) == 0 {
 		return c.table.models.problems[name]
 	}
-	for _, g := range gateways {
+	for _, g := range c.gateways {
 		problems := slices.Clone(g.models.problems[name])
 		if g.models != c.table.models {
 			for i := range problems {

@@ -29,6 +29,22 @@ func (c *compilation) selects(s *metav1.LabelSelector, namespace string) bool {
 	return selector.Matches(labels.Merge(c.namespaces[namespace].Labels, set))
 }
 
+// selected names the namespaces that hold quotas and that a valid selector matches. Many gateways can have one selector.
+func (c *compilation) selected(s *metav1.LabelSelector) map[string]bool {
+	key := string(encode(s))
+	all, known := c.selections[key]
+	if !known {
+		all = map[string]bool{}
+		for namespace := range c.held.namespaces {
+			if c.selects(s, namespace) {
+				all[namespace] = true
+			}
+		}
+		c.selections[key] = all
+	}
+	return all
+}
+
 // use is that of a tier by a namespace.
 type use struct{ tier, namespace string }
 

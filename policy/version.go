@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"math/bits"
+	"slices"
 )
 
-// A sum stands for a set of credentials: the sums of each, added up, so that it can follow a change of one. Equal sets have equal
+// A sum stands for a set of credentials, or of gateways: the sums of each, added up, so that it can follow a change of one. Equal sets have equal
 // sums, whatever was in them before.
 type sum struct{ high, low uint64 }
 
@@ -26,17 +28,36 @@ func (s *sum) subtract(o sum) {
 
 func (c *compilation) sumOf(cred *Credential) sum {
 	c.line = cred.appendTo(c.line[:0], c.sums)
-	hash := sha256.Sum256(c.line)
+	return newSum(c.line)
+}
+
+// sumOfGateway covers what dump shows of it, and what it admits in any case.
+func (c *compilation) sumOfGateway(g *Gateway) sum {
+	d := c.table.dumpGateway(g)
+	d.Admits = slices.Sorted(maps.Keys(g.admits.namespaces))
+	return newSum(appendBool(encode(d), g.admits.all))
+}
+
+func (m *memory) sumOfGateways() (all sum) {
+	for _, h := range m.gateways {
+		all.add(h.sum)
+	}
+	return all
+}
+
+func newSum(content []byte) sum {
+	hash := sha256.Sum256(content)
 	return sum{binary.BigEndian.Uint64(hash[:]), binary.BigEndian.Uint64(hash[8:])}
 }
 
-// hash must be called before the Table is shared, and after everything else is in it. It covers what dump shows; of the quotas,
-// it is given the sum and the namespaces.
-func (t *Table) hash(quotas sum, namespaces []string) string {
+// hash must be called before the Table is shared, and after everything else is in it. It covers what dump shows; of quotas and
+// gateways, it is given the sums.
+func (t *Table) hash(sums ...sum) string {
 	hash := sha256.New()
-	_, _ = hash.Write(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, quotas.high), quotas.low)) // A hash never fails.
+	for _, s := range sums {
+		_, _ = hash.Write(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, s.high), s.low)) // A hash never fails.
+	}
 	_, _ = hash.Write(encode(t.models.dump()))
-	_, _ = hash.Write(encode(t.dumpGateways(namespaces)))
 	return hex.EncodeToString(hash.Sum(nil)[:8])
 }
 
