@@ -82,6 +82,30 @@ func TestEqualContentWithALargerMarkRaisesThatOfWhoeverHasIt(t *testing.T) {
 	compare(t, "updates", nil, e.pending(t))
 }
 
+func TestAdvancingRaisesTheMarkOfWhoeverHasEverything(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	unknown := policy.Name{Namespace: "edge", Name: "unknown"}
+	publishMarked(t, c, one, resources(t, one, "/1"), 1)
+	e := c.connect(t, one.String())
+	e.begin(t, one.String())
+	await(t, c, one, of(1, ""))
+	c.Advance([]policy.Name{unknown, one}, 2)
+	compare(t, "at once", of(2, ""), c.Envoys(one))
+	c.Advance([]policy.Name{one}, 1)
+	compare(t, "after a smaller mark", of(2, ""), c.Envoys(one))
+	c.Advance([]policy.Name{unknown}, 3)
+	compare(t, "after the mark of another", of(2, ""), c.Envoys(one))
+
+	publishMarked(t, c, one, resources(t, one, "/2"), 4)
+	second := e.receive(t)
+	c.Advance([]policy.Name{one}, 5)
+	compare(t, "before the answer", of(2, ""), c.Envoys(one))
+	e.accept(t, second)
+	await(t, c, one, of(5, ""))
+	compare(t, "updates", nil, e.pending(t))
+}
+
 func TestAnAnswerToWhatWasPublishedBeforeDoesNotCount(t *testing.T) {
 	t.Parallel()
 	c := start(t)

@@ -94,6 +94,13 @@ func (s *Server) Publish(ctx context.Context, gateway policy.Name, r *envoy.Reso
 	return s.tellAll(ctx, gateway, r, publication{mark: mark})
 }
 
+// Advance raises the mark of what is published for each of the gateways, as publishing it once more would, without a look at it.
+func (s *Server) Advance(gateways []policy.Name, mark uint64) {
+	for _, st := range s.advance(gateways, mark) {
+		s.tell(st, true)
+	}
+}
+
 // Withdraw takes a gateway's listeners away from its Envoys, also from those that come back later. It is forgotten when none is
 // connected any more and the last has nothing of it, or when a thousand others are withdrawn whose Envoys are away for a shorter time.
 func (s *Server) Withdraw(ctx context.Context, gateway policy.Name) error {

@@ -168,6 +168,25 @@ func (s *Server) expect(gateway string, p publication) (news, told bool) {
 	return news, told
 }
 
+// advance lists the streams of which Envoys returns something else now.
+func (s *Server) advance(gateways []policy.Name, mark uint64) (news []*stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range gateways {
+		gateway := name.String()
+		if p, published := s.published[gateway]; published {
+			p.mark = max(p.mark, mark)
+			s.published[gateway] = p
+		}
+	}
+	for _, st := range s.streams {
+		if st.look(s.published[st.gateway()]) {
+			news = append(news, st)
+		}
+	}
+	return news
+}
+
 func (s *Server) tell(st *stream, news bool) {
 	if !news {
 		return
