@@ -27,7 +27,7 @@ type publisher struct {
 
 	publishing sync.Mutex
 	keeper     secret.Keeper
-	served     map[policy.Name]bool // has something published
+	served     map[policy.Name]told // as what was published last; zero where that failed
 
 	mu      sync.Mutex
 	changed func()
@@ -38,7 +38,7 @@ type publisher struct {
 }
 
 func newPublisher(settings envoy.Settings, log *slog.Logger) *publisher {
-	p := &publisher{settings: settings, log: log, served: map[policy.Name]bool{}, strays: map[policy.Name]bool{}, changed: func() {}}
+	p := &publisher{settings: settings, log: log, served: map[policy.Name]told{}, strays: map[policy.Name]bool{}, changed: func() {}}
 	p.xds = server.New(nil, p.heard)
 	p.feed = feed.NewServer(p.tell)
 	return p
@@ -83,10 +83,16 @@ func (p *publisher) Publish(ctx context.Context, n controllers.Publication) erro
 			"gateway", name.String())
 	}
 	unbuilt, errs := map[policy.Name]string{}, []error(nil)
+	unchanged := make([]policy.Name, 0, len(gateways))
 	for _, g := range gateways {
 		// Its Envoys keep what they have: without the Secret they would be told to serve less.
 		if slices.ContainsFunc(g.Secrets(), func(u policy.SecretUse) bool { return n.Content.Unread(u.Secret) }) {
 			unbuilt[g.Name] = "A Secret that the gateway names could not be read yet; it is tried again."
+			continue
+		}
+		now := newTold(g, &settings)
+		if last := p.served[g.Name]; last.same(now) {
+			unchanged = append(unchanged, g.Name)
 			continue
 		}
 		resources, err := envoy.Build(g, settings)
@@ -94,11 +100,12 @@ func (p *publisher) Publish(ctx context.Context, n controllers.Publication) erro
 			err = p.xds.Publish(ctx, g.Name, resources, n.Mark)
 		}
 		if err != nil {
-			unbuilt[g.Name] = err.Error()
+			now, unbuilt[g.Name] = told{}, err.Error()
 			errs = append(errs, err)
 		}
-		p.served[g.Name] = true
+		p.served[g.Name] = now
 	}
+	p.xds.Advance(unchanged, n.Mark)
 	p.mu.Lock()
 	p.mark, p.unbuilt, p.there = n.Mark, unbuilt, map[policy.Name]bool{}
 	for _, name := range n.Gateways {
