@@ -31,7 +31,7 @@ func blocking(t *testing.T, addresses ...string) *ratelimit.Limiter {
 	g.Namespace, g.Name = "edge", "main"
 	g.Spec.Identity.Sources = []v1alpha1.KeySource{{Header: "x-api-key"}}
 	g.Spec.AbuseProtection = &v1alpha1.AbuseProtection{MaxFailures: 1}
-	table, _ := policy.Compile(policy.Input{Gateways: []v1alpha1.QuotaGateway{g}})
+	table, _ := policy.Compile(policy.Input{Gateways: []*v1alpha1.QuotaGateway{&g}})
 	l := ratelimit.New(memory.New(), []byte("secret"),
 		ratelimit.WithFailures(memory.NewFailures()), ratelimit.WithClock(func() time.Time { return noon }))
 	l.SetTable(table)

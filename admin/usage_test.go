@@ -22,13 +22,13 @@ func limiting(t *testing.T, quotas ...string) *ratelimit.Limiter {
 	tier := v1alpha1.RateLimitTier{}
 	tier.Name = "free"
 	tier.Spec.Limits = &v1alpha1.Limits{Rates: []v1alpha1.Rate{{Metric: v1alpha1.MetricRequests, Per: v1alpha1.PerDay, Max: new(int64(10))}}}
-	in := policy.Input{Tiers: []v1alpha1.RateLimitTier{tier}}
+	in := policy.Input{Tiers: []*v1alpha1.RateLimitTier{&tier}}
 	for _, name := range quotas {
 		q := v1alpha1.ApiKeyQuota{}
 		q.Namespace, q.Name, _ = strings.Cut(name, "/")
 		q.Spec.TierRef.Name = "free"
 		q.Spec.Keys = []v1alpha1.APIKey{{Name: "main", Digest: policy.HashKey([]byte(name)).String()}}
-		in.Quotas = append(in.Quotas, q)
+		in.Quotas = append(in.Quotas, &q)
 	}
 	table, _ := policy.Compile(in)
 	l := ratelimit.New(memory.New(), []byte("secret"), ratelimit.WithClock(func() time.Time { return noon }))

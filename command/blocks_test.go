@@ -25,7 +25,7 @@ func adminOf(t *testing.T, token string, addresses ...string) string {
 	g.Namespace, g.Name = "edge", "main"
 	g.Spec.Identity.Sources = []v1alpha1.KeySource{{Header: "x-api-key"}}
 	g.Spec.AbuseProtection = &v1alpha1.AbuseProtection{MaxFailures: 1, BlockSeconds: 86400}
-	table, _ := policy.Compile(policy.Input{Gateways: []v1alpha1.QuotaGateway{g}})
+	table, _ := policy.Compile(policy.Input{Gateways: []*v1alpha1.QuotaGateway{&g}})
 	began := time.Now()
 	l := ratelimit.New(memory.New(), []byte("secret"),
 		ratelimit.WithFailures(memory.NewFailures()), ratelimit.WithClock(func() time.Time { return began }))

@@ -28,7 +28,7 @@ func triedAt(t *testing.T, requests int) string {
 		Sources:    []v1alpha1.KeySource{{Header: "x-api-key"}},
 		MissingKey: &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &v1alpha1.Ref{Name: "free"}},
 	}
-	table, _ := policy.Compile(policy.Input{Gateways: []v1alpha1.QuotaGateway{g}, Tiers: []v1alpha1.RateLimitTier{tier}})
+	table, _ := policy.Compile(policy.Input{Gateways: []*v1alpha1.QuotaGateway{&g}, Tiers: []*v1alpha1.RateLimitTier{&tier}})
 	l := ratelimit.New(memory.New(), []byte("secret"))
 	l.SetTable(table)
 	for range requests {

@@ -30,13 +30,13 @@ func usedAt(t *testing.T, requests map[string]int) string {
 	g.Namespace, g.Name = "edge", "main"
 	g.Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesAll}}
 	g.Spec.Identity = v1alpha1.Identity{Sources: []v1alpha1.KeySource{{Header: "x-api-key"}}}
-	in := policy.Input{Gateways: []v1alpha1.QuotaGateway{g}, Tiers: []v1alpha1.RateLimitTier{tier}}
+	in := policy.Input{Gateways: []*v1alpha1.QuotaGateway{&g}, Tiers: []*v1alpha1.RateLimitTier{&tier}}
 	for name := range requests {
 		q := v1alpha1.ApiKeyQuota{}
 		q.Namespace, q.Name, _ = strings.Cut(name, "/")
 		q.Spec.TierRef.Name = "free"
 		q.Spec.Keys = []v1alpha1.APIKey{{Name: "main", Digest: policy.HashKey([]byte(name)).String()}}
-		in.Quotas = append(in.Quotas, q)
+		in.Quotas = append(in.Quotas, &q)
 	}
 	table, _ := policy.Compile(in)
 	l := ratelimit.New(memory.New(), []byte("secret"))

@@ -27,12 +27,11 @@ type tierRecords map[string]v1alpha1.RateLimitTierSpec
 
 // lastAccepted is what goes before what this replica remembers, which its newest table has. Where the operator has refused an
 // object as it is now, status goes first, because all replicas read it. Elsewhere it is for what this replica never saw.
-func lastAccepted(newest *policy.Table, quotas []v1alpha1.ApiKeyQuota, gateways []v1alpha1.QuotaGateway) policy.Accepted {
+func lastAccepted(newest *policy.Table, quotas []*v1alpha1.ApiKeyQuota, gateways []*v1alpha1.QuotaGateway) policy.Accepted {
 	says := policy.Accepted{
 		Quotas: map[string]policy.AcceptedQuota{}, Gateways: map[string]policy.AcceptedGateway{}, Tiers: map[string]policy.AcceptedTier{},
 	}
-	for i := range quotas {
-		q := &quotas[i]
+	for _, q := range quotas {
 		if q.Status.LastAccepted == nil {
 			continue
 		}
@@ -46,8 +45,7 @@ func lastAccepted(newest *policy.Table, quotas []v1alpha1.ApiKeyQuota, gateways 
 			}
 		}
 	}
-	for i := range gateways {
-		g := &gateways[i]
+	for _, g := range gateways {
 		if g.Status.LastAccepted == nil {
 			continue
 		}

@@ -23,7 +23,7 @@ func written(generation, limit int64) policy.Input {
 	g.Spec.Listeners = []v1alpha1.Listener{{Name: "http", Port: 8080, Protocol: v1alpha1.ListenerProtocolHTTP}}
 	g.Spec.Identity.Sources = []v1alpha1.KeySource{{Header: "x-api-key"}}
 	return policy.Input{
-		Tiers: []v1alpha1.RateLimitTier{tier}, Quotas: []v1alpha1.ApiKeyQuota{q}, Gateways: []v1alpha1.QuotaGateway{g},
+		Tiers: []*v1alpha1.RateLimitTier{&tier}, Quotas: []*v1alpha1.ApiKeyQuota{&q}, Gateways: []*v1alpha1.QuotaGateway{&g},
 		Secrets: map[policy.Name]policy.Secret{{Namespace: "team-a", Name: "keys"}: policy.ReadSecret("Opaque", map[string][]byte{"app": []byte("sk-app")})},
 	}
 }

@@ -38,7 +38,7 @@ const stuckAfter = 2 * time.Minute
 // at a time; changes that come within the holdoff, or during one, are compiled together.
 type compiler struct {
 	opts     *Options
-	gatherer gatherer
+	gatherer *gatherer
 	contents contents
 	tables   *tables
 	labels   *unlabelled
@@ -54,7 +54,7 @@ type compiler struct {
 func newCompiler(mgr ctrl.Manager, o *Options, t *tables) *compiler {
 	c := &compiler{opts: o, tables: t, contents: contents{api: mgr.GetAPIReader()}}
 	c.labels = newUnlabelled(mgr.GetAPIReader(), o.Clock, c.again)
-	c.gatherer = gatherer{cache: mgr.GetCache(), labels: c.labels, namespaces: o.SecretNamespaces}
+	c.gatherer = newGatherer(mgr.GetCache(), c.labels, o.SecretNamespaces)
 	return c
 }
 
@@ -123,7 +123,8 @@ func refusedAnew(before, now client.Object) bool {
 // watch notes every event of a kind, and has those compiled that matter.
 func watch[T client.Object](c *compiler, loop controller.Controller, mgr manager.Manager, object T, kind string, matters func(before, now client.Object) bool) error {
 	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
-	take := func(o client.Object, q queue, matters bool) {
+	take := func(o client.Object, q queue, there, matters bool) {
+		c.gatherer.note(o, there)
 		c.tables.note(kind, versionOf(o), matters)
 		if matters {
 			q.AddAfter(theTable, c.opts.Holdoff) // A later one of the same key does not put it off.
@@ -133,11 +134,11 @@ func watch[T client.Object](c *compiler, loop controller.Controller, mgr manager
 		}
 	}
 	return loop.Watch(source.Kind(mgr.GetCache(), object, handler.TypedFuncs[T, reconcile.Request]{
-		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[T], q queue) { take(e.Object, q, true) },
+		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[T], q queue) { take(e.Object, q, true, true) },
 		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[T], q queue) {
-			take(e.ObjectNew, q, matters(e.ObjectOld, e.ObjectNew))
+			take(e.ObjectNew, q, true, matters(e.ObjectOld, e.ObjectNew))
 		},
-		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[T], q queue) { take(e.Object, q, true) },
+		DeleteFunc: func(_ context.Context, e event.TypedDeleteEvent[T], q queue) { take(e.Object, q, false, true) },
 	}))
 }
 
@@ -176,10 +177,10 @@ func (g *gatherer) version(name policy.Name) (string, bool) {
 	return version, known
 }
 
-func namesOf(gateways []v1alpha1.QuotaGateway) []policy.Name {
+func namesOf(gateways []*v1alpha1.QuotaGateway) []policy.Name {
 	names := make([]policy.Name, len(gateways))
-	for i := range gateways {
-		names[i] = objectName(&gateways[i])
+	for i, g := range gateways {
+		names[i] = objectName(g)
 	}
 	return names
 }

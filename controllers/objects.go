@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -24,6 +25,36 @@ const (
 	kindSecret    = "Secret"
 	kindNamespace = "Namespace"
 )
+
+// objects are lists of all kinds that are read.
+type objects struct {
+	tiers      v1alpha1.RateLimitTierList
+	models     v1alpha1.ModelLimitList
+	quotas     v1alpha1.ApiKeyQuotaList
+	users      v1alpha1.UserQuotaList
+	gateways   v1alpha1.QuotaGatewayList
+	namespaces corev1.NamespaceList
+}
+
+// input shares memory with the lists.
+func (o *objects) input() policy.Input {
+	in := policy.Input{
+		Tiers: pointers(o.tiers.Items), Models: pointers(o.models.Items), Quotas: pointers(o.quotas.Items), Users: pointers(o.users.Items),
+		Gateways: pointers(o.gateways.Items),
+	}
+	for i := range o.namespaces.Items {
+		in.Namespaces = append(in.Namespaces, policy.Namespace{Name: o.namespaces.Items[i].Name, Labels: o.namespaces.Items[i].Labels})
+	}
+	return in
+}
+
+func pointers[T any](list []T) []*T {
+	all := make([]*T, len(list))
+	for i := range list {
+		all[i] = &list[i]
+	}
+	return all
+}
 
 // statusOf is the part of status that all kinds of ours have.
 func statusOf(o client.Object) *v1alpha1.ObjectStatus {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,11 +33,11 @@ func Once(ctx context.Context, c client.Reader, namespace string) (*Seen, error)
 		return nil, fmt.Errorf("reading the cluster: %w", err)
 	}
 	s.LastAccepted = lastAccepted(&policy.Table{}, s.Quotas, s.Gateways)
-	for i := range s.Quotas {
-		s.believe(&s.Quotas[i])
+	for _, q := range s.Quotas {
+		s.believe(q)
 	}
-	for i := range s.Tiers {
-		s.noteUnjudged(&s.Tiers[i])
+	for _, t := range s.Tiers {
+		s.noteUnjudged(t)
 	}
 	if !labelled {
 		s.admit(namespace)
@@ -48,37 +47,27 @@ func Once(ctx context.Context, c client.Reader, namespace string) (*Seen, error)
 
 // read reports whether namespaces, and so their labels, may be listed.
 func (s *Seen) read(ctx context.Context, c client.Reader, namespace string) (labelled bool, err error) {
-	var (
-		tiers      v1alpha1.RateLimitTierList
-		models     v1alpha1.ModelLimitList
-		quotas     v1alpha1.ApiKeyQuotaList
-		users      v1alpha1.UserQuotaList
-		gateways   v1alpha1.QuotaGatewayList
-		namespaces corev1.NamespaceList
-	)
+	var o objects
 	own := client.InNamespace(namespace)
 	for _, list := range []struct {
 		client.ObjectList
 		options []client.ListOption
 	}{
-		{&tiers, nil}, {&models, nil}, {&quotas, []client.ListOption{own}}, {&users, []client.ListOption{own}},
+		{&o.tiers, nil}, {&o.models, nil}, {&o.quotas, []client.ListOption{own}}, {&o.users, []client.ListOption{own}},
 	} {
 		if err := c.List(ctx, list.ObjectList, list.options...); err != nil {
 			return false, err
 		}
 	}
-	if labelled, err = mayList(ctx, c, &namespaces); err != nil {
+	if labelled, err = mayList(ctx, c, &o.namespaces); err != nil {
 		return false, err
 	}
-	everywhere, err := mayList(ctx, c, &gateways)
+	everywhere, err := mayList(ctx, c, &o.gateways)
 	here := everywhere
 	if err == nil && !everywhere {
-		here, err = mayList(ctx, c, &gateways, own)
+		here, err = mayList(ctx, c, &o.gateways, own)
 	}
-	s.Tiers, s.Models, s.Quotas, s.Users, s.Gateways = tiers.Items, models.Items, quotas.Items, users.Items, gateways.Items
-	for i := range namespaces.Items {
-		s.Namespaces = append(s.Namespaces, policy.Namespace{Name: namespaces.Items[i].Name, Labels: namespaces.Items[i].Labels})
-	}
+	s.Input = o.input()
 	switch {
 	case !here:
 		s.noteOnAll("QuotaGateways are left out, because you may not list them; which ModelLimits count there is not known")
@@ -153,8 +142,7 @@ func (s *Seen) noteUnjudged(t *v1alpha1.RateLimitTier) {
 // the operator found for quotas on the tier. Where that is not known they are taken to, and a note says so.
 func (s *Seen) admit(namespace string) {
 	const unknown = "%s: whether it admits namespace %s is not known, because you may not list namespaces; here it does"
-	for i := range s.Tiers {
-		t := &s.Tiers[i]
+	for _, t := range s.Tiers {
 		n := t.Spec.AllowedNamespaces
 		if n == nil || n.From != v1alpha1.TierNamespacesSelector {
 			continue
@@ -168,8 +156,7 @@ func (s *Seen) admit(namespace string) {
 		}
 		t.Spec.AllowedNamespaces = &v1alpha1.TierNamespaces{From: from, Selector: n.Selector}
 	}
-	for i := range s.Gateways {
-		g := &s.Gateways[i]
+	for _, g := range s.Gateways {
 		k := g.Spec.AllowedKeys
 		if k == nil || k.Namespaces.From != v1alpha1.NamespacesSelector {
 			continue
@@ -181,8 +168,7 @@ func (s *Seen) admit(namespace string) {
 
 // admitted is whether the operator has found that a tier admits the namespace. Not known: it has judged no quota by that.
 func (s *Seen) admitted(tier string) (admitted, known bool) {
-	for i := range s.Quotas {
-		q := &s.Quotas[i]
+	for _, q := range s.Quotas {
 		c := judgement(&q.Status.ObjectStatus, q.Generation)
 		switch {
 		case c == nil || q.Spec.TierRef.Name != tier:
@@ -200,15 +186,15 @@ func (s *Seen) note(q *v1alpha1.ApiKeyQuota, text string) {
 }
 
 func (s *Seen) noteOnAll(text string) {
-	for i := range s.Quotas {
-		s.note(&s.Quotas[i], text)
+	for _, q := range s.Quotas {
+		s.note(q, text)
 	}
 }
 
 // noteOn notes it on all quotas of a tier.
 func (s *Seen) noteOn(tier, text string) {
-	for i := range s.Quotas {
-		if q := &s.Quotas[i]; q.Spec.TierRef.Name == tier {
+	for _, q := range s.Quotas {
+		if q.Spec.TierRef.Name == tier {
 			s.note(q, text)
 		}
 	}

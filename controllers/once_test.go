@@ -35,7 +35,7 @@ func seenIn(t *testing.T, in *policy.Input, labels bool) *Seen {
 	t.Helper()
 	builder := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "team-a", Labels: map[string]string{"plan": "free"}}},
-		&in.Tiers[0], &in.Quotas[0], &in.Gateways[0],
+		in.Tiers[0], in.Quotas[0], in.Gateways[0],
 	)
 	if !labels {
 		builder = builder.WithInterceptorFuncs(interceptor.Funcs{List: forbidNamespaces})
@@ -58,7 +58,7 @@ func forbidNamespaces(ctx context.Context, c client.WithWatch, list client.Objec
 func forSome(generation, limit int64) policy.Input {
 	in := written(generation, limit)
 	some := &metav1.LabelSelector{MatchLabels: map[string]string{"plan": "free"}}
-	t, g := &in.Tiers[0], &in.Gateways[0]
+	t, g := in.Tiers[0], in.Gateways[0]
 	t.Generation, t.Status.ObjectStatus = 1, judgedOnce(1, v1alpha1.ReasonAccepted, "The object counts as written.")
 	t.Spec.AllowedNamespaces = &v1alpha1.TierNamespaces{From: v1alpha1.TierNamespacesSelector, Selector: some}
 	g.Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesSelector, Selector: some}}
@@ -168,7 +168,7 @@ func TestOnceTellsOfGatewaysThatMayNotBeListed(t *testing.T) {
 		"of the namespace":  {here: true, want: []string{"QuotaGateways of other namespaces are left out, because you may not list them; which ModelLimits count there is not known"}},
 		"not even of those": {want: []string{"QuotaGateways are left out, because you may not list them; which ModelLimits count there is not known"}},
 	} {
-		c := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(&in.Tiers[0], &in.Quotas[0]).WithInterceptorFuncs(interceptor.Funcs{
+		c := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(in.Tiers[0], in.Quotas[0]).WithInterceptorFuncs(interceptor.Funcs{
 			List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
 				if _, ok := list.(*v1alpha1.QuotaGatewayList); ok && (len(opts) == 0 && !tc.everywhere || !tc.here) {
 					return apierrors.NewForbidden(schema.GroupResource{Group: "tierkeeper.io", Resource: "quotagateways"}, "", errors.New("no role permits it"))

@@ -20,7 +20,7 @@ import (
 
 // elected writes the status of the objects of in, which all services have in force, until ctx ends.
 func elected(ctx context.Context, in policy.Input) client.Client {
-	c := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(&in.Tiers[0], &in.Quotas[0]).
+	c := fake.NewClientBuilder().WithScheme(Scheme()).WithObjects(in.Tiers[0], in.Quotas[0]).
 		WithStatusSubresource(&v1alpha1.RateLimitTier{}, &v1alpha1.ApiKeyQuota{}).Build()
 	in.Gateways = nil
 	table, verdicts := policy.Compile(in)

@@ -102,7 +102,7 @@ func (t *tables) next(kind string) uint64 {
 	return t.seen[kind] + 1
 }
 
-// begin returns how far the objects have been seen that are about to be gathered: the cache has whatever was noted.
+// begin returns how far the objects have been seen that are about to be gathered: a view has whatever was noted.
 func (t *tables) begin() progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()

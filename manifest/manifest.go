@@ -102,7 +102,7 @@ type Ignored struct {
 
 // A Result is what a directory says.
 type Result struct {
-	Input    policy.Input                  // LastAccepted is left to the caller
+	Input    policy.Input                  // to be read only: later Results share its objects; LastAccepted is left to the caller
 	Secrets  map[policy.Name]SecretContent // of Secrets that carry the label
 	Sources  map[policy.Object]Source
 	Problems []Problem // by file and line
@@ -250,15 +250,15 @@ func (r *Result) add(id policy.Object, value any) {
 	in := &r.Input
 	switch v := value.(type) {
 	case *v1alpha1.RateLimitTier:
-		in.Tiers = append(in.Tiers, *v)
+		in.Tiers = append(in.Tiers, v)
 	case *v1alpha1.ModelLimit:
-		in.Models = append(in.Models, *v)
+		in.Models = append(in.Models, v)
 	case *v1alpha1.ApiKeyQuota:
-		in.Quotas = append(in.Quotas, *v)
+		in.Quotas = append(in.Quotas, v)
 	case *v1alpha1.UserQuota:
-		in.Users = append(in.Users, *v)
+		in.Users = append(in.Users, v)
 	case *v1alpha1.QuotaGateway:
-		in.Gateways = append(in.Gateways, *v)
+		in.Gateways = append(in.Gateways, v)
 	case policy.Namespace:
 		in.Namespaces = append(in.Namespaces, v)
 	case *secretObject:

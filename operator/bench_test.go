@@ -20,7 +20,7 @@ func BenchmarkPublishOneGatewayOfMany(b *testing.B) {
 			in, names := policy.Input{Secrets: map[policy.Name]policy.Secret{}}, make([]policy.Name, n)
 			for i := range n {
 				g := gateway(fmt.Sprintf("gateway-%d", i))
-				in.Gateways, names[i] = append(in.Gateways, g), policy.Name{Namespace: g.Namespace, Name: g.Name}
+				in.Gateways, names[i] = append(in.Gateways, &g), policy.Name{Namespace: g.Namespace, Name: g.Name}
 				in.Secrets[policy.Name{Namespace: g.Namespace, Name: "provider"}] = policy.ReadSecret("", map[string][]byte{"key": []byte("sk-provider")})
 			}
 			content := controllers.Content{
@@ -39,7 +39,7 @@ func BenchmarkPublishOneGatewayOfMany(b *testing.B) {
 			publish()
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				g := &in.Gateways[i*7%n]
+				g := in.Gateways[i*7%n]
 				g.Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: int64(i + 1)}
 				g.Generation++
 				publish()

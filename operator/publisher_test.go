@@ -67,7 +67,7 @@ var first, second = policy.Name{Namespace: "edge", Name: "first"}, policy.Name{N
 
 func newCluster() *cluster {
 	c := &cluster{key: "sk-1", told: make(chan struct{}, 1), publisher: newPublisher(envoy.Settings{}, slog.New(slog.DiscardHandler))}
-	c.in.Gateways = []v1alpha1.QuotaGateway{gateway(first.Name), gateway(second.Name)}
+	c.in.Gateways = []*v1alpha1.QuotaGateway{new(gateway(first.Name)), new(gateway(second.Name))}
 	c.in.Secrets = map[policy.Name]policy.Secret{{Namespace: "edge", Name: "provider"}: policy.ReadSecret("", map[string][]byte{"key": []byte("sk")})}
 	c.OnAcknowledged(func() {
 		select {

@@ -76,11 +76,11 @@ func (t *AcceptedTier) Key() string {
 // accepted. It is for a start at which the place where they are written cannot be read.
 func (a *Accepted) Restore(in *Input, lost func(Object) bool) {
 	there := map[Object]bool{}
-	for i := range in.Quotas {
-		there[Object{KindQuota, nameOf(&in.Quotas[i].ObjectMeta)}] = true
+	for _, q := range in.Quotas {
+		there[Object{KindQuota, nameOf(&q.ObjectMeta)}] = true
 	}
-	for i := range in.Gateways {
-		there[Object{KindGateway, nameOf(&in.Gateways[i].ObjectMeta)}] = true
+	for _, g := range in.Gateways {
+		there[Object{KindGateway, nameOf(&g.ObjectMeta)}] = true
 	}
 	for name, q := range a.Quotas {
 		if o := (Object{KindQuota, parseName(name)}); !there[o] && lost(o) {
@@ -89,13 +89,13 @@ func (a *Accepted) Restore(in *Input, lost func(Object) bool) {
 	}
 	for name, g := range a.Gateways {
 		if o := (Object{KindGateway, parseName(name)}); !there[o] && lost(o) {
-			in.Gateways = append(in.Gateways, v1alpha1.QuotaGateway{ObjectMeta: o.meta(), Spec: g.Spec})
+			in.Gateways = append(in.Gateways, &v1alpha1.QuotaGateway{ObjectMeta: o.meta(), Spec: g.Spec})
 		}
 	}
 }
 
-func (q *AcceptedQuota) object(name Name, tier string) v1alpha1.ApiKeyQuota {
-	out := v1alpha1.ApiKeyQuota{ObjectMeta: Object{KindQuota, name}.meta(), Spec: v1alpha1.ApiKeyQuotaSpec{
+func (q *AcceptedQuota) object(name Name, tier string) *v1alpha1.ApiKeyQuota {
+	out := &v1alpha1.ApiKeyQuota{ObjectMeta: Object{KindQuota, name}.meta(), Spec: v1alpha1.ApiKeyQuotaSpec{
 		KeyLimits: q.Limits, User: q.User, TierRef: v1alpha1.Ref{Name: tier},
 		DesiredState: q.DesiredState, ExpirationTime: q.ExpirationTime, Enforcement: q.Enforcement,
 	}}

@@ -106,13 +106,13 @@ model:
 	if err != nil {
 		t.Fatal(err)
 	}
-	input := single(v1alpha1.KeyLimits{}, in.Tier, []v1alpha1.ModelLimit{{Spec: in.Model}})
+	input := single(v1alpha1.KeyLimits{}, in.Tier, []*v1alpha1.ModelLimit{{Spec: in.Model}})
 	input.Models[0].Name = "large"
 	in.Quota.Keys = input.Quotas[0].Spec.Keys
 	input.Quotas[0].Spec = in.Quota
 	user := v1alpha1.UserQuota{Spec: in.User}
 	user.Namespace, user.Name = "team-a", "for-ann"
-	input.Users = []v1alpha1.UserQuota{user}
+	input.Users = []*v1alpha1.UserQuota{&user}
 	table, _ := policy.Compile(input)
 	c, _ := table.Quota(policy.Name{Namespace: "team-a", Name: "app"})
 

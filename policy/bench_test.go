@@ -18,7 +18,7 @@ func provider() policy.Input {
 		m.Spec.Models = []string{fmt.Sprintf("vendor-%d/model-%d", i%7, i), fmt.Sprintf("model-%d-*", i)}
 		m.Spec.Class, m.Spec.Resource = sizes[i%4], "chat"
 		m.Spec.Shared = limit(v1alpha1.MetricTokens, v1alpha1.PerMinute, 50_000_000)
-		in.Models = append(in.Models, m)
+		in.Models = append(in.Models, &m)
 	}
 	for i := range 8 {
 		tier := v1alpha1.RateLimitTier{}
@@ -39,7 +39,7 @@ func provider() policy.Input {
 				Model: fmt.Sprintf("model-%d-*", m), Limits: *limit(v1alpha1.MetricTokens, v1alpha1.PerMinute, 200_000),
 			})
 		}
-		in.Tiers = append(in.Tiers, tier)
+		in.Tiers = append(in.Tiers, &tier)
 	}
 	return in
 }
@@ -68,7 +68,7 @@ func customers(in policy.Input, n int) policy.Input {
 		if i%100 == 1 {
 			q.Spec.Models = []v1alpha1.ModelLimits{{Model: "model-1-*", Limits: *limit(v1alpha1.MetricTokens, v1alpha1.PerMinute, 1000)}}
 		}
-		in.Quotas = append(in.Quotas, q)
+		in.Quotas = append(in.Quotas, &q)
 	}
 	return in
 }
@@ -78,7 +78,7 @@ func BenchmarkResolve(b *testing.B) {
 	user := v1alpha1.UserQuota{}
 	user.Namespace, user.Name, user.Spec.User = "team-0", "ann", "ann"
 	user.Spec.Limits = limit(v1alpha1.MetricTokens, v1alpha1.PerMonth, 1_000_000_000)
-	in.Users, in.Quotas[0].Spec.User = []v1alpha1.UserQuota{user}, "ann"
+	in.Users, in.Quotas[0].Spec.User = []*v1alpha1.UserQuota{&user}, "ann"
 	table, _ := policy.Compile(in)
 	for name, c := range map[string]struct {
 		key   policy.Name

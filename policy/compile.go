@@ -76,7 +76,7 @@ func newCompilation(in Input, before *Table, held *memory) *compilation {
 		catalogs:   map[string]*catalog{},
 		counting:   map[string][]*catalog{},
 		changed:    map[string]bool{},
-		models:     byAge(in.Models, func(m *v1alpha1.ModelLimit) *metav1.ObjectMeta { return &m.ObjectMeta }),
+		models:     byAge(in.Models),
 		former:     map[string]*tier{},
 		tiers:      map[string]*v1alpha1.RateLimitTier{},
 		compiled:   map[string]*tier{},
@@ -111,13 +111,14 @@ func nameOf(obj *metav1.ObjectMeta) Name { return Name{obj.Namespace, obj.Name} 
 
 // byAge returns the objects in the order in which they may claim what only one can have: the older first, then by
 // namespace and name.
-func byAge[T any](objects []T, meta func(*T) *metav1.ObjectMeta) []*T {
-	sorted := make([]*T, len(objects))
-	for i := range objects {
-		sorted[i] = &objects[i]
-	}
-	slices.SortFunc(sorted, func(x, y *T) int { return compareAges(meta(x), meta(y)) })
+func byAge[T metav1.ObjectMetaAccessor](objects []T) []T {
+	sorted := slices.Clone(objects)
+	slices.SortFunc(sorted, func(x, y T) int { return compareAges(metaOf(x), metaOf(y)) })
 	return sorted
+}
+
+func metaOf(o metav1.ObjectMetaAccessor) *metav1.ObjectMeta {
+	return o.GetObjectMeta().(*metav1.ObjectMeta)
 }
 
 func compareAges(a, b *metav1.ObjectMeta) int {
@@ -126,7 +127,7 @@ func compareAges(a, b *metav1.ObjectMeta) int {
 
 func (c *compilation) compileTiers() {
 	held := make(map[string]heldTier, len(c.in.Tiers))
-	for _, t := range byAge(c.in.Tiers, func(t *v1alpha1.RateLimitTier) *metav1.ObjectMeta { return &t.ObjectMeta }) {
+	for _, t := range byAge(c.in.Tiers) {
 		var problems []Problem
 		if n := t.Spec.AllowedNamespaces; n != nil {
 			problems = checkSelector(n.Selector, "spec.allowedNamespaces.selector")
@@ -190,15 +191,13 @@ func (c *compilation) compileUsers() {
 func (c *compilation) newUsers() heldUsers {
 	users := newHeldUsers(len(c.in.Users))
 	oldest := make(map[Name]*v1alpha1.UserQuota, len(c.in.Users))
-	for i := range c.in.Users {
-		u := &c.in.Users[i]
+	for _, u := range c.in.Users {
 		key := Name{u.Namespace, u.Spec.User}
 		if other := oldest[key]; other == nil || compareAges(&u.ObjectMeta, &other.ObjectMeta) < 0 {
 			oldest[key] = u
 		}
 	}
-	for i := range c.in.Users {
-		u := &c.in.Users[i]
+	for _, u := range c.in.Users {
 		key := Name{u.Namespace, u.Spec.User}
 		if oldest[key] != u {
 			users.refuse(u, Problem{

@@ -20,7 +20,7 @@ type Compiler struct {
 	held  *memory // nil: nothing is reused
 }
 
-// Compile is Compile for this Input and what is remembered. The Compiler keeps nothing of the Input's lists.
+// Compile is Compile for this Input and what is remembered. The Compiler keeps none of the Input's lists and objects.
 func (c *Compiler) Compile(in Input) (*Table, []Verdict) {
 	held := c.held
 	if held == nil {
@@ -182,9 +182,8 @@ func (c *compilation) sameUsers() bool {
 	if c.held.users.quotas == nil || len(c.in.Users) != len(c.held.users.quotas) {
 		return false
 	}
-	for i := range c.in.Users {
-		u := &c.in.Users[i].ObjectMeta
-		if !c.held.users.quotas[nameOf(u)].identity.same(identityOf(u)) {
+	for _, u := range c.in.Users {
+		if !c.held.users.quotas[nameOf(&u.ObjectMeta)].identity.same(identityOf(&u.ObjectMeta)) {
 			return false
 		}
 	}
@@ -195,8 +194,7 @@ func (c *compilation) sameUsers() bool {
 func (c *compilation) rememberModels() {
 	now := make(map[string]heldModel, len(c.in.Models))
 	same := len(c.in.Models) == len(c.held.models)
-	for i := range c.in.Models {
-		m := &c.in.Models[i]
+	for _, m := range c.in.Models {
 		now[m.Name] = heldModel{identityOf(&m.ObjectMeta), m.Labels}
 		last, known := c.held.models[m.Name]
 		same = same && known && last.identity.same(now[m.Name].identity) && maps.Equal(last.labels, m.Labels)
@@ -223,8 +221,7 @@ func (c *compilation) look() {
 	held, anew := c.held, []*heldQuota(nil)
 	held.number++
 	c.quotas = make([]*heldQuota, 0, len(c.in.Quotas))
-	for i := range c.in.Quotas {
-		q := &c.in.Quotas[i]
+	for i, q := range c.in.Quotas {
 		h := held.quota(nameOf(&q.ObjectMeta))
 		if h.number == held.number {
 			continue // No two objects have one name.

@@ -37,7 +37,7 @@ func newCluster(t *rapid.T) *cluster {
 	}
 	for i := range c.in.Quotas {
 		c.create(&c.in.Quotas[i].ObjectMeta)
-		c.spoil(&c.in.Quotas[i])
+		c.spoil(c.in.Quotas[i])
 	}
 	for i := range c.in.Users {
 		c.create(&c.in.Users[i].ObjectMeta)
@@ -78,13 +78,13 @@ func (c *cluster) change() {
 	other := c.input()
 	switch c.number(9, "kind") {
 	case 0:
-		changeOne(c, &c.in.Tiers, other.Tiers, func(t *v1alpha1.RateLimitTier) *metav1.ObjectMeta { return &t.ObjectMeta })
+		changeOne(c, &c.in.Tiers, other.Tiers)
 	case 1:
-		changeOne(c, &c.in.Models, other.Models, func(m *v1alpha1.ModelLimit) *metav1.ObjectMeta { return &m.ObjectMeta })
+		changeOne(c, &c.in.Models, other.Models)
 	case 2:
-		changeOne(c, &c.in.Users, other.Users, func(u *v1alpha1.UserQuota) *metav1.ObjectMeta { return &u.ObjectMeta })
+		changeOne(c, &c.in.Users, other.Users)
 	case 3:
-		changeOne(c, &c.in.Gateways, other.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta })
+		changeOne(c, &c.in.Gateways, other.Gateways)
 	case 4:
 		c.in.Namespaces = []policy.Namespace{{Name: pick(c.world, namespaces, "namespace"), Labels: map[string]string{"paid": pick(c.world, []string{"yes", "no"}, "paid")}}}
 	case 5:
@@ -97,9 +97,9 @@ func (c *cluster) change() {
 		c.writeStatus()
 	default:
 		for i := range other.Quotas {
-			c.spoil(&other.Quotas[i])
+			c.spoil(other.Quotas[i])
 		}
-		changeOne(c, &c.in.Quotas, other.Quotas, func(q *v1alpha1.ApiKeyQuota) *metav1.ObjectMeta { return &q.ObjectMeta })
+		changeOne(c, &c.in.Quotas, other.Quotas)
 	}
 }
 
@@ -122,7 +122,7 @@ func (c *cluster) writeStatus() {
 }
 
 // changeOne takes one object out of a list, or puts one of the others in, in place of the one of its name if there is one.
-func changeOne[T any](c *cluster, list *[]T, others []T, meta func(*T) *metav1.ObjectMeta) {
+func changeOne[T metav1.ObjectMetaAccessor](c *cluster, list *[]T, others []T) {
 	if len(others) == 0 || c.chance(4, "delete") {
 		if n := len(*list); n > 0 {
 			i := c.number(n-1, "deleted")
@@ -130,10 +130,11 @@ func changeOne[T any](c *cluster, list *[]T, others []T, meta func(*T) *metav1.O
 		}
 		return
 	}
+	meta := func(o T) *metav1.ObjectMeta { return o.GetObjectMeta().(*metav1.ObjectMeta) }
 	fresh := others[c.number(len(others)-1, "fresh")]
-	m := meta(&fresh)
+	m := meta(fresh)
 	for i := range *list {
-		was := meta(&(*list)[i])
+		was := meta((*list)[i])
 		if was.Namespace != m.Namespace || was.Name != m.Name {
 			continue
 		}
@@ -149,23 +150,30 @@ func changeOne[T any](c *cluster, list *[]T, others []T, meta func(*T) *metav1.O
 	*list = append(*list, fresh)
 }
 
-// view is the Input as it is now, in lists of its own and in any order.
+// view is the Input as it is now, with objects of its own and in any order.
 func (c *cluster) view() policy.Input {
 	in := c.in
-	in.Tiers, in.Models, in.Quotas = slices.Clone(in.Tiers), slices.Clone(in.Models), slices.Clone(in.Quotas)
-	in.Users, in.Gateways, in.Namespaces = slices.Clone(in.Users), slices.Clone(in.Gateways), slices.Clone(in.Namespaces)
+	in.Tiers, in.Models, in.Quotas = copies(in.Tiers), copies(in.Models), copies(in.Quotas)
+	in.Users, in.Gateways, in.Namespaces = copies(in.Users), copies(in.Gateways), slices.Clone(in.Namespaces)
 	slices.Reverse(in.Quotas)
 	return in
 }
 
 // wipe makes sure that whoever kept something of the lists is found out.
 func wipe(in *policy.Input) {
-	clear(in.Tiers)
-	clear(in.Models)
-	clear(in.Quotas)
-	clear(in.Users)
-	clear(in.Gateways)
+	empty(in.Tiers)
+	empty(in.Models)
+	empty(in.Quotas)
+	empty(in.Users)
+	empty(in.Gateways)
 	clear(in.Namespaces)
+}
+
+func empty[T any](objects []*T) {
+	for _, o := range objects {
+		*o = *new(T)
+	}
+	clear(objects)
 }
 
 // over puts what LastAccepted says over what a Table accepted.
@@ -272,7 +280,7 @@ func TestACompilerMakesAnewWhatHasChanged(t *testing.T) {
 			in := customers(provider(), 8)
 			in.Quotas[6].Spec.User = "ann"
 			for _, name := range []string{"ann", "bob"} {
-				in.Users = append(in.Users, v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team-6", Name: name}, Spec: v1alpha1.UserQuotaSpec{User: name}})
+				in.Users = append(in.Users, &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team-6", Name: name}, Spec: v1alpha1.UserQuotaSpec{User: name}})
 			}
 			in = identified(in)
 			var compiler policy.Compiler
@@ -328,9 +336,8 @@ func TestACompilerHandsOnGatewaysThatHaveNotChanged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			in := customers(provider(), 8)
-			in.Gateways = make([]v1alpha1.QuotaGateway, 4)
-			for i, name := range []string{"plain", "assigns", "selects", "needs"} {
-				in.Gateways[i].Namespace, in.Gateways[i].Name = "edge", name
+			for _, name := range []string{"plain", "assigns", "selects", "needs"} {
+				in.Gateways = append(in.Gateways, &v1alpha1.QuotaGateway{ObjectMeta: metav1.ObjectMeta{Namespace: "edge", Name: name}})
 			}
 			in.Gateways[1].Spec.Identity.MissingKey = &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &v1alpha1.Ref{Name: "tier-7"}}
 			in.Gateways[2].Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesSelector, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"paid": "yes"}}}}
@@ -391,7 +398,7 @@ func BenchmarkCompileOneChange(b *testing.B) {
 			states := []v1alpha1.DesiredState{v1alpha1.DesiredStateSuspended, v1alpha1.DesiredStateActive}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				q := &in.Quotas[i*7%n]
+				q := in.Quotas[i*7%n]
 				q.Spec.DesiredState = states[i%2]
 				q.Generation++
 				compiler.Compile(in)
@@ -412,14 +419,14 @@ func BenchmarkCompileOneGatewayOfMany(b *testing.B) {
 					path := v1alpha1.PathMatch{Type: v1alpha1.PathMatchPathPrefix, Value: fmt.Sprintf("/v1/%d", j)}
 					g.Spec.Routes = append(g.Spec.Routes, v1alpha1.Route{Name: fmt.Sprint(j), Resource: "chat", Matches: []v1alpha1.Match{{Path: path}}})
 				}
-				in.Gateways = append(in.Gateways, g)
+				in.Gateways = append(in.Gateways, &g)
 			}
 			in = identified(in)
 			var compiler policy.Compiler
 			compiler.Compile(in)
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				g := &in.Gateways[i*7%n]
+				g := in.Gateways[i*7%n]
 				g.Spec.Requests = &v1alpha1.Requests{MaxBodyBytes: int64(i + 1)}
 				g.Generation++
 				compiler.Compile(in)

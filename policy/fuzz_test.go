@@ -84,7 +84,7 @@ func FuzzMatcher(f *testing.F) {
 			}
 			m := v1alpha1.ModelLimit{Spec: v1alpha1.ModelLimitSpec{Models: []string{name}, Resource: fmt.Sprint("of ", name)}}
 			m.Name = fmt.Sprint(len(names))
-			in.Models, names = append(in.Models, m), append(names, name)
+			in.Models, names = append(in.Models, &m), append(names, name)
 		}
 		name, resource := "", ""
 		if all := matches(names, model); len(all) > 0 && model != "" {

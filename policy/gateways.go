@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 )
@@ -24,7 +23,7 @@ const (
 // compileGateways makes those gateways anew that do not stand as they are.
 func (c *compilation) compileGateways() {
 	held := make(map[Name]*heldGateway, len(c.in.Gateways))
-	for _, g := range byAge(c.in.Gateways, func(g *v1alpha1.QuotaGateway) *metav1.ObjectMeta { return &g.ObjectMeta }) {
+	for _, g := range byAge(c.in.Gateways) {
 		name := nameOf(&g.ObjectMeta)
 		if h := c.held.gateways[name]; h != nil && c.gatewayStands(g, h) {
 			c.judge(KindGateway, &g.ObjectMeta)

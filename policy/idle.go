@@ -27,16 +27,16 @@ func Idle(in *Input, verdicts []Verdict) []Note {
 // idlePools finds tiers whose pool has no endpoints, and endpoints whose pool no tier names.
 func idlePools(in *Input) (notes []Note) {
 	named, served := map[string]bool{}, map[string]bool{}
-	for i := range in.Tiers {
-		named[in.Tiers[i].Spec.BackendPool] = true
+	for _, t := range in.Tiers {
+		named[t.Spec.BackendPool] = true
 	}
-	for i := range in.Gateways {
-		for _, b := range in.Gateways[i].Spec.Backends {
+	for _, g := range in.Gateways {
+		for _, b := range g.Spec.Backends {
 			for _, e := range b.Endpoints {
 				served[e.Pool] = true
 				if e.Pool != "" && !named[e.Pool] {
 					notes = append(notes, Note{
-						Object{KindGateway, nameOf(&in.Gateways[i].ObjectMeta)},
+						Object{KindGateway, nameOf(&g.ObjectMeta)},
 						fmt.Sprintf("spec.backends[name=%s].endpoints[address=%s,port=%d].pool", b.Name, e.Address, e.Port),
 						fmt.Sprintf("No RateLimitTier has backendPool: %s, so this endpoint serves nobody.", e.Pool),
 					})
@@ -44,10 +44,10 @@ func idlePools(in *Input) (notes []Note) {
 			}
 		}
 	}
-	for i := range in.Tiers {
-		if pool := in.Tiers[i].Spec.BackendPool; pool != "" && !served[pool] {
+	for _, t := range in.Tiers {
+		if pool := t.Spec.BackendPool; pool != "" && !served[pool] {
 			notes = append(notes, Note{
-				Object{KindTier, nameOf(&in.Tiers[i].ObjectMeta)},
+				Object{KindTier, nameOf(&t.ObjectMeta)},
 				"spec.backendPool",
 				fmt.Sprintf("No endpoint of any backend has pool: %s, so endpoints without a pool serve this tier.", pool),
 			})
@@ -58,10 +58,10 @@ func idlePools(in *Input) (notes []Note) {
 
 // idleQueues finds tiers that may wait where there is no queue, and queues and shares of those who may not.
 func idleQueues(in *Input) (notes []Note) {
-	hasQueue := func(m v1alpha1.ModelLimit) bool { return m.Spec.Capacity != nil && m.Spec.Capacity.Queue != nil }
+	hasQueue := func(m *v1alpha1.ModelLimit) bool { return m.Spec.Capacity != nil && m.Spec.Capacity.Queue != nil }
 	queues, waits := slices.ContainsFunc(in.Models, hasQueue), map[string]bool{}
-	for i := range in.Tiers {
-		if t := &in.Tiers[i]; t.Spec.Queue != nil && t.Spec.Queue.Mode == v1alpha1.QueueWait {
+	for _, t := range in.Tiers {
+		if t.Spec.Queue != nil && t.Spec.Queue.Mode == v1alpha1.QueueWait {
 			waits[t.Name] = true
 			if !queues {
 				notes = append(notes, Note{
@@ -72,13 +72,12 @@ func idleQueues(in *Input) (notes []Note) {
 			}
 		}
 	}
-	for i := range in.Models {
-		m := &in.Models[i]
+	for _, m := range in.Models {
 		if m.Spec.Capacity == nil {
 			continue
 		}
 		object := Object{KindModel, nameOf(&m.ObjectMeta)}
-		if hasQueue(*m) && len(waits) == 0 {
+		if hasQueue(m) && len(waits) == 0 {
 			notes = append(notes, Note{
 				object, "spec.capacity.queue",
 				"No RateLimitTier has queue: {mode: Wait}, so nobody waits: what is beyond the capacity is answered 503 at once.",
@@ -88,7 +87,7 @@ func idleQueues(in *Input) (notes []Note) {
 		for _, r := range m.Spec.Capacity.Reserved {
 			field := fmt.Sprintf("spec.capacity.reserved[tierName=%s]", r.TierName)
 			switch {
-			case !hasQueue(*m):
+			case !hasQueue(m):
 				notes = append(notes, Note{object, field, "Shares are for requests that wait, and none does without capacity.queue, so this one has no effect."})
 			case !waits[r.TierName]:
 				notes = append(notes, Note{object, field, fmt.Sprintf(

@@ -62,15 +62,15 @@ func addDocument(t testing.TB, in *policy.Input, document []byte) {
 		n := decode[namespace](t, document)
 		in.Namespaces = append(in.Namespaces, policy.Namespace{Name: n.Name, Labels: n.Labels})
 	case policy.KindTier:
-		in.Tiers = append(in.Tiers, decode[v1alpha1.RateLimitTier](t, document))
+		in.Tiers = append(in.Tiers, new(decode[v1alpha1.RateLimitTier](t, document)))
 	case policy.KindModel:
-		in.Models = append(in.Models, decode[v1alpha1.ModelLimit](t, document))
+		in.Models = append(in.Models, new(decode[v1alpha1.ModelLimit](t, document)))
 	case policy.KindQuota:
-		in.Quotas = append(in.Quotas, decode[v1alpha1.ApiKeyQuota](t, document))
+		in.Quotas = append(in.Quotas, new(decode[v1alpha1.ApiKeyQuota](t, document)))
 	case policy.KindUser:
-		in.Users = append(in.Users, decode[v1alpha1.UserQuota](t, document))
+		in.Users = append(in.Users, new(decode[v1alpha1.UserQuota](t, document)))
 	case policy.KindGateway:
-		in.Gateways = append(in.Gateways, decode[v1alpha1.QuotaGateway](t, document))
+		in.Gateways = append(in.Gateways, new(decode[v1alpha1.QuotaGateway](t, document)))
 	default:
 		t.Fatalf("kind %q is unknown:\n%s", meta.Kind, document)
 	}

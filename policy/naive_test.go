@@ -16,7 +16,7 @@ import (
 type naive struct {
 	own, tier v1alpha1.KeyLimits
 	user      *v1alpha1.KeyLimits
-	groups    []v1alpha1.ModelLimit // without conflicts
+	groups    []*v1alpha1.ModelLimit // without conflicts
 }
 
 // ceiling is one limit: at most max on the counter.
@@ -156,7 +156,7 @@ func (n naive) group(model string) *v1alpha1.ModelLimit {
 	}
 	for i, g := range n.groups {
 		if slices.Contains(g.Spec.Models, names[0]) {
-			return &n.groups[i]
+			return n.groups[i]
 		}
 	}
 	return nil

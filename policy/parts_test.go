@@ -148,7 +148,7 @@ func TestAChangeIsAsSmallAsItsCause(t *testing.T) {
 	t.Parallel()
 	in := customers(provider(), 100)
 	before, _ := policy.Compile(in)
-	in.Tiers = slices.Clone(in.Tiers)
+	in.Tiers = copies(in.Tiers)
 	in.Tiers[3].Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 7)
 	in.Quotas[5].Spec.DesiredState = v1alpha1.DesiredStateSuspended
 	after, _ := policy.Compile(in)

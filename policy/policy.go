@@ -32,14 +32,15 @@ func compareNames(a, b Name) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-// An Input is one consistent view of the objects a compilation reads. The order of its lists means nothing.
+// An Input is one consistent view of the objects a compilation reads, which does not change them. The order of its lists means
+// nothing.
 type Input struct {
 	Namespaces []Namespace
-	Tiers      []v1alpha1.RateLimitTier
-	Models     []v1alpha1.ModelLimit
-	Quotas     []v1alpha1.ApiKeyQuota
-	Users      []v1alpha1.UserQuota
-	Gateways   []v1alpha1.QuotaGateway
+	Tiers      []*v1alpha1.RateLimitTier
+	Models     []*v1alpha1.ModelLimit
+	Quotas     []*v1alpha1.ApiKeyQuota
+	Users      []*v1alpha1.UserQuota
+	Gateways   []*v1alpha1.QuotaGateway
 	Secrets    map[Name]Secret
 
 	// SecretNamespaces are those whose Secrets were read; none: all.

@@ -29,7 +29,7 @@ func TestResolveAgreesWithANaiveReading(t *testing.T) {
 		n.groups = matching(n.groups, g)
 		if w.chance(2, "user") {
 			n.user = new(w.keyLimits())
-			in.Users = []v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: *n.user}}}
+			in.Users = []*v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: *n.user}}}
 		}
 		table, verdicts := policy.Compile(in)
 		if v := verdictOn(verdicts, policy.KindQuota, "app"); !v.Accepted() {
@@ -74,15 +74,15 @@ func compareCeilings(t *rapid.T, what string, want, got []ceiling, forth, back m
 }
 
 // single is an Input with one quota, team-a/app of user ann, on one tier.
-func single(own v1alpha1.KeyLimits, tier v1alpha1.RateLimitTierSpec, groups []v1alpha1.ModelLimit) policy.Input {
+func single(own v1alpha1.KeyLimits, tier v1alpha1.RateLimitTierSpec, groups []*v1alpha1.ModelLimit) policy.Input {
 	in := policy.Input{Models: groups}
-	in.Tiers = []v1alpha1.RateLimitTier{{Spec: tier}}
+	in.Tiers = []*v1alpha1.RateLimitTier{{Spec: tier}}
 	in.Tiers[0].Name = "t0"
 	q := v1alpha1.ApiKeyQuota{}
 	q.Namespace, q.Name = "team-a", "app"
 	q.Spec.KeyLimits, q.Spec.User, q.Spec.TierRef.Name = own, "ann", "t0"
 	q.Spec.Keys = []v1alpha1.APIKey{{Name: "main", Digest: digest(0)}}
-	in.Quotas = []v1alpha1.ApiKeyQuota{q}
+	in.Quotas = []*v1alpha1.ApiKeyQuota{&q}
 	return in
 }
 
@@ -90,7 +90,7 @@ func single(own v1alpha1.KeyLimits, tier v1alpha1.RateLimitTierSpec, groups []v1
 func (w world) selecting(in *policy.Input) *metav1.LabelSelector {
 	g := v1alpha1.QuotaGateway{ObjectMeta: w.meta("team-a", "g0")}
 	g.Spec.ModelLimitSelector = pick(w, chosen, "modelLimitSelector")
-	in.Gateways = []v1alpha1.QuotaGateway{g}
+	in.Gateways = []*v1alpha1.QuotaGateway{&g}
 	return g.Spec.ModelLimitSelector
 }
 
@@ -130,11 +130,11 @@ func TestCompileLeavesItsInputAlone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := small(t).input()
 		kept := policy.Input{Namespaces: slices.Clone(in.Namespaces)}
-		copyAll(&kept.Tiers, in.Tiers, (*v1alpha1.RateLimitTier).DeepCopy)
-		copyAll(&kept.Models, in.Models, (*v1alpha1.ModelLimit).DeepCopy)
-		copyAll(&kept.Quotas, in.Quotas, (*v1alpha1.ApiKeyQuota).DeepCopy)
-		copyAll(&kept.Users, in.Users, (*v1alpha1.UserQuota).DeepCopy)
-		copyAll(&kept.Gateways, in.Gateways, (*v1alpha1.QuotaGateway).DeepCopy)
+		kept.Tiers = copies(in.Tiers)
+		kept.Models = copies(in.Models)
+		kept.Quotas = copies(in.Quotas)
+		kept.Users = copies(in.Users)
+		kept.Gateways = copies(in.Gateways)
 		policy.Compile(in)
 		if diff := cmp.Diff(kept, in); diff != "" {
 			t.Fatalf("input (-before +after):\n%s", diff)
@@ -142,10 +142,13 @@ func TestCompileLeavesItsInputAlone(t *testing.T) {
 	})
 }
 
-func copyAll[T any](to *[]T, from []T, deepCopy func(*T) *T) {
-	for i := range from {
-		*to = append(*to, *deepCopy(&from[i]))
+// copies share nothing with the objects.
+func copies[T interface{ DeepCopy() T }](objects []T) []T {
+	var all []T
+	for _, o := range objects {
+		all = append(all, o.DeepCopy())
 	}
+	return all
 }
 
 // TestARejectedObjectCostsOnlyItself removes each object that is not accepted in turn. Left out are those that count all
@@ -180,10 +183,10 @@ func without(in policy.Input, o policy.Object) policy.Input {
 	is := func(kind, namespace, name string) bool {
 		return o == policy.Object{Kind: kind, Name: policy.Name{Namespace: namespace, Name: name}}
 	}
-	in.Tiers = slices.DeleteFunc(slices.Clone(in.Tiers), func(x v1alpha1.RateLimitTier) bool { return is(policy.KindTier, "", x.Name) })
-	in.Models = slices.DeleteFunc(slices.Clone(in.Models), func(x v1alpha1.ModelLimit) bool { return is(policy.KindModel, "", x.Name) })
-	in.Users = slices.DeleteFunc(slices.Clone(in.Users), func(x v1alpha1.UserQuota) bool { return is(policy.KindUser, x.Namespace, x.Name) })
-	in.Gateways = slices.DeleteFunc(slices.Clone(in.Gateways), func(x v1alpha1.QuotaGateway) bool { return is(policy.KindGateway, x.Namespace, x.Name) })
+	in.Tiers = slices.DeleteFunc(slices.Clone(in.Tiers), func(x *v1alpha1.RateLimitTier) bool { return is(policy.KindTier, "", x.Name) })
+	in.Models = slices.DeleteFunc(slices.Clone(in.Models), func(x *v1alpha1.ModelLimit) bool { return is(policy.KindModel, "", x.Name) })
+	in.Users = slices.DeleteFunc(slices.Clone(in.Users), func(x *v1alpha1.UserQuota) bool { return is(policy.KindUser, x.Namespace, x.Name) })
+	in.Gateways = slices.DeleteFunc(slices.Clone(in.Gateways), func(x *v1alpha1.QuotaGateway) bool { return is(policy.KindGateway, x.Namespace, x.Name) })
 	return in
 }
 
@@ -259,8 +262,8 @@ func TestNoRequestMeetsMoreLimitsThanALeaseCarries(t *testing.T) {
 		w := dense(t)
 		n := naive{own: w.keyLimits(), tier: w.keyLimits(), user: new(w.keyLimits()), groups: w.groups(true)}
 		in := single(n.own, v1alpha1.RateLimitTierSpec{KeyLimits: n.tier, KeyOverrides: v1alpha1.KeyOverridesAny}, n.groups)
-		in.Users = []v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: *n.user}}}
-		in.Gateways = []v1alpha1.QuotaGateway{w.gateway("g0")}
+		in.Users = []*v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: *n.user}}}
+		in.Gateways = []*v1alpha1.QuotaGateway{new(w.gateway("g0"))}
 		in.Gateways[0].Spec.Routes = nil
 		in.Gateways[0].Spec.Identity.MissingKey = &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &v1alpha1.Ref{Name: "t0"}}
 		in.Gateways[0].Spec.AllowedKeys, in.Gateways[0].Namespace = nil, "team-a"

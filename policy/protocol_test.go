@@ -30,7 +30,7 @@ func TestEveryProtocolOfTheAPIIsOneOfPolicy(t *testing.T) {
 			Name: "route", Resource: "chat", Protocol: v1alpha1.RouteProtocol(name),
 			Matches: []v1alpha1.Match{{Path: v1alpha1.PathMatch{Type: v1alpha1.PathMatchPathPrefix, Value: "/models"}}},
 		}}
-		table, _ := policy.Compile(policy.Input{Gateways: []v1alpha1.QuotaGateway{g}})
+		table, _ := policy.Compile(policy.Input{Gateways: []*v1alpha1.QuotaGateway{&g}})
 		if got := table.Gateways()[0].Routes[0].Protocol.String(); got != name {
 			t.Errorf("a route that speaks %s is taken for one that speaks %s", name, got)
 		}

@@ -13,7 +13,7 @@ import (
 // compileQuotas makes those quotas anew that do not stand as they are.
 func (c *compilation) compileQuotas() {
 	for _, h := range c.quotas {
-		if q := &c.in.Quotas[h.at]; !h.same || !c.stands(q, h) {
+		if q := c.in.Quotas[h.at]; !h.same || !c.stands(q, h) {
 			c.compileQuota(q, h)
 		}
 	}
@@ -211,7 +211,7 @@ type keyRead struct {
 // keysOf reads the keys of a quota, in their order, once in a compilation.
 func (c *compilation) keysOf(h *heldQuota) []keyRead {
 	if h.keys == nil {
-		q := &c.in.Quotas[h.at]
+		q := c.in.Quotas[h.at]
 		h.keys = make([]keyRead, len(q.Spec.Keys))
 		for i := range q.Spec.Keys {
 			h.keys[i].digest, h.keys[i].known, h.keys[i].problem = c.digest(q, &q.Spec.Keys[i])

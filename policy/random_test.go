@@ -120,8 +120,8 @@ func (w world) keyLimits() v1alpha1.KeyLimits {
 }
 
 // groups makes ModelLimits; apart: no two name the same model, and parents are in order.
-func (w world) groups(apart bool) []v1alpha1.ModelLimit {
-	var groups []v1alpha1.ModelLimit
+func (w world) groups(apart bool) []*v1alpha1.ModelLimit {
+	var groups []*v1alpha1.ModelLimit
 	names := rapid.Permutation(modelNames).Draw(w.T, "names")
 	for i := range w.number(3, "groups") {
 		g := v1alpha1.ModelLimit{ObjectMeta: w.meta("", fmt.Sprintf("m%d", i))}
@@ -141,7 +141,7 @@ func (w world) groups(apart bool) []v1alpha1.ModelLimit {
 		case apart && i > 0 && w.chance(2, "parent"):
 			g.Spec.ParentRef = &v1alpha1.Ref{Name: "m0"}
 		}
-		groups = append(groups, g)
+		groups = append(groups, &g)
 	}
 	return groups
 }
@@ -198,7 +198,7 @@ func (w world) input() policy.Input {
 		case 1:
 			t.Spec.AllowedNamespaces = &v1alpha1.TierNamespaces{From: v1alpha1.TierNamespacesSelector, Selector: pick(w, selectors, "selector")}
 		}
-		in.Tiers = append(in.Tiers, t)
+		in.Tiers = append(in.Tiers, &t)
 	}
 	in.Models = w.groups(false)
 	for i := range in.Models {
@@ -209,16 +209,16 @@ func (w world) input() policy.Input {
 		}
 	}
 	for i := range w.number(3, "quotas") {
-		in.Quotas = append(in.Quotas, w.quota(fmt.Sprintf("q%d", i)))
+		in.Quotas = append(in.Quotas, new(w.quota(fmt.Sprintf("q%d", i))))
 	}
 	for i := range w.number(2, "users") {
 		u := v1alpha1.UserQuota{ObjectMeta: w.meta(pick(w, namespaces, "namespace"), fmt.Sprintf("u%d", i))}
 		u.Spec.User, u.Spec.KeyLimits = pick(w, []string{"ann", "bob"}, "user"), w.keyLimits()
 		u.Spec.Enforcement = w.enforcement()
-		in.Users = append(in.Users, u)
+		in.Users = append(in.Users, &u)
 	}
 	for i := range w.number(2, "gateways") {
-		in.Gateways = append(in.Gateways, w.gateway(fmt.Sprintf("g%d", i)))
+		in.Gateways = append(in.Gateways, new(w.gateway(fmt.Sprintf("g%d", i))))
 	}
 	return in
 }
@@ -297,8 +297,8 @@ func judges(table *policy.Table, namespace string) []*policy.Gateway {
 }
 
 // matching are the ModelLimits that a gateway of the selector counts, told without the package's own means.
-func matching(groups []v1alpha1.ModelLimit, s *metav1.LabelSelector) []v1alpha1.ModelLimit {
-	return slices.DeleteFunc(slices.Clone(groups), func(g v1alpha1.ModelLimit) bool {
+func matching(groups []*v1alpha1.ModelLimit, s *metav1.LabelSelector) []*v1alpha1.ModelLimit {
+	return slices.DeleteFunc(slices.Clone(groups), func(g *v1alpha1.ModelLimit) bool {
 		switch {
 		case s == nil:
 			return false

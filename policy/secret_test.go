@@ -117,7 +117,7 @@ func TestASecretThatIsNotReadIsNotSaidToBeMissing(t *testing.T) {
 		"here":       {read: []string{"edge", "team-a"}, want: missing},
 		"elsewhere":  {read: []string{"edge"}, want: unread},
 	} {
-		_, verdicts := policy.Compile(policy.Input{Quotas: []v1alpha1.ApiKeyQuota{quota}, SecretNamespaces: tc.read})
+		_, verdicts := policy.Compile(policy.Input{Quotas: []*v1alpha1.ApiKeyQuota{&quota}, SecretNamespaces: tc.read})
 		p := verdicts[0].Problems[0]
 		if p.Reason != v1alpha1.ReasonSecretNotFound || p.Field != "spec.keys[name=main].secretKeyRef.name" || !strings.HasPrefix(p.Message, tc.want) {
 			t.Errorf("Secrets are read %s: it says %v, want %q", name, p, tc.want)

@@ -19,7 +19,7 @@ func TestShadowStandsBesideWhatHolds(t *testing.T) {
 		w := small(t)
 		in := single(w.keyLimits(), v1alpha1.RateLimitTierSpec{KeyLimits: w.keyLimits(), KeyOverrides: v1alpha1.KeyOverridesAny}, w.groups(true))
 		w.selecting(&in)
-		in.Users = []v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: w.keyLimits()}}}
+		in.Users = []*v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: w.keyLimits()}}}
 		for i := range in.Models {
 			if in.Models[i].Spec.Shared == nil {
 				in.Models[i].Spec.Capacity = w.capacity()
@@ -83,7 +83,7 @@ func TestWhatIsRecordedFitsIntoALeaseToo(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := dense(t)
 		in := single(w.keyLimits(), v1alpha1.RateLimitTierSpec{KeyLimits: w.keyLimits(), KeyOverrides: v1alpha1.KeyOverridesAny}, w.groups(true))
-		in.Users = []v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: w.keyLimits()}}}
+		in.Users = []*v1alpha1.UserQuota{{ObjectMeta: w.meta("team-a", "ann"), Spec: v1alpha1.UserQuotaSpec{User: "ann", KeyLimits: w.keyLimits()}}}
 		in, _ = w.shadowed(in)
 		table, _ := policy.Compile(in)
 		h := holder(table)
@@ -107,10 +107,10 @@ func TestWhatIsRecordedFitsIntoALeaseToo(t *testing.T) {
 // shadowed draws which objects are not enforced; in silent those say nothing.
 func (w world) shadowed(in policy.Input) (shadow, silent policy.Input) {
 	shadow, silent = in, in
-	shadow.Tiers, silent.Tiers = slices.Clone(in.Tiers), slices.Clone(in.Tiers)
-	shadow.Quotas, silent.Quotas = slices.Clone(in.Quotas), slices.Clone(in.Quotas)
-	shadow.Users, silent.Users = slices.Clone(in.Users), slices.Clone(in.Users)
-	shadow.Models, silent.Models = slices.Clone(in.Models), slices.Clone(in.Models)
+	shadow.Tiers, silent.Tiers = copies(in.Tiers), copies(in.Tiers)
+	shadow.Quotas, silent.Quotas = copies(in.Quotas), copies(in.Quotas)
+	shadow.Users, silent.Users = copies(in.Users), copies(in.Users)
+	shadow.Models, silent.Models = copies(in.Models), copies(in.Models)
 	if w.chance(2, "tier") {
 		shadow.Tiers[0].Spec.Enforcement, silent.Tiers[0].Spec.KeyLimits = v1alpha1.EnforcementShadow, v1alpha1.KeyLimits{}
 	}
@@ -149,7 +149,7 @@ func originating(limits []policy.Limit, in policy.Input) []policy.Limit {
 		case policy.KindUser:
 			return in.Users[0].Spec.Enforcement == ""
 		}
-		i := slices.IndexFunc(in.Models, func(m v1alpha1.ModelLimit) bool { return m.Name == l.Origin.Name })
+		i := slices.IndexFunc(in.Models, func(m *v1alpha1.ModelLimit) bool { return m.Name == l.Origin.Name })
 		return in.Models[i].Spec.Enforcement == ""
 	})
 }

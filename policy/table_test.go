@@ -49,7 +49,7 @@ func TestNobodyPosesAsAnother(t *testing.T) {
 			limits := *limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 1)
 			in := single(v1alpha1.KeyLimits{}, v1alpha1.RateLimitTierSpec{}, nil)
 			in.Quotas[0].Spec.User = user
-			in.Users = []v1alpha1.UserQuota{{Spec: v1alpha1.UserQuotaSpec{
+			in.Users = []*v1alpha1.UserQuota{{Spec: v1alpha1.UserQuotaSpec{
 				User: user, KeyLimits: v1alpha1.KeyLimits{Models: []v1alpha1.ModelLimits{{Model: model, Limits: limits}}},
 			}}}
 			in.Users[0].Namespace = "team-a"
@@ -164,7 +164,7 @@ func TestCanonicalKnowsTheModelsOfAFormerTier(t *testing.T) {
 func TestEachQuotaKeepsTheTierItWasAcceptedOn(t *testing.T) {
 	t.Parallel()
 	in := single(v1alpha1.KeyLimits{}, v1alpha1.RateLimitTierSpec{}, nil)
-	in.Quotas = append(in.Quotas, *in.Quotas[0].DeepCopy())
+	in.Quotas = append(in.Quotas, in.Quotas[0].DeepCopy())
 	in.Quotas[1].Name, in.Quotas[1].Spec.Keys[0].Digest = "second", digest(1)
 	for i, most := range []int64{10, 20} {
 		in.Tiers[0].Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, most)

@@ -28,19 +28,19 @@ func versioned() policy.Input {
 			Classes:   []v1alpha1.ClassLimits{{Class: "large", Limits: *limit(v1alpha1.MetricRequests, v1alpha1.PerDay, 8)}},
 			Models:    []v1alpha1.ModelLimits{{Model: "gpt-*", Limits: *limit(v1alpha1.MetricRequests, v1alpha1.PerHour, 7)}},
 		}},
-		[]v1alpha1.ModelLimit{group, parent})
-	in.Tiers = append(in.Tiers, *in.Tiers[0].DeepCopy(), v1alpha1.RateLimitTier{})
+		[]*v1alpha1.ModelLimit{&group, &parent})
+	in.Tiers = append(in.Tiers, in.Tiers[0].DeepCopy(), &v1alpha1.RateLimitTier{})
 	in.Tiers[1].Name, in.Tiers[2].Name = "same", "strangers"
 	in.Tiers[2].Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 3)
-	in.Tiers = append(in.Tiers, v1alpha1.RateLimitTier{}, v1alpha1.RateLimitTier{})
+	in.Tiers = append(in.Tiers, &v1alpha1.RateLimitTier{}, &v1alpha1.RateLimitTier{})
 	in.Tiers[3].Name, in.Tiers[4].Name = "empty", "also-empty"
-	in.Users = []v1alpha1.UserQuota{{Spec: v1alpha1.UserQuotaSpec{User: "ann"}}}
+	in.Users = []*v1alpha1.UserQuota{{Spec: v1alpha1.UserQuotaSpec{User: "ann"}}}
 	in.Users[0].Namespace, in.Users[0].Name = "team-a", "ann"
 	in.Users[0].Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerDay, 50)
 
 	rejected := *in.Quotas[0].DeepCopy()
 	rejected.Name, rejected.Spec.TierRef.Name, rejected.Spec.Keys[0].Digest = "rejected", "gone", digest(1)
-	in.Quotas = append(in.Quotas, rejected)
+	in.Quotas = append(in.Quotas, &rejected)
 	last, former := policy.AcceptedQuota{Tier: "gone@1"}, policy.AcceptedTier{Name: "gone"}
 	last.Limits.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 99)
 	former.Spec.Limits = limit(v1alpha1.MetricRequests, v1alpha1.PerMinute, 10)
@@ -51,7 +51,7 @@ func versioned() policy.Input {
 	g.Namespace, g.Name = "edge", "main"
 	g.Spec.Identity.Sources = []v1alpha1.KeySource{{Header: "x-api-key"}}
 	g.Spec.Identity.MissingKey = &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &v1alpha1.Ref{Name: "strangers"}}
-	in.Gateways = []v1alpha1.QuotaGateway{g}
+	in.Gateways = []*v1alpha1.QuotaGateway{&g}
 	return in
 }
 

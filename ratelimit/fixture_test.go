@@ -93,24 +93,24 @@ func compile(t testing.TB, text string, before *policy.Table) *policy.Table {
 func (m *manifests) input() policy.Input {
 	in := policy.Input{}
 	for name, spec := range m.Gateways {
-		in.Gateways = append(in.Gateways, v1alpha1.QuotaGateway{ObjectMeta: meta(name), Spec: spec})
+		in.Gateways = append(in.Gateways, &v1alpha1.QuotaGateway{ObjectMeta: meta(name), Spec: spec})
 	}
 	for name, spec := range m.Tiers {
-		in.Tiers = append(in.Tiers, v1alpha1.RateLimitTier{ObjectMeta: meta(name), Spec: spec})
+		in.Tiers = append(in.Tiers, &v1alpha1.RateLimitTier{ObjectMeta: meta(name), Spec: spec})
 	}
 	for name, spec := range m.Models {
 		model := v1alpha1.ModelLimit{ObjectMeta: meta(name), Spec: spec}
 		model.Labels = m.Labels[name]
-		in.Models = append(in.Models, model)
+		in.Models = append(in.Models, &model)
 	}
 	for name, spec := range m.Quotas {
 		if spec.Keys == nil {
 			spec.Keys = []v1alpha1.APIKey{{Name: "main", Digest: policy.HashKey([]byte(keyOfQuota(name))).String()}}
 		}
-		in.Quotas = append(in.Quotas, v1alpha1.ApiKeyQuota{ObjectMeta: meta(name), Spec: spec})
+		in.Quotas = append(in.Quotas, &v1alpha1.ApiKeyQuota{ObjectMeta: meta(name), Spec: spec})
 	}
 	for name, spec := range m.Users {
-		in.Users = append(in.Users, v1alpha1.UserQuota{ObjectMeta: meta(name), Spec: spec})
+		in.Users = append(in.Users, &v1alpha1.UserQuota{ObjectMeta: meta(name), Spec: spec})
 	}
 	for name, labels := range m.Namespaces {
 		in.Namespaces = append(in.Namespaces, policy.Namespace{Name: name, Labels: labels})

@@ -38,18 +38,18 @@ func compile(t testing.TB, text string) *policy.Table {
 	if err := yaml.UnmarshalStrict([]byte(text), &m); err != nil {
 		t.Fatal(err)
 	}
-	in := policy.Input{Tiers: []v1alpha1.RateLimitTier{{ObjectMeta: metav1.ObjectMeta{Name: "plan"}, Spec: m.Plan}}}
+	in := policy.Input{Tiers: []*v1alpha1.RateLimitTier{{ObjectMeta: metav1.ObjectMeta{Name: "plan"}, Spec: m.Plan}}}
 	for name, spec := range m.Quotas {
 		spec.TierRef.Name = "plan"
 		spec.Keys = []v1alpha1.APIKey{{Name: "main", Digest: policy.HashKey([]byte(name)).String()}}
-		in.Quotas = append(in.Quotas, v1alpha1.ApiKeyQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: name}, Spec: spec})
+		in.Quotas = append(in.Quotas, &v1alpha1.ApiKeyQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: name}, Spec: spec})
 	}
 	for name, spec := range m.Users {
-		in.Users = append(in.Users, v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: name}, Spec: spec})
+		in.Users = append(in.Users, &v1alpha1.UserQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: name}, Spec: spec})
 	}
 	g := v1alpha1.QuotaGateway{ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "edge"}}
 	g.Spec.Identity.Sources = []v1alpha1.KeySource{{Header: "x-api-key"}}
-	in.Gateways = []v1alpha1.QuotaGateway{g}
+	in.Gateways = []*v1alpha1.QuotaGateway{&g}
 	table, verdicts := policy.Compile(in)
 	for _, v := range verdicts {
 		if !v.Accepted() {

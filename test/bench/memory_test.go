@@ -91,7 +91,7 @@ const loaded = 100_000
 
 // customers are n quotas on one tier.
 func customers(n int) *policy.Table {
-	in := policy.Input{Tiers: []v1alpha1.RateLimitTier{{
+	in := policy.Input{Tiers: []*v1alpha1.RateLimitTier{{
 		ObjectMeta: metav1.ObjectMeta{Name: "plan"}, Spec: v1alpha1.RateLimitTierSpec{KeyLimits: v1alpha1.KeyLimits{Limits: &v1alpha1.Limits{
 			Rates: []v1alpha1.Rate{rate(v1alpha1.MetricRequests, v1alpha1.PerMinute), rate(v1alpha1.MetricTokens, v1alpha1.PerDay)},
 		}}},
@@ -100,7 +100,7 @@ func customers(n int) *policy.Table {
 		q := v1alpha1.ApiKeyQuota{ObjectMeta: metav1.ObjectMeta{Namespace: fmt.Sprint("team-", i%100), Name: fmt.Sprint("quota-", i)}}
 		q.Spec.TierRef.Name = "plan"
 		q.Spec.Keys = []v1alpha1.APIKey{{Name: "main", Digest: policy.HashKey([]byte(apiKey(i))).String()}}
-		in.Quotas = append(in.Quotas, q)
+		in.Quotas = append(in.Quotas, &q)
 	}
 	table, _ := policy.Compile(in)
 	return table

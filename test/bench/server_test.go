@@ -101,13 +101,13 @@ func policies() *policy.Table {
 		rate(v1alpha1.MetricRequests, v1alpha1.PerMinute), rate(v1alpha1.MetricTokens, v1alpha1.PerMinute),
 	}}
 	in := policy.Input{
-		Tiers: []v1alpha1.RateLimitTier{{
+		Tiers: []*v1alpha1.RateLimitTier{{
 			ObjectMeta: metav1.ObjectMeta{Name: "plan"}, Spec: v1alpha1.RateLimitTierSpec{KeyLimits: v1alpha1.KeyLimits{Limits: &own}},
 		}},
-		Models: []v1alpha1.ModelLimit{{
+		Models: []*v1alpha1.ModelLimit{{
 			ObjectMeta: metav1.ObjectMeta{Name: "large"}, Spec: v1alpha1.ModelLimitSpec{Models: []string{model}, Shared: &shared},
 		}},
-		Gateways: []v1alpha1.QuotaGateway{{
+		Gateways: []*v1alpha1.QuotaGateway{{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: "edge"},
 			Spec: v1alpha1.QuotaGatewaySpec{
 				Identity: v1alpha1.Identity{Sources: []v1alpha1.KeySource{{Header: "authorization", Prefix: "Bearer "}, {Header: "x-api-key"}}},
@@ -122,7 +122,7 @@ func policies() *policy.Table {
 		}},
 	}
 	for i := range keys {
-		in.Quotas = append(in.Quotas, v1alpha1.ApiKeyQuota{
+		in.Quotas = append(in.Quotas, &v1alpha1.ApiKeyQuota{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "team", Name: fmt.Sprintf("holder-%d", i)},
 			Spec: v1alpha1.ApiKeyQuotaSpec{
 				TierRef: v1alpha1.Ref{Name: "plan"},

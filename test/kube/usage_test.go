@@ -108,7 +108,7 @@ func limited(t *testing.T, c client.Client) (*v1alpha1.ApiKeyQuota, *v1alpha1.Us
 	g := v1alpha1.QuotaGateway{ObjectMeta: metav1.ObjectMeta{Namespace: team, Name: "edge"}}
 	g.Spec.Identity.Sources = []v1alpha1.KeySource{{Header: "x-api-key"}}
 	table, _ := policy.Compile(policy.Input{
-		Tiers: []v1alpha1.RateLimitTier{tier}, Quotas: []v1alpha1.ApiKeyQuota{*q}, Users: []v1alpha1.UserQuota{*u}, Gateways: []v1alpha1.QuotaGateway{g},
+		Tiers: []*v1alpha1.RateLimitTier{&tier}, Quotas: []*v1alpha1.ApiKeyQuota{q}, Users: []*v1alpha1.UserQuota{u}, Gateways: []*v1alpha1.QuotaGateway{&g},
 	})
 	create(t, c, parse(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+team+"}"))
 	create(t, c, q)

@@ -56,7 +56,7 @@ func TestWhateverAUserMayWriteIsBuilt(t *testing.T) {
 var settings = envoy.Settings{Secrets: secretSource, SystemRoots: []byte(content + " of the machine")}
 
 func compiled(t *rapid.T, object v1alpha1.QuotaGateway) *policy.Gateway {
-	table, verdicts := policy.Compile(policy.Input{Gateways: []v1alpha1.QuotaGateway{object}})
+	table, verdicts := policy.Compile(policy.Input{Gateways: []*v1alpha1.QuotaGateway{&object}})
 	if !verdicts[0].Accepted() {
 		for _, p := range verdicts[0].Problems {
 			if p.Reason != v1alpha1.ReasonInvalidRoute && p.Reason != v1alpha1.ReasonSecretNotFound {

@@ -301,7 +301,7 @@ func customers(n int) policy.Input {
 	for i := range 2 {
 		tier := v1alpha1.RateLimitTier{}
 		tier.Name, tier.Spec.Limits = fmt.Sprint("tier-", i), limit(100)
-		in.Tiers = append(in.Tiers, tier)
+		in.Tiers = append(in.Tiers, &tier)
 	}
 	for i := range n {
 		q := v1alpha1.ApiKeyQuota{}
@@ -311,7 +311,7 @@ func customers(n int) policy.Input {
 		if i%10 == 0 {
 			q.Spec.Limits = limit(10)
 		}
-		in.Quotas = append(in.Quotas, q)
+		in.Quotas = append(in.Quotas, &q)
 	}
 	return in
 }
