@@ -52,6 +52,7 @@ type memory struct {
 
 	number     uint64 // of the compilation
 	quotas     map[Name]*heldQuota
+	order      []*heldQuota               // in which they were listed
 	namespaces map[string]int             // how many quotas each has
 	owners     map[Digest]*heldQuota      // see claim
 	rivals     map[Digest][]*heldQuota    // all who claim a digest that several do
@@ -222,7 +223,7 @@ func (c *compilation) look() {
 	held.number++
 	c.quotas = make([]*heldQuota, 0, len(c.in.Quotas))
 	for i, q := range c.in.Quotas {
-		h := held.quota(nameOf(&q.ObjectMeta))
+		h := held.quota(nameOf(&q.ObjectMeta), i)
 		if h.number == held.number {
 			continue // No two objects have one name.
 		}
@@ -243,11 +244,15 @@ func (c *compilation) look() {
 			}
 		}
 	}
+	held.order = c.quotas
 	c.claim(anew)
 }
 
-// quota is new where none of the name is held.
-func (m *memory) quota(name Name) *heldQuota {
+// quota is new where none of the name is held. Most are listed where they were, and none need be searched for then.
+func (m *memory) quota(name Name, at int) *heldQuota {
+	if at < len(m.order) && m.order[at].cred.Quota == name {
+		return m.order[at]
+	}
 	h := m.quotas[name]
 	if h == nil {
 		h = &heldQuota{}
