@@ -35,10 +35,12 @@ func lastAccepted(newest *policy.Table, quotas []*v1alpha1.ApiKeyQuota, gateways
 		if q.Status.LastAccepted == nil {
 			continue
 		}
-		if known := newest.AcceptedQuota(objectName(q)); known != nil && !overrules(&q.Status.ObjectStatus, q.Generation, q.Status.LastAccepted, known.Generation) {
+		known := newest.AcceptedQuota(objectName(q))
+		if known != nil && known.UID == q.UID && !overrules(&q.Status.ObjectStatus, q.Generation, q.Status.LastAccepted, known.Generation) {
 			continue
 		}
 		if record, tier, ok := readQuota(q.Status.LastAccepted); ok {
+			record.UID = q.UID
 			says.Quotas[objectName(q).String()] = record
 			if tier != nil {
 				says.Tiers[record.Tier] = *tier
@@ -49,10 +51,12 @@ func lastAccepted(newest *policy.Table, quotas []*v1alpha1.ApiKeyQuota, gateways
 		if g.Status.LastAccepted == nil {
 			continue
 		}
-		if known, remembered := newest.AcceptedGateway(objectName(g)); remembered && !overrules(&g.Status.ObjectStatus, g.Generation, g.Status.LastAccepted, known.Generation) {
+		known, remembered := newest.AcceptedGateway(objectName(g))
+		if remembered && known.UID == g.UID && !overrules(&g.Status.ObjectStatus, g.Generation, g.Status.LastAccepted, known.Generation) {
 			continue
 		}
 		if record, ok := readGateway(g.Status.LastAccepted); ok {
+			record.UID = g.UID
 			says.Gateways[objectName(g).String()] = record
 		}
 	}
