@@ -2,12 +2,14 @@ package controllers
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -201,6 +203,83 @@ func TestASecretIsLookedForBeforeItIsMissed(t *testing.T) {
 		s.unknown.Store(false)
 		after(2 * time.Second)
 		s.want(t, quota, accepted, "SecretNotFound 1")
+	})
+}
+
+// TestOnlyWhatMayTurnIsPutOff: whoever waits for what is said of an object has it said at once, whatever else is to be found out.
+func TestOnlyWhatMayTurnIsPutOff(t *testing.T) {
+	t.Parallel()
+	inScene(t, func(t *testing.T, s *scene) {
+		s.unknown.Store(true)
+		s.elect(t)
+		s.compile(t)
+		s.want(t, quota, accepted, "Accepted 1")
+		vanished := s.secrets
+		s.secrets = nil
+		s.compile(t)
+		s.want(t, quota, accepted, "SecretNotFound 1")
+		s.edit(t, func(q *v1alpha1.ApiKeyQuota) { q.Spec.User = "bob" })
+		s.compile(t)
+		s.want(t, quota, accepted, "SecretNotFound 2")
+		s.secrets = vanished
+		s.edit(t, func(q *v1alpha1.ApiKeyQuota) { q.Spec.TierRef.Name = "nowhere" })
+		s.compile(t)
+		s.want(t, quota, accepted, "TierNotFound 3")
+		s.edit(t, func(q *v1alpha1.ApiKeyQuota) { q.Spec.TierRef.Name = "free" })
+		s.compile(t)
+		s.want(t, quota, accepted, "Accepted 4")
+	})
+}
+
+// TestARefusedObjectSaysByWhatItGoesOn, and since when.
+func TestARefusedObjectSaysByWhatItGoesOn(t *testing.T) {
+	t.Parallel()
+	inScene(t, func(t *testing.T, s *scene) {
+		s.elect(t)
+		s.compile(t)
+		since := s.quota(t).Status.Conditions[0].LastTransitionTime
+		after(time.Minute)
+		s.edit(t, func(q *v1alpha1.ApiKeyQuota) { q.Spec.User = "bob" })
+		s.compile(t)
+		if got := s.quota(t).Status.Conditions[0].LastTransitionTime; !got.Equal(&since) {
+			t.Errorf("it is accepted since %s, want since %s", got, since)
+		}
+		s.edit(t, func(q *v1alpha1.ApiKeyQuota) { q.Spec.TierRef.Name = "nowhere" })
+		s.compile(t)
+		status := s.quota(t).Status
+		if status.LastAccepted == nil || status.LastAccepted.Generation != 2 || status.LastAccepted.Tiers == nil {
+			t.Errorf("it goes on by %+v, want generation 2 and its plan", status.LastAccepted)
+		}
+		c := meta.FindStatusCondition(status.Conditions, programmed)
+		if c.Reason != v1alpha1.ReasonNotAccepted || !strings.Contains(c.Message, "go on as they were accepted last") {
+			t.Errorf("it is Programmed %+v, want that it goes on", c)
+		}
+		if !c.LastTransitionTime.After(since.Time) {
+			t.Errorf("it is not in force since %s, when it was", c.LastTransitionTime)
+		}
+	})
+}
+
+func TestAGatewaySaysByWhatItGoesOnAndWhoServesIt(t *testing.T) {
+	t.Parallel()
+	inScene(t, func(t *testing.T, s *scene) {
+		s.elect(t)
+		s.compile(t)
+		for want := int32(1); want <= 2; want++ {
+			s.hear(func(d *dataPlane) {
+				f := d.gateways[edge.Name]
+				f.connected, f.current, d.unheard = int(want), 1, gone
+				d.gateways[edge.Name] = f
+			})
+			g := &v1alpha1.QuotaGateway{}
+			s.read(t, edge, g)
+			if g.Status.LastAccepted == nil || g.Status.LastAccepted.Generation != 1 {
+				t.Errorf("it goes on by %+v, want generation 1", g.Status.LastAccepted)
+			}
+			if e := g.Status.Envoys; e == nil || *e.Connected != want || *e.Acknowledged != 1 {
+				t.Errorf("its Envoys are %+v, want %d and 1", e, want)
+			}
+		}
 	})
 }
 
