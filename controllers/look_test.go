@@ -138,3 +138,25 @@ func TestSecretsAreLookedForOneByOne(t *testing.T) {
 		}
 	})
 }
+
+// TestATurnIsRememberedOverCompilations, which may come as often as anybody edits something.
+func TestATurnIsRememberedOverCompilations(t *testing.T) {
+	t.Parallel()
+	clock := testclock.NewFakeClock(time.Unix(100, 0))
+	s := newSearch(clock)
+	s.among([]policy.Name{inTeam("many", "a"), inTeam("many", "b")})
+	clock.Step(time.Second)
+	names := []policy.Name{inTeam("many", "a"), inTeam("many", "b"), inTeam("one", "c")}
+	var turns []string
+	for range 2 {
+		s.among(names)
+		clock.Step(time.Second)
+		next, _ := s.next()
+		s.found(next, false)
+		turns = append(turns, next.Namespace)
+	}
+	slices.Sort(turns)
+	if diff := cmp.Diff([]string{"many", "one"}, turns); diff != "" {
+		t.Errorf("turns (-want +got):\n%s", diff)
+	}
+}
