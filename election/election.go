@@ -52,14 +52,14 @@ func (e Election) Lead(ctx context.Context, run func(context.Context) error) err
 	if err != nil {
 		return fmt.Errorf("making a client for the election: %w", err)
 	}
-	lock := &resourcelock.LeaseLock{
+	lease := &lock{Interface: &resourcelock.LeaseLock{
 		LeaseMeta: metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name}, Client: set.CoordinationV1(),
 		LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity},
-	}
+	}}
 	ctx = logr.NewContextWithSlogLogger(ctx, e.Log)
 	var working sync.Mutex // A term that has ended may still be at it.
 	for ctx.Err() == nil {
-		if err := e.term(ctx, lock, &working, run); err != nil {
+		if err := e.term(ctx, lease, &working, run); err != nil {
 			return err
 		}
 		select {
@@ -73,7 +73,7 @@ func (e Election) Lead(ctx context.Context, run func(context.Context) error) err
 }
 
 // term waits to be elected, and leads until it is the leader no more.
-func (e Election) term(ctx context.Context, lock resourcelock.Interface, working *sync.Mutex, run func(context.Context) error) error {
+func (e Election) term(ctx context.Context, lease resourcelock.Interface, working *sync.Mutex, run func(context.Context) error) error {
 	// The lease is held until the work is over: whoever is elected then is alone.
 	standing, resign := context.WithCancel(context.WithoutCancel(ctx))
 	defer resign()
@@ -84,7 +84,7 @@ func (e Election) term(ctx context.Context, lock resourcelock.Interface, working
 		}
 	})()
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: lock, Name: e.Name, ReleaseOnCancel: true,
+		Lock: lease, Name: e.Name, ReleaseOnCancel: true,
 		LeaseDuration: e.Lasts, RenewDeadline: e.Lasts * renewParts / ofParts, RetryPeriod: e.Lasts / triesPerLease,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(leading context.Context) {
