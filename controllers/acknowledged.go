@@ -28,6 +28,7 @@ type Fleet struct {
 	Current   int    // that have everything in force that was published last
 	Mark      uint64 // the largest that all of them have in force; 0: none
 	Rejected  string // what one of them says against what is published now; empty: nothing
+	Untold    string // why they were not told of the newest; empty: they were
 }
 
 // A report is what one replica of the operator tells the others of Acknowledged: marks are its own, so it tells how far they
@@ -57,6 +58,7 @@ type reportedFleet struct {
 	Current   int    `json:"current"`
 	Seen      uint64 `json:"seen,omitempty"` // of QuotaGateways
 	Rejected  string `json:"rejected,omitempty"`
+	Untold    string `json:"untold,omitempty"`
 }
 
 // What a report tells others: an object of Kubernetes has its bounds.
@@ -75,7 +77,7 @@ func newReport(a *Acknowledged, progressAt func(uint64) progress) report {
 		r.Services.Refused = append(r.Services.Refused, reportedRefusal{o.Kind, o.Namespace, o.Name.Name, a.Services.Refused[o]})
 	}
 	for name, f := range a.Gateways {
-		told := reportedFleet{Connected: f.Connected, Current: f.Current, Rejected: f.Rejected}
+		told := reportedFleet{Connected: f.Connected, Current: f.Current, Rejected: f.Rejected, Untold: f.Untold}
 		if f.Connected > 0 {
 			told.Seen = progressAt(f.Mark)[policy.KindGateway]
 		}
@@ -95,7 +97,7 @@ func (r report) text() ([]byte, error) {
 		r.Services.Refused[i].Words = shortened(r.Services.Refused[i].Words)
 	}
 	for name, f := range r.Gateways {
-		f.Rejected = shortened(f.Rejected)
+		f.Rejected, f.Untold = shortened(f.Rejected), shortened(f.Untold)
 		r.Gateways[name] = f
 	}
 	text, err := json.Marshal(r)
@@ -103,7 +105,7 @@ func (r report) text() ([]byte, error) {
 		return text, err
 	}
 	r.Cut = true
-	maps.DeleteFunc(r.Gateways, func(_ string, f reportedFleet) bool { return f.Rejected == "" })
+	maps.DeleteFunc(r.Gateways, func(_ string, f reportedFleet) bool { return f.Rejected == "" && f.Untold == "" })
 	if text, err = json.Marshal(r); err != nil || len(text) <= maxReport {
 		return text, err
 	}
@@ -134,7 +136,7 @@ type dataPlane struct {
 type enforcers struct {
 	connected, current int
 	seen               progress // by all of them; of a gateway's Envoys, QuotaGateways only
-	rejected           string
+	rejected, untold   string
 	presence           presence
 }
 
@@ -168,6 +170,9 @@ func join(reports map[string]report) *dataPlane {
 			}
 			if fleet.rejected == "" {
 				fleet.rejected = f.Rejected
+			}
+			if fleet.untold == "" {
+				fleet.untold = f.Untold
 			}
 			d.gateways[n] = fleet
 		}

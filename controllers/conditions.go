@@ -88,6 +88,8 @@ func (o *observation) programmed(d *dataPlane) metav1.Condition {
 		c.Status, c.Reason, c.Message = metav1.ConditionTrue, v1alpha1.ReasonProgrammed, fmt.Sprintf("All %s have acknowledged this generation.", whose)
 	case stands != nil:
 		c.Reason, c.Message = stands.Reason, stands.Message
+	case who.untold != "":
+		c.Reason, c.Message = v1alpha1.ReasonPending, who.untold
 	case len(d.unreadable) > 0:
 		c.Reason, c.Message = v1alpha1.ReasonPending, fmt.Sprintf("A replica of the operator says what this one cannot read: %s.", strings.Join(d.unreadable, "; "))
 	case d.cut:

@@ -87,6 +87,18 @@ func TestProgrammed(t *testing.T) {
 	}
 }
 
+// TestWhyEnvoysWereNotToldIsSaid through the report of the replica that could not tell them, and is no rejection.
+func TestWhyEnvoysWereNotToldIsSaid(t *testing.T) {
+	t.Parallel()
+	const why = "A Secret that the gateway names could not be read yet; it is tried again."
+	r := newReport(&Acknowledged{Gateways: map[policy.Name]Fleet{edge.Name: {Connected: 1, Mark: 1, Untold: why}}}, func(uint64) progress { return progress{policy.KindGateway: 9} })
+	o := observation{verdict: policy.Verdict{Object: edge, Generation: 3}, since: 10}
+	c := meta.FindStatusCondition(o.conditions(join(map[string]report{"a": r})), v1alpha1.ConditionProgrammed)
+	if c.Status != metav1.ConditionFalse || c.Reason != v1alpha1.ReasonPending || c.Message != why {
+		t.Errorf("Programmed is %+v, want Pending with %q", c, why)
+	}
+}
+
 func reject(d *dataPlane, words string) {
 	f := d.gateways[edge.Name]
 	f.rejected = words

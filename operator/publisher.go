@@ -202,7 +202,7 @@ func (p *publisher) Acknowledged() controllers.Acknowledged {
 	}
 	for name, words := range unbuilt {
 		f := a.Gateways[name]
-		f.Rejected = words
+		f.Untold = words
 		a.Gateways[name] = f
 	}
 	return a

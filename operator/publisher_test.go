@@ -178,7 +178,7 @@ func TestAnotherSecretIsToldThoughTheGatewaySaysTheSame(t *testing.T) {
 	if err := c.publish(t); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.Acknowledged().Gateways[second]; got.Mark != 1 || got.Rejected == "" {
+	if got := c.Acknowledged().Gateways[second]; got.Mark != 1 || got.Untold == "" {
 		t.Errorf("while the Secret is unread it says %+v", got)
 	}
 	c.unread = false
@@ -207,7 +207,7 @@ func TestAPublicationThatFailedIsTriedAgain(t *testing.T) {
 			t.Error("a gateway that cannot be built was published")
 		}
 	}
-	if got := c.Acknowledged().Gateways[second]; got.Mark != 1 || got.Rejected == "" {
+	if got := c.Acknowledged().Gateways[second]; got.Mark != 1 || got.Untold == "" {
 		t.Errorf("while the gateway cannot be built it says %+v", got)
 	}
 	c.settings = envoy.Settings{}

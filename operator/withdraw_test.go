@@ -175,7 +175,7 @@ func TestAnUnreadSecretIsSaidAndChangesNothing(t *testing.T) {
 	n := publication(1)
 	n.Content.Unread = func(policy.Name) bool { return true }
 	publish(t, p, n)
-	if got := p.Acknowledged().Gateways[edge].Rejected; !strings.Contains(got, "could not be read yet") || told == 0 {
+	if got := p.Acknowledged().Gateways[edge].Untold; !strings.Contains(got, "could not be read yet") || told == 0 {
 		t.Errorf("it is said to be %q, told %d times", got, told)
 	}
 	if resources := p.xds.Gateways(); len(resources) != 0 {
@@ -186,7 +186,7 @@ func TestAnUnreadSecretIsSaidAndChangesNothing(t *testing.T) {
 	if changed, _ := listen(t, conn).next(t); len(changed) != 1 {
 		t.Errorf("once it is read %q is told, want a listener", changed)
 	}
-	if got := p.Acknowledged().Gateways[edge]; got.Rejected != "" || got.Connected != 1 {
+	if got := p.Acknowledged().Gateways[edge]; got.Untold != "" || got.Connected != 1 {
 		t.Errorf("once it is read they are %+v, want one Envoy", got)
 	}
 }
