@@ -66,3 +66,19 @@ func TestAQuotaSaysThatItHasExpired(t *testing.T) {
 		check("The object is in force as written. This ApiKeyQuota has expired (spec.expirationTime), so requests with its keys are answered 401.")
 	})
 }
+
+// TestADeletedQuotaIsForgottenBeforeItsTime: a time can be years away, and anybody may make and delete quotas until then.
+func TestADeletedQuotaIsForgottenBeforeItsTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &status{queue: newQueue(clock.RealClock{})}
+		defer s.queue.ShutDown()
+		now := clock.RealClock{}.Now()
+		end := metav1.NewTime(now.AddDate(10, 0, 0))
+		s.lookAt(quota, &end, now)
+		after(looksApart)
+		if got := s.queue.Len(); got != 1 {
+			t.Errorf("after %s %d objects are looked at, want the quota, so that it is seen to be gone", looksApart, got)
+		}
+	})
+}

@@ -31,6 +31,10 @@ const fieldManager = "tierkeeper-operator"
 // unsureFor is when an object is looked at again of which not everything is known.
 const unsureFor = time.Second
 
+// looksApart is how long an object waits for its time at most before it is looked at: nobody could be made to keep those that are
+// deleted until a time that is years away.
+const looksApart = time.Hour
+
 // requestTimeout is that of one request: an API server that hangs must not hold up whoever asks.
 const requestTimeout = 10 * time.Second
 
@@ -257,10 +261,10 @@ func refusal(t *policy.Table, quota policy.Name, now time.Time) string {
 	return ""
 }
 
-// lookAt has an object looked at when its time has come: that it has passed no event tells.
+// lookAt has an object looked at when its time has come, and now and then before: that it has passed no event tells.
 func (s *status) lookAt(o policy.Object, at *metav1.Time, now time.Time) {
 	if q := s.current(); q != nil && at != nil && at.After(now) {
-		q.AddAfter(o, at.Sub(now))
+		q.AddAfter(o, min(at.Sub(now), looksApart))
 	}
 }
 
