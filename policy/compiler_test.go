@@ -328,10 +328,11 @@ func TestACompilerHandsOnGatewaysThatHaveNotChanged(t *testing.T) {
 		"a model": {func(in *policy.Input) {
 			in.Models[0].Spec.Resource, in.Models[0].Generation = "images", 2
 		}, []string{"assigns", "needs", "plain", "selects"}},
-		"a namespace":            {func(in *policy.Input) { in.Namespaces = nil }, []string{"selects"}},
-		"what a secret holds":    {func(in *policy.Input) { in.Secrets[secret] = holding("another") }, nil},
-		"a secret that is gone":  {func(in *policy.Input) { delete(in.Secrets, secret) }, []string{"needs"}},
-		"a secret that is empty": {func(in *policy.Input) { in.Secrets[secret] = holding("") }, []string{"needs"}},
+		"a namespace that is admitted":   {func(in *policy.Input) { in.Namespaces = in.Namespaces[1:] }, []string{"selects"}},
+		"a namespace that a tier serves": {func(in *policy.Input) { in.Namespaces = in.Namespaces[:1] }, []string{"assigns"}},
+		"what a secret holds":            {func(in *policy.Input) { in.Secrets[secret] = holding("another") }, nil},
+		"a secret that is gone":          {func(in *policy.Input) { delete(in.Secrets, secret) }, []string{"needs"}},
+		"a secret that is empty":         {func(in *policy.Input) { in.Secrets[secret] = holding("") }, []string{"needs"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -342,7 +343,8 @@ func TestACompilerHandsOnGatewaysThatHaveNotChanged(t *testing.T) {
 			in.Gateways[1].Spec.Identity.MissingKey = &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &v1alpha1.Ref{Name: "tier-7"}}
 			in.Gateways[2].Spec.AllowedKeys = &v1alpha1.AllowedKeys{Namespaces: v1alpha1.Namespaces{From: v1alpha1.NamespacesSelector, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"paid": "yes"}}}}
 			in.Gateways[3].Spec.Backends = []v1alpha1.Backend{{Name: "provider", Credential: &v1alpha1.BackendCredential{Header: "x-api-key", SecretKeyRef: v1alpha1.SecretKeyRef{Name: secret.Name, Key: "key"}}}}
-			in.Namespaces = []policy.Namespace{{Name: "team-1", Labels: map[string]string{"paid": "yes"}}}
+			in.Tiers[7].Spec.AllowedNamespaces = &v1alpha1.TierNamespaces{From: v1alpha1.TierNamespacesSelector, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"served": "yes"}}}
+			in.Namespaces = []policy.Namespace{{Name: "team-1", Labels: map[string]string{"paid": "yes"}}, {Name: "edge", Labels: map[string]string{"served": "yes"}}}
 			in.Secrets[secret] = holding("sk-provider")
 			in = identified(in)
 			var compiler policy.Compiler
