@@ -50,13 +50,16 @@ type told struct {
 	reset   time.Time
 }
 
-// newEntry is for an object that says s. What it says was told.
-func newEntry(o policy.Object, s Status) *entry {
+// newEntry is for an object that says s now. What it says was told, and not later than now, wherever the clock stood of whoever
+// wrote it.
+func newEntry(o policy.Object, s Status, now time.Time) *entry {
 	e := &entry{object: o, says: s, told: map[string]told{}, due: nowhere, pending: nowhere}
 	if s.Usage == nil {
 		return e
 	}
-	e.tried = s.Usage.ObservationTime.Time
+	if e.tried = s.Usage.ObservationTime.Time; e.tried.After(now) {
+		e.tried = now
+	}
 	for i := range s.Usage.Limits {
 		l := &s.Usage.Limits[i]
 		e.told[l.ID] = told{percent: percentOf(l), reset: resetOf(l)}

@@ -58,7 +58,7 @@ func (r *Reporter) hear(h heard) {
 	e, began := r.entries[h.object], r.reading.began
 	switch {
 	case e == nil:
-		e = newEntry(h.object, h.says)
+		e = newEntry(h.object, h.says, began)
 		r.entries[h.object] = e
 		r.lookSoon(e, began)
 	case e.tried.Before(began) && differs(e.says, h.says):

@@ -95,8 +95,9 @@ func (r *Reporter) Collect(ch chan<- prometheus.Metric) {
 	r.waiting.Collect(ch)
 }
 
-// Run keeps objects up to date until ctx ends. It begins with what they say, reads that again every two minutes, and may be called again, as by a replica that is elected
-// again, but not while it runs. It returns an error only if it cannot read what objects say when it begins.
+// Run keeps objects up to date until ctx ends. It begins with what they say, reads that again every two minutes, and may be called
+// again, as by a replica that is elected again, but not while it runs. It returns an error only if it cannot read what objects say
+// when it begins.
 func (r *Reporter) Run(ctx context.Context) error {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -192,7 +193,7 @@ func (r *Reporter) schedule(name policy.Name, now time.Time) {
 	o := policy.Object{Kind: policy.KindQuota, Name: name}
 	e := r.entries[o]
 	if e == nil {
-		e = newEntry(o, Status{})
+		e = newEntry(o, Status{}, now)
 		r.entries[o] = e
 	}
 	if e.due == nowhere || e.next.After(now) {
@@ -229,7 +230,7 @@ func (r *Reporter) lookAt(ctx context.Context, name policy.Name, now time.Time) 
 		case e == nil && idle(u.Limits):
 			continue
 		case e == nil:
-			e = newEntry(u.Object, Status{})
+			e = newEntry(u.Object, Status{}, now)
 			r.entries[u.Object] = e
 		case e.seen == r.passes:
 			continue

@@ -362,6 +362,20 @@ func TestAnObjectThatSaysAnotherThingIsWrittenAnew(t *testing.T) {
 	}
 }
 
+// TestAnObjectFromALaterClockIsWrittenAnew: the clock of the former leader was ahead.
+func TestAnObjectFromALaterClockIsWrittenAnew(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, aDay)
+	c.use("alice", 200)
+	c.after(time.Second)
+	want := c.tell(alice)
+	c.says[alice].Usage.ObservationTime = new(metav1.NewTime(c.now().Add(time.Hour)))
+	c.restart()
+	delete(c.says, alice)
+	c.after(2 * time.Minute)
+	c.want(alice, want...)
+}
+
 func TestAReadingThatFailsLeavesWhatIsKnown(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, aDay)
