@@ -149,8 +149,7 @@ type heldQuota struct {
 
 // heldGateway is a QuotaGateway as it was compiled last.
 type heldGateway struct {
-	identity identity // where accepted
-	accepted bool
+	identity identity         // zero where it is not accepted, so that it is made anew
 	record   *AcceptedGateway // by which it goes on; nil where it was never accepted
 	gateway  *Gateway
 	sum      sum
@@ -290,7 +289,7 @@ func (c *compilation) stands(q *v1alpha1.ApiKeyQuota, h *heldQuota) bool {
 // gatewayStands reports whether nothing of a gateway need be made anew.
 func (c *compilation) gatewayStands(g *v1alpha1.QuotaGateway, h *heldGateway) bool {
 	now := h.gateway
-	if !h.accepted || !h.identity.same(identityOf(&g.ObjectMeta)) || c.catalogOf(g.Spec.ModelLimitSelector) != now.models {
+	if !h.identity.same(identityOf(&g.ObjectMeta)) || c.catalogOf(g.Spec.ModelLimitSelector) != now.models {
 		return false
 	}
 	for _, a := range now.assigned() {

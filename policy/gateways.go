@@ -51,7 +51,7 @@ func (c *compilation) compileGateway(name Name, g *v1alpha1.QuotaGateway) *heldG
 	switch {
 	case len(problems)+len(uses) == 0:
 		h := c.serve(name, &written, true)
-		h.identity, h.accepted = identityOf(&g.ObjectMeta), true
+		h.identity = identityOf(&g.ObjectMeta)
 		return h
 	case known && (len(problems) > 0 || !equality.Semantic.DeepEqual(last.Spec, g.Spec)):
 		return c.serve(name, &last, true)

@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// A sum stands for a set of credentials, or of gateways: the sums of each, added up, so that it can follow a change of one. Equal sets have equal
-// sums, whatever was in them before.
+// A sum stands for a set of credentials, or of gateways: the sums of each, added up, so that it can follow a change of one. Equal
+// sets have equal sums, whatever was in them before.
 type sum struct{ high, low uint64 }
 
 func (s *sum) add(o sum) {
