@@ -216,3 +216,14 @@ func TestAPublicationThatFailedIsTriedAgain(t *testing.T) {
 	}
 	c.await(t, 4)
 }
+
+// TestOtherAuthoritiesOfTheMachineAreTold: they are no part of the gateway.
+func TestOtherAuthoritiesOfTheMachineAreTold(t *testing.T) {
+	t.Parallel()
+	none := func(policy.SecretValue) []byte { return nil }
+	before := newTold(&policy.Gateway{}, &envoy.Settings{Secrets: none, SystemRoots: []byte("one")})
+	now := before
+	if now.roots = []byte("other"); now.same(before) {
+		t.Error("a gateway is told as before, though other authorities are trusted")
+	}
+}
