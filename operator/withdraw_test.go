@@ -190,3 +190,17 @@ func TestAnUnreadSecretIsSaidAndChangesNothing(t *testing.T) {
 		t.Errorf("once it is read they are %+v, want one Envoy", got)
 	}
 }
+
+// TestAGatewayThatIsGoneIsWithdrawnOnce, and nothing is kept of it when nobody is connected.
+func TestAGatewayThatIsGoneIsWithdrawnOnce(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	p := newPublisher(envoy.Settings{}, slog.New(slog.NewTextHandler(&log, nil)))
+	publish(t, p, publication(1))
+	for mark := uint64(2); mark < 5; mark++ {
+		publish(t, p, without(mark))
+	}
+	if n := strings.Count(log.String(), "QuotaGateway that is not there"); n != 1 || len(p.served) != 0 {
+		t.Errorf("it was withdrawn %d times, and %d gateways are kept:\n%s", n, len(p.served), &log)
+	}
+}
