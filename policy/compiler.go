@@ -20,7 +20,8 @@ type Compiler struct {
 	held  *memory // nil: nothing is reused
 }
 
-// Compile is Compile for this Input and what is remembered. The Compiler keeps none of the Input's lists and objects.
+// Compile is Compile for this Input and what is remembered. The Compiler keeps none of the Input's lists and objects, but what
+// objects refer to, such as the maps of their labels: whoever changes an object must give it another.
 func (c *Compiler) Compile(in Input) (*Table, []Verdict) {
 	held := c.held
 	if held == nil {
@@ -38,8 +39,8 @@ func (c *Compiler) Compile(in Input) (*Table, []Verdict) {
 //   - a catalog, while all ModelLimits say the same and have the same labels;
 //   - a Credential, while its quota says the same and was accepted, and so are the tier, the user, the digests of its keys and
 //     who owns them, and what its namespace may use;
-//   - a Gateway, while its object says the same and was accepted, and so are its Secrets, the tiers that it assigns, the catalog
-//     and the namespaces that it admits.
+//   - a Gateway, while its object says the same and was accepted, and so are its Secrets, the tiers that it assigns and that its
+//     namespace may use them, the catalog and the namespaces that it admits.
 //
 // What is not accepted is always made anew.
 type memory struct {
