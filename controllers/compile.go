@@ -171,12 +171,6 @@ func (c *compiler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcil
 	return reconcile.Result{}, nil
 }
 
-// version is the resource version of a Secret that may be read.
-func (g *gatherer) version(name policy.Name) (string, bool) {
-	version, known := g.versions[name]
-	return version, known
-}
-
 func namesOf(gateways []*v1alpha1.QuotaGateway) []policy.Name {
 	names := make([]policy.Name, len(gateways))
 	for i, g := range gateways {

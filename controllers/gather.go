@@ -102,6 +102,12 @@ func (g *gatherer) read() error {
 	return nil
 }
 
+// version is the resource version of a Secret that may be read, as the last view has it.
+func (g *gatherer) version(name policy.Name) (string, bool) {
+	version, known := g.versions[name]
+	return version, known
+}
+
 // A quotaList has quotas in an order that stays, but for those that are deleted.
 type quotaList struct {
 	all []*v1alpha1.ApiKeyQuota
