@@ -81,8 +81,8 @@ func TestAViewHasWhatEventsTold(t *testing.T) {
 					r.Fatalf("Secret %s is not as it is at %s", name, text)
 				}
 			}
-			if len(in.Secrets) != len(secrets) || len(g.versions) != len(secrets) {
-				r.Fatalf("it has %v, of which %v may be read, want %v", slices.Collect(maps.Keys(in.Secrets)), g.versions, secrets)
+			if len(in.Secrets) != len(secrets) || len(g.versions) != len(secrets) || len(g.fresh) > 0 {
+				r.Fatalf("it has %v, of which %v may be read and %d are new, want %v", slices.Collect(maps.Keys(in.Secrets)), g.versions, len(g.fresh), secrets)
 			}
 			g.unlabelled = []policy.Name{{Namespace: "team-a", Name: "o4"}}
 			if _, labelled := secrets[g.unlabelled[0]]; labelled {
