@@ -476,7 +476,7 @@ func TestAReadingHoldsUpNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				c := newCluster(t, aDay)
+				c := newCluster(t, `{plan: {limits: {rates: [{metric: Requests, per: Day, max: 200}]}}, quotas: {alice: {}, bob: {}}}`)
 				c.use("alice", 20)
 				ctx, stop := context.WithCancel(t.Context())
 				done := make(chan error)
@@ -486,14 +486,15 @@ func TestAReadingHoldsUpNothing(t *testing.T) {
 				release := c.hold()
 				<-time.After(40 * time.Second) // Two minutes after the first, the second reading has begun.
 				c.use("alice", 20)
+				c.use("bob", 20) // It says nothing yet, and so is not in the reading.
 				<-time.After(2 * time.Second)
 				synctest.Wait()
 				c.want(alice, "Key/Requests/Day 40 of 200, until 00:00:00")
-				c.wantWrites(2)
+				c.wantWrites(3)
 				end(release, stop)
 				<-time.After(time.Minute)
 				synctest.Wait()
-				c.wantWrites(2)
+				c.wantWrites(3)
 				stop()
 				if err := <-done; err != nil {
 					t.Error(err)
