@@ -66,8 +66,11 @@ func identityOf(o metav1.Object) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Labels: o.GetLabels()}
 }
 
-// pairProblem is the entry of a digested Secret's stringData that says what is wrong with a certificate.
-const pairProblem = "pair-problem"
+// Entries of a digested Secret's stringData.
+const (
+	pairProblem = "pair-problem" // what is wrong with a certificate
+	tooMany     = "too-many"     // there, if it has more values than are read
+)
 
 // digested hashes the values of a Secret before it is kept: no API key stays in memory, whoever names it. What is listed passes
 // here twice. Digested Secrets are told by their stringData: the API server takes it, and never gives it back.
@@ -85,6 +88,9 @@ func digested(object any) (any, error) {
 	}
 	if read.PairProblem != "" {
 		out.StringData[pairProblem] = read.PairProblem
+	}
+	if read.TooMany {
+		out.StringData[tooMany] = ""
 	}
 	for name, key := range read.Keys {
 		out.Data[name] = writeKey(key)
@@ -134,8 +140,9 @@ func readKey(b []byte) (k policy.Key, err error) {
 
 // readDigested reads what digested wrote.
 func readDigested(s *corev1.Secret) (policy.Secret, error) {
+	_, many := s.StringData[tooMany]
 	out := policy.Secret{
-		Labelled: s.Labels[v1alpha1.SecretLabel] == "true", Type: string(s.Type), Keys: make(map[string]policy.Key, len(s.Data)),
+		Labelled: s.Labels[v1alpha1.SecretLabel] == "true", Type: string(s.Type), TooMany: many, Keys: make(map[string]policy.Key, len(s.Data)),
 		PairProblem: s.StringData[pairProblem],
 	}
 	for name, value := range s.Data {

@@ -3,6 +3,7 @@ package controllers
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -23,6 +24,7 @@ func TestNoSecretStaysInMemory(t *testing.T) {
 		"certificate": {policy.CertificateKey: []byte(pair.Cert), policy.PrivateKey: []byte(pair.Key)},
 		"broken":      {policy.CertificateKey: []byte(pair.Cert), policy.PrivateKey: []byte("sk-no-key-at-all")},
 		"nothing":     {},
+		"too many":    manyValues(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -62,6 +64,14 @@ func TestNoSecretStaysInMemory(t *testing.T) {
 			}
 		})
 	}
+}
+
+func manyValues() map[string][]byte {
+	data := map[string][]byte{}
+	for i := range 1000 {
+		data[fmt.Sprint(i)] = fmt.Append(nil, "sk-very-secret-", i)
+	}
+	return data
 }
 
 func holds(text []byte, s *corev1.Secret, content []byte) bool {

@@ -21,17 +21,29 @@ const (
 	PrivateKey      = "tls.key"
 )
 
+// What is read of one Secret has bounds: others wait while it is read, and anybody may write one. Go takes minutes to read an RSA key
+// of a megabyte.
+const (
+	maxValues     = 256      // of one with more none is read
+	maxChain      = 64 << 10 // bytes of a certificate with those of its issuers
+	maxPrivateKey = 8 << 10  // bytes; an RSA key of 8192 bits has 6400
+)
+
 // A Secret is what may be known of a Secret: never its content.
 type Secret struct {
 	Labelled bool           // carries v1alpha1.SecretLabel
 	Type     string         // empty: Opaque
-	Keys     map[string]Key // by key of its data; empty unless Labelled
+	TooMany  bool           // values: none is read
+	Keys     map[string]Key // by key of its data; empty unless Labelled, and if TooMany
 	// PairProblem says why a certificate and its private key cannot be used, where Type is CertificateType; empty if they can.
 	PairProblem string
 }
 
 // ReadSecret looks at the content of a Secret that carries the label.
 func ReadSecret(kind string, data map[string][]byte) Secret {
+	if len(data) > maxValues {
+		return Secret{Labelled: true, Type: kind, TooMany: true, Keys: map[string]Key{}}
+	}
 	s := Secret{Labelled: true, Type: kind, Keys: make(map[string]Key, len(data))}
 	for name, content := range data {
 		s.Keys[name] = ReadKey(content)
@@ -45,6 +57,9 @@ func ReadSecret(kind string, data map[string][]byte) Secret {
 // pairProblem finds what Envoy would refuse, too: one Secret that it refuses takes others with it that it is told at the same
 // time. It quotes nothing of the content; the errors of crypto/tls and crypto/x509 do not either.
 func pairProblem(data map[string][]byte) string {
+	if len(data[CertificateKey]) > maxChain || len(data[PrivateKey]) > maxPrivateKey {
+		return fmt.Sprintf("has more than %d KiB under %s, or more than %d KiB under %s", maxChain>>10, CertificateKey, maxPrivateKey>>10, PrivateKey)
+	}
 	for _, name := range []string{CertificateKey, PrivateKey} {
 		if len(bytes.TrimSpace(data[name])) == 0 {
 			return "has nothing under " + name
@@ -214,6 +229,11 @@ func (in *Input) findSecret(name Name) (Secret, *Problem) {
 		return secret, &Problem{
 			v1alpha1.ReasonSecretNotLabelled, "name",
 			fmt.Sprintf("Secret %s may not be read: label it %s=true.", name.Name, v1alpha1.SecretLabel),
+		}
+	case secret.TooMany:
+		return secret, &Problem{
+			v1alpha1.ReasonSecretNotFound, "name",
+			fmt.Sprintf("Secret %s has more than %d values, and none of them is read: put what is needed here into a Secret of its own.", name.Name, maxValues),
 		}
 	}
 	return secret, nil

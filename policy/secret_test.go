@@ -8,7 +8,9 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"strings"
 	"testing"
@@ -97,6 +99,52 @@ func TestACertificateIsOneThatEnvoyServes(t *testing.T) {
 		if got := s.PairProblem; !strings.HasPrefix(got, tc.want) || (got == "") != (tc.want == "") {
 			t.Errorf("%s: got %q, want %q", name, got, tc.want)
 		}
+	}
+}
+
+// TestAHugeSecretCostsNobody: others wait while a Secret is read, and anybody may write one. Go would take minutes to read this key.
+func TestAHugeSecretCostsNobody(t *testing.T) {
+	t.Parallel()
+	huge := strings.Repeat("A", 1<<19)
+	number := new(big.Int).SetBytes([]byte(huge))
+	der, err := asn1.Marshal(struct {
+		Version                  int
+		N                        *big.Int
+		E                        int
+		D, P, Q, DP, DQ, Inverse *big.Int
+	}{0, new(big.Int).Mul(number, number), 65537, number, number, number, number, number, number})
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, private := selfSigned(t, ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	const want = "has more than 64 KiB under tls.crt, or more than 8 KiB under tls.key"
+	for _, pair := range [][2]string{{chain, armoured("RSA PRIVATE KEY", der)}, {chain + huge, private}} {
+		s := policy.ReadSecret(policy.CertificateType, map[string][]byte{"tls.crt": []byte(pair[0]), "tls.key": []byte(pair[1])})
+		if s.PairProblem != want {
+			t.Errorf("got %q, want %q", s.PairProblem, want)
+		}
+	}
+}
+
+// TestASecretWithTooManyValuesSaysSo: what is kept of a value is many times as large as the smallest one.
+func TestASecretWithTooManyValuesSaysSo(t *testing.T) {
+	t.Parallel()
+	data := map[string][]byte{}
+	for i := range 257 {
+		data[fmt.Sprint(i)] = fmt.Append(nil, "sk-", i)
+	}
+	name := policy.Name{Namespace: "team-a", Name: "keys"}
+	value := policy.SecretValue{Secret: name, Key: "0", Purpose: policy.ForCredential}
+	usable := func() bool {
+		in := policy.Input{Secrets: map[policy.Name]policy.Secret{name: policy.ReadSecret("", data)}}
+		return in.Usable(value)
+	}
+	if s := policy.ReadSecret("", data); len(s.Keys) > 0 || usable() {
+		t.Errorf("%d of 257 values are read", len(s.Keys))
+	}
+	delete(data, "256")
+	if !usable() {
+		t.Error("one of 256 values cannot be used")
 	}
 }
 

@@ -13,8 +13,8 @@ const (
 	ReasonTierNotPermitted = "TierNotPermitted"
 	// ReasonOverrideNotPermitted: the quota changes a limit of its tier in a way the tier's keyOverrides forbid.
 	ReasonOverrideNotPermitted = "OverrideNotPermitted"
-	// ReasonSecretNotFound: a secretKeyRef names a Secret, or a key in it, that does not exist, or that the operator does not look
-	// for because of its --secret-namespaces.
+	// ReasonSecretNotFound: a secretKeyRef names a Secret, or a key in it, that does not exist, that the operator does not look
+	// for because of its --secret-namespaces, or that is not read because there are too many in the Secret.
 	ReasonSecretNotFound = "SecretNotFound"
 	// ReasonSecretNotLabelled: the Secret lacks the label tierkeeper.io/secret: "true".
 	ReasonSecretNotLabelled = "SecretNotLabelled"
