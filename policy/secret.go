@@ -224,7 +224,10 @@ func (in *Input) findSecret(name Name) (Secret, *Problem) {
 			fmt.Sprintf("This operator reads no Secrets in namespace %s: see its flag --secret-namespaces.", name.Namespace),
 		}
 	case !found:
-		return secret, &Problem{v1alpha1.ReasonSecretNotFound, "name", fmt.Sprintf("There is no Secret %s in namespace %s.", name.Name, name.Namespace)}
+		return secret, &Problem{
+			v1alpha1.ReasonSecretNotFound, "name",
+			fmt.Sprintf("There is no Secret %s with the label %s=true in namespace %s.", name.Name, v1alpha1.SecretLabel, name.Namespace),
+		}
 	case !secret.Labelled:
 		return secret, &Problem{
 			v1alpha1.ReasonSecretNotLabelled, "name",

@@ -154,7 +154,7 @@ func TestASecretThatIsNotReadIsNotSaidToBeMissing(t *testing.T) {
 	quota := v1alpha1.ApiKeyQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "team-a", Name: "app"}}
 	quota.Spec.Keys = []v1alpha1.APIKey{{Name: "main", SecretKeyRef: &v1alpha1.SecretKeyRef{Name: "keys", Key: "main"}}}
 	const (
-		missing = "There is no Secret keys in namespace team-a."
+		missing = "There is no Secret keys with the label tierkeeper.io/secret=true in namespace team-a."
 		unread  = "This operator reads no Secrets in namespace team-a: see its flag --secret-namespaces."
 	)
 	for name, tc := range map[string]struct {
