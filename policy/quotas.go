@@ -240,7 +240,7 @@ func (c *compilation) digest(q *v1alpha1.ApiKeyQuota, k *v1alpha1.APIKey) (d Dig
 	p.Field = fmt.Sprintf("spec.keys[name=%s].secretKeyRef.%s", k.Name, p.Field)
 	last, _ := c.lastQuota(&q.ObjectMeta)
 	if d, known = last.key(k); known {
-		p.Message += " The key goes on as it was read last; to end it, take it out of spec.keys."
+		p.Message += " The key goes on as it was read last; to end it, take it out of spec.keys, or suspend the quota (spec.desiredState)."
 	} else {
 		p.Message += " Until it can be read, requests with this key are answered 401."
 	}
