@@ -99,6 +99,10 @@ func (o *usageOptions) run(cmd *cobra.Command, client *admin.Client, args []stri
 	if o.output != formatText {
 		return printData(out, o.output, map[string]any{"usage": list, "more": more})
 	}
+	if len(list) == 0 && o.namespace != "" {
+		fmt.Fprintf(out, "There is no ApiKeyQuota in force in namespace %s.\n", o.namespace)
+		return nil
+	}
 	printKeyUsages(out, list, more, time.Now())
 	return nil
 }

@@ -81,7 +81,7 @@ func TestUsageShowsWhatKeysUse(t *testing.T) {
 				`default/main +0 +0 +4,000 +- +Key/Requests/Month\n`,
 		},
 		"all keys of a namespace": {[]string{"--namespace", "default"}, `KEY .*\ndefault/main .*\n`},
-		"no keys":                 {[]string{"-n", "none"}, `There is no ApiKeyQuota in force\.\n`},
+		"no keys":                 {[]string{"-n", "none"}, `There is no ApiKeyQuota in force in namespace none\.\n`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
