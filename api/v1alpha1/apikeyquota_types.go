@@ -32,7 +32,7 @@ type APIKey struct {
 	// digest is "sha256:" and the SHA-256 of the key in lower-case hex, as printed by "tierkeeper keygen".
 	//
 	// +optional
-	// +kubebuilder:validation:MinLength=71
+	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=71
 	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
 	Digest string `json:"digest,omitempty"`
