@@ -3,6 +3,7 @@ package controllers
 import (
 	"iter"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -45,7 +46,7 @@ func short(s string) string {
 	if len(s) <= maxNote {
 		return s
 	}
-	return s[:maxNote-3] + "..."
+	return strings.ToValidUTF8(s[:maxNote-3], "") + "..."
 }
 
 // changes compares two compilations: edited are the objects that somebody wrote, other those of which something else is said

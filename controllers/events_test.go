@@ -3,6 +3,7 @@ package controllers
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -76,15 +77,15 @@ func told(o policy.Object, held client.Object, wanted v1alpha1.ObjectStatus) (al
 
 func TestAnEventHoldsNoMoreThanTheAPIServerTakes(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{maxNote, maxNote + 1, 5 * maxNote} {
-		long := is(accepted, v1alpha1.ReasonTierNotFound, strings.Repeat("x", n))
+	for _, text := range []string{strings.Repeat("x", maxNote), strings.Repeat("x", maxNote+1), strings.Repeat("x", 5*maxNote), strings.Repeat("ü", maxNote)} {
+		long := is(accepted, v1alpha1.ReasonTierNotFound, text)
 		all := told(quota, &v1alpha1.ApiKeyQuota{}, v1alpha1.ObjectStatus{Conditions: []metav1.Condition{long, is(programmed, v1alpha1.ReasonPending, "")}})
 		if len(all) != 1 {
 			t.Fatalf("told are %d events, want 1", len(all))
 		}
 		note := strings.TrimPrefix(all[0], "Warning TierNotFound ")
-		if len(note) != maxNote || strings.HasSuffix(note, "...") != (n > maxNote) {
-			t.Errorf("of %d bytes %d are told, ending in %q", n, len(note), note[len(note)-5:])
+		if len(note) > maxNote || len(note) < maxNote-1 || !utf8.ValidString(note) || strings.HasSuffix(note, "...") != (len(text) > maxNote) {
+			t.Errorf("of %d bytes %d are told, ending in %q", len(text), len(note), note[len(note)-5:])
 		}
 	}
 }
