@@ -69,7 +69,7 @@ The API server, the operator and the rate-limit service run; logs are in %s. In 
   bin/tierkeeper effective --key demo-free
 
 An Envoy is started for each QuotaGateway, and a fake provider stands in for all backends. If you have no kubectl, there is
-one in bin/kube. Ctrl-C stops.
+one in bin/kube. Ctrl-C stops; the objects are gone then.
 `, s.Dir, kubeconfig, address)
 	return s.KeepEnvoys(ctx, service.Address)
 }
