@@ -42,7 +42,7 @@ func (g *gatherer) note(o client.Object, there bool) {
 	defer g.mu.Unlock()
 	switch o := o.(type) {
 	case *v1alpha1.ApiKeyQuota:
-		if there {
+		if there && o.DeletionTimestamp == nil { // A finalizer must not keep a key alive that somebody has ended.
 			g.quotas.set(o)
 		} else {
 			g.quotas.delete(objectName(o))

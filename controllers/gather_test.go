@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -37,7 +38,7 @@ func secretOf(t testing.TB, name policy.Name, version, key string) *corev1.Secre
 	return kept.(*corev1.Secret)
 }
 
-// TestAViewHasWhatEventsTold: each view has the quotas and the Secrets that are there, as they are.
+// TestAViewHasWhatEventsTold: each view has the quotas and the Secrets that are there, as they are, but no quota that is being deleted.
 func TestAViewHasWhatEventsTold(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
@@ -45,6 +46,7 @@ func TestAViewHasWhatEventsTold(t *testing.T) {
 		quotas, secrets := map[string]string{}, map[policy.Name]string{}
 		for version := range rapid.IntRange(0, 20).Draw(r, "events") {
 			text, there := fmt.Sprint(version), rapid.IntRange(0, 2).Draw(r, "there") > 0
+			var deleted *metav1.Time
 			name := policy.Name{Namespace: "team-a", Name: fmt.Sprint("o", rapid.IntRange(0, 4).Draw(r, "name"))}
 			if rapid.Bool().Draw(r, "secret") {
 				secrets[name] = text
@@ -53,12 +55,15 @@ func TestAViewHasWhatEventsTold(t *testing.T) {
 				}
 				g.note(secretOf(t, name, text, text), there)
 			} else {
+				if rapid.IntRange(0, 4).Draw(r, "held up by a finalizer") == 0 {
+					deleted = &metav1.Time{Time: time.Unix(1, 0)}
+				}
 				quotas[name.String()] = text
-				if !there {
+				if !there || deleted != nil {
 					delete(quotas, name.String())
 				}
 				g.note(&v1alpha1.ApiKeyQuota{
-					ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name, ResourceVersion: text},
+					ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name, ResourceVersion: text, DeletionTimestamp: deleted},
 					Spec:       v1alpha1.ApiKeyQuotaSpec{Keys: []v1alpha1.APIKey{{SecretKeyRef: &v1alpha1.SecretKeyRef{Name: name.Name}}}},
 				}, there)
 			}
