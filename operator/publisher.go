@@ -192,11 +192,12 @@ func lacksRoots(gateways []*policy.Gateway, s *envoy.Settings) (policy.Name, boo
 // Acknowledged implements controllers.Publisher.
 func (p *publisher) Acknowledged() controllers.Acknowledged {
 	p.mu.Lock()
-	mark, unbuilt := p.mark, p.unbuilt
+	mark, unbuilt, there := p.mark, p.unbuilt, p.there
 	p.mu.Unlock()
 	a := controllers.Acknowledged{Gateways: map[policy.Name]controllers.Fleet{}, Services: servicesOf(p.feed.Clients())}
 	for _, cluster := range p.xds.Gateways() {
-		if name, ok := gatewayOf(cluster); ok {
+		// Whoever may connect can make up names; what is said of real gateways must not be lost among them.
+		if name, ok := gatewayOf(cluster); ok && there[name] {
 			a.Gateways[name] = fleetOf(p.xds.Envoys(name), mark)
 		}
 	}

@@ -149,6 +149,22 @@ func TestAGatewayThatIsGoneIsServedNoMore(t *testing.T) {
 	}
 }
 
+// TestWhoConnectsAsNoGatewayIsNotToldOf, or names that somebody makes up could crowd out what is said of gateways.
+func TestWhoConnectsAsNoGatewayIsNotToldOf(t *testing.T) {
+	t.Parallel()
+	for _, there := range []bool{true, false} {
+		p, conn := served(t)
+		publish(t, p, publication(1))
+		if !there {
+			publish(t, p, without(2))
+		}
+		listen(t, conn).next(t)
+		if _, told := p.Acknowledged().Gateways[edge]; told != there {
+			t.Errorf("Envoys are told of: %t, want %t", told, there)
+		}
+	}
+}
+
 // TestAGatewayThatWasNeverAcceptedKeepsItsEnvoys: an operator that has just started may know less than they do.
 func TestAGatewayThatWasNeverAcceptedKeepsItsEnvoys(t *testing.T) {
 	t.Parallel()
