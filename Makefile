@@ -190,6 +190,10 @@ bin/kube/etcd: hack/etcd/go.mod | need-go
 	$(say) 'building etcd, once, about a minute'
 	@cd hack/etcd && go build -trimpath -o '$(CURDIR)/$@' go.etcd.io/etcd/server/v3
 
+bin/envoyratelimit: hack/ratelimit/go.mod | need-go
+	$(say) 'building envoyproxy/ratelimit, once, about a minute'
+	@cd hack/ratelimit && go build -trimpath -o '$(CURDIR)/$@' github.com/envoyproxy/ratelimit/src/service_cmd
+
 .PHONY: given-envoy
 given-envoy:
 	@test -f '$(ENVOY_PATH)' -a -x '$(ENVOY_PATH)' || \
