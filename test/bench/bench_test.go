@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/tierkeeper/tierkeeper/test/bench/meter"
 )
 
 // The shape of a run. Five quiet rounds make a verdict; those in which the machine was busy are repeated, up to the most.
@@ -101,8 +103,8 @@ func report(b *testing.B, rounds []round) {
 func table(rounds []round) string {
 	var out strings.Builder
 	out.WriteString(verdict(rounds))
-	fmt.Fprintf(&out, "\n%s, %d cores, %s, grpc-go %s; %d calls outstanding on %d connections, %d keys, %v for each figure\n",
-		cpuModel(), runtime.NumCPU(), runtime.Version(), grpc.Version, outstanding, connections, keys, measured)
+	fmt.Fprintf(&out, "\n%s, grpc-go %s; %d calls outstanding on %d connections, %d keys, %v for each figure\n",
+		meter.Describe(), grpc.Version, outstanding, connections, keys, measured)
 	row := func(name string, f func(int, round) string) {
 		fmt.Fprintf(&out, "%-28s", name)
 		for i, r := range rounds {

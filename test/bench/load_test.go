@@ -1,20 +1,17 @@
 package bench
 
 import (
-	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/tierkeeper/tierkeeper/descriptor"
+	"github.com/tierkeeper/tierkeeper/test/bench/calls"
 )
 
 // A closed loop: each caller sends its next request when it has the answer to the last.
@@ -23,30 +20,9 @@ const (
 	outstanding = 64
 )
 
-const model = "gpt-5-mini"
+const model = calls.Model
 
-func apiKey(i int) string { return fmt.Sprintf("sk-proj-%08x%08x%08d", i*40503, i*7919, i) }
-
-// request is the reserve that Envoy sends for a chat request.
-func request(key int) *rlsv3.RateLimitRequest {
-	var entries []*commonv3.RateLimitDescriptor_Entry
-	for _, e := range [][2]string{
-		{descriptor.KeyPhase, descriptor.PhaseReserve},
-		{descriptor.KeyHeader + "authorization", "Bearer " + apiKey(key)},
-		{descriptor.KeyHeader + "x-api-key", ""},
-		{descriptor.KeyClient, fmt.Sprintf("10.%d.%d.%d", key>>16&255, key>>8&255, key&255)},
-		{descriptor.KeyGateway, "team/edge"},
-		{descriptor.KeyResource, "chat"},
-		{descriptor.KeyProtocol, string(descriptor.ProtocolOpenAIChat)},
-		{descriptor.KeyModel, model},
-		{descriptor.KeyMaxOutput, "1024"},
-		{descriptor.KeyInputBytes, strconv.Itoa(1733 + key)},
-		{descriptor.KeyStream, "true"},
-	} {
-		entries = append(entries, &commonv3.RateLimitDescriptor_Entry{Key: e[0], Value: e[1]})
-	}
-	return &rlsv3.RateLimitRequest{Domain: descriptor.Domain, Descriptors: []*commonv3.RateLimitDescriptor{{Entries: entries}}}
-}
+func apiKey(i int) string { return calls.APIKey("holder", i) }
 
 // A load sends requests to one server.
 type load struct {
@@ -67,7 +43,7 @@ func newLoad(tb testing.TB, server *process) *load {
 		l.clients = append(l.clients, rlsv3.NewRateLimitServiceClient(conn))
 	}
 	for key := range keys {
-		l.requests = append(l.requests, request(key))
+		l.requests = append(l.requests, calls.Reserve(apiKey(key), key))
 	}
 	return l
 }

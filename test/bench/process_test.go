@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tierkeeper/tierkeeper/test/bench/meter"
 )
 
 // A process is a server that runs in a process of its own, so that its CPU is its own.
@@ -75,12 +77,13 @@ func (p *process) figure(tb testing.TB) uint64 {
 	return n
 }
 
-// tick is the unit of times in /proc, which Linux gives to programs as 100 in a second on every machine.
-const tick = time.Second / 100
-
 func processCPU(tb testing.TB, pid int) time.Duration {
 	tb.Helper()
-	return ticksOfProcess(tb, read(tb, "/proc/"+strconv.Itoa(pid)+"/stat"))
+	took, err := meter.CPU(pid)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return took
 }
 
 func ownCPU(tb testing.TB) time.Duration {
@@ -90,35 +93,11 @@ func ownCPU(tb testing.TB) time.Duration {
 
 func machineCPU(tb testing.TB) time.Duration {
 	tb.Helper()
-	return ticksOfMachine(tb, read(tb, "/proc/stat"))
-}
-
-// ticksOfProcess adds user and system time, the 14th and 15th field. The second is the name in parentheses, which may hold
-// anything.
-func ticksOfProcess(tb testing.TB, stat string) time.Duration {
-	tb.Helper()
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	return ticks(tb, fields[11]) + ticks(tb, fields[12])
-}
-
-// ticksOfMachine adds what is not idle: user, nice, system, interrupts of both kinds, and what the host took away.
-func ticksOfMachine(tb testing.TB, stat string) time.Duration {
-	tb.Helper()
-	fields := strings.Fields(stat) // "cpu" user nice system idle iowait irq softirq steal …
-	sum := time.Duration(0)
-	for _, i := range []int{1, 2, 3, 6, 7, 8} {
-		sum += ticks(tb, fields[i])
-	}
-	return sum
-}
-
-func ticks(tb testing.TB, field string) time.Duration {
-	tb.Helper()
-	n, err := strconv.ParseInt(field, 10, 64)
+	took, err := meter.Machine()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return time.Duration(n) * tick
+	return took
 }
 
 func read(tb testing.TB, path string) string {
@@ -128,18 +107,4 @@ func read(tb testing.TB, path string) string {
 		tb.Fatal(err)
 	}
 	return string(content)
-}
-
-// cpuModel is what the machine calls its processor.
-func cpuModel() string {
-	content, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "a processor without a name"
-	}
-	for line := range strings.Lines(string(content)) {
-		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "a processor without a name"
 }
