@@ -1,0 +1,4 @@
+package servers
+
+// PeerConfig is for tests.
+func (s Setup) PeerConfig() string { return s.peerConfig() }
