@@ -1,6 +1,6 @@
 # Everything a person or CI does with this project is a target here; `make` lists them.
-# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler, curl, Python 3.11 and Node 20 with npm. All else is
-# installed into bin/, pinned by checksum.
+# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler, curl, redis-server, Python 3.11 and Node 20 with npm. All
+# else is installed into bin/, pinned by checksum.
 
 PORT      ?= 8080
 MANIFESTS ?= config/samples/quickstart
@@ -11,6 +11,7 @@ BENCH     ?= .
 COUNT     ?= 1
 F         ?= config/samples/quickstart
 N         ?= 100000
+FLAGS     ?=
 
 SHELL         := /bin/bash
 .DEFAULT_GOAL := help
@@ -89,6 +90,14 @@ bench-scale: need-go $(ENVOY_STEP) $(KUBE_BINS) build ## Measures a whole cluste
 	@go build -trimpath -o bin/benchscale ./test/kube/benchscale
 	@exec bin/benchscale --envoy '$(ENVOY)' -n '$(N)'
 
+.PHONY: bench-peers
+bench-peers: need-go need-redis bin/envoyratelimit bin/sidebyside build ## Measures the service beside envoyproxy/ratelimit and bare grpc-go, some ten minutes; FLAGS= gives it flags.
+	@exec bin/sidebyside peers --ratelimit bin/envoyratelimit $(FLAGS)
+
+.PHONY: bench-envoy
+bench-envoy: need-go need-redis $(ENVOY_STEP) bin/sidebyside build ## Measures what the service adds to a request through Envoy, some two minutes; FLAGS= gives it flags.
+	@exec bin/sidebyside envoy --envoy '$(ENVOY)' $(FLAGS)
+
 .PHONY: fuzz
 fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 	@hack/fuzz.sh '$(FUZZTIME)'
@@ -96,7 +105,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc need-curl need-python need-node $(ENVOY_STEP) bin/sdk $(KUBE_BINS) verify lint test-unit test-fuzz test-envoy test-kube test-scale test-sdk ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-curl need-redis need-python need-node $(ENVOY_STEP) bin/sdk bin/envoyratelimit $(KUBE_BINS) verify lint test-unit test-fuzz test-bench test-envoy test-kube test-scale test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
@@ -140,6 +149,12 @@ test-scale: need-go $(ENVOY_STEP) $(KUBE_BINS) build ## Runs a whole cluster wit
 	$(say) 'running a cluster with 10,000 ApiKeyQuotas (about two minutes)'
 	@go build -trimpath -o bin/benchscale ./test/kube/benchscale
 	@bin/benchscale --envoy '$(ENVOY)' -n 10000 -changes 50 -status-writes-per-second 500
+
+.PHONY: test-bench
+test-bench: need-go need-cc need-redis $(ENVOY_STEP) bin/envoyratelimit ## Runs what bench-peers and bench-envoy measure, for a moment each, and judges nothing.
+	$(say) 'running the side-by-side benchmarks for a moment'
+	@REQUIRE_PEERS=1 RATELIMIT='$(CURDIR)/bin/envoyratelimit' ENVOY='$(ENVOY_PATH)' \
+	  go test -race -count=1 -run 'Measures' ./test/bench/sidebyside
 
 .PHONY: test-sdk
 test-sdk: need-go need-cc need-python need-node $(ENVOY_STEP) bin/sdk ## Runs the tests with the providers' client libraries for Python and Node, and the real Envoy.
@@ -194,6 +209,10 @@ bin/envoyratelimit: hack/ratelimit/go.mod | need-go
 	$(say) 'building envoyproxy/ratelimit, once, about a minute'
 	@cd hack/ratelimit && go build -trimpath -o '$(CURDIR)/$@' github.com/envoyproxy/ratelimit/src/service_cmd
 
+.PHONY: bin/sidebyside
+bin/sidebyside: | need-go
+	@go build -trimpath -o '$@' ./test/bench/sidebyside
+
 .PHONY: given-envoy
 given-envoy:
 	@test -f '$(ENVOY_PATH)' -a -x '$(ENVOY_PATH)' || \
@@ -212,6 +231,6 @@ $(eval $(call tool,benchstat,golang.org/x/perf/cmd/benchstat,some seconds))
 # golangci-lint itself, with the linter of the Kubernetes API conventions compiled in.
 $(eval $(call tool,golangci-lint,sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter,two to three minutes))
 
-.PHONY: need-go need-cc need-curl need-python need-node
-need-go need-cc need-curl need-python need-node: need-%:
+.PHONY: need-go need-cc need-curl need-redis need-python need-node
+need-go need-cc need-curl need-redis need-python need-node: need-%:
 	@hack/need.sh $*
