@@ -61,7 +61,7 @@ var anything = []string{"./..."}
 var outside = map[string][]string{
 	"k8s.io/client-go":               {"controllers", "operator", "election", "usage/kube", "command", "standalone", "test/..."},
 	"sigs.k8s.io/controller-runtime": {"controllers", "operator", "usage/kube", "command", "standalone", "test/..."},
-	"github.com/envoyproxy":          {"xds/...", "descriptor", "ratelimit", "test/..."},
+	"github.com/envoyproxy":          {"xds/...", "ratelimit", "test/..."},
 	"google.golang.org/grpc":         {"xds/...", "ratelimit", "grpcserver", "mtls", "operator", "standalone", "command", "test/..."},
 }
 

@@ -7,9 +7,10 @@ import (
 	"math"
 	"strconv"
 	"strings"
-
-	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 )
+
+// An Entry is one fact of a descriptor, by the name under which it travels.
+type Entry struct{ Key, Value string }
 
 // A Credential is what stood in one place where an API key can stand: the whole header, or the query parameter. It never
 // prints its value.
@@ -65,7 +66,7 @@ type Settle struct {
 type Usage struct{ Input, Cached, Output int64 }
 
 // Phase says what the entries are: PhaseReserve, PhaseSettle or something unknown.
-func Phase(entries []*commonv3.RateLimitDescriptor_Entry) string {
+func Phase(entries []Entry) string {
 	for _, e := range entries {
 		if e.Key == KeyPhase {
 			return e.Value
@@ -76,7 +77,7 @@ func Phase(entries []*commonv3.RateLimitDescriptor_Entry) string {
 
 // DecodeReserve reads the entries of a reserve into r, whose Credentials are reused. Entries that it does not know are
 // skipped, so that a newer Envoy configuration works with an older service.
-func DecodeReserve(entries []*commonv3.RateLimitDescriptor_Entry, r *Reserve) {
+func DecodeReserve(entries []Entry, r *Reserve) {
 	*r = Reserve{Credentials: r.Credentials[:0]}
 	var routeModel string
 	for _, e := range entries {
@@ -115,7 +116,7 @@ func DecodeReserve(entries []*commonv3.RateLimitDescriptor_Entry, r *Reserve) {
 }
 
 // DecodeSettle reads the entries of a settle.
-func DecodeSettle(entries []*commonv3.RateLimitDescriptor_Entry) Settle {
+func DecodeSettle(entries []Entry) Settle {
 	var s Settle
 	for _, e := range entries {
 		switch e.Key {

@@ -5,19 +5,18 @@ import (
 	"strings"
 	"testing"
 
-	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
 )
 
-type entries = []*commonv3.RateLimitDescriptor_Entry
+type entries = []descriptor.Entry
 
 // pairs writes entries as key, value, key, value.
 func pairs(list ...string) entries {
 	var out entries
 	for i := 0; i+1 < len(list); i += 2 {
-		out = append(out, &commonv3.RateLimitDescriptor_Entry{Key: list[i], Value: list[i+1]})
+		out = append(out, descriptor.Entry{Key: list[i], Value: list[i+1]})
 	}
 	return out
 }

@@ -38,7 +38,7 @@ func FuzzDecodeReserve(f *testing.F) {
 		inRange(t, "InputBytes", r.InputBytes)
 		sources := 0
 		for _, e := range in {
-			if strings.HasPrefix(e.GetKey(), descriptor.KeyHeader) || strings.HasPrefix(e.GetKey(), descriptor.KeyQuery) {
+			if strings.HasPrefix(e.Key, descriptor.KeyHeader) || strings.HasPrefix(e.Key, descriptor.KeyQuery) {
 				sources++
 			}
 		}

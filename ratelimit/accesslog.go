@@ -14,10 +14,10 @@ import (
 	"github.com/tierkeeper/tierkeeper/descriptor"
 )
 
-// AccessLog takes Envoy's log entries as signs of life: Envoy sends one for each running request every 10 seconds. It
+// An accessLog takes Envoy's log entries as signs of life: Envoy sends one for each running request every 10 seconds. It
 // settles nothing, so nothing is counted twice. Envoy sends one, too, for each request whose backend it could not reach, by
 // which the operator learns why, and from gateways that protect themselves one for each that it refused without asking.
-type AccessLog struct {
+type accessLog struct {
 	alsv3.UnimplementedAccessLogServiceServer
 
 	limiter *Limiter
@@ -28,13 +28,8 @@ type AccessLog struct {
 // A failure is a reason why a backend could not be reached.
 type failure struct{ cluster, reason string }
 
-// NewAccessLog puts the limiter behind the access log protocol.
-func NewAccessLog(l *Limiter, log *slog.Logger) *AccessLog {
-	return &AccessLog{limiter: l, log: log}
-}
-
-// StreamAccessLogs reads entries until Envoy ends the stream.
-func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+// StreamAccessLogs implements alsv3.AccessLogServiceServer: it reads entries until Envoy ends the stream.
+func (a *accessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
 	var gateway string // is told once
 	for {
 		message, err := stream.Recv()
@@ -52,7 +47,7 @@ func (a *AccessLog) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessL
 	}
 }
 
-func (a *AccessLog) take(ctx context.Context, gateway string, entry *access_logv3.HTTPAccessLogEntry) {
+func (a *accessLog) take(ctx context.Context, gateway string, entry *access_logv3.HTTPAccessLogEntry) {
 	common := entry.GetCommonProperties()
 	service := common.GetMetadata().GetFilterMetadata()[descriptor.MetadataService].GetFields()
 	lease := service[descriptor.KeyLease].GetStringValue()
@@ -71,7 +66,7 @@ func (a *AccessLog) take(ctx context.Context, gateway string, entry *access_logv
 }
 
 // unreachable tells of a backend what Envoy says of it: nothing else of the entry, whose path may hold a key.
-func (a *AccessLog) unreachable(ctx context.Context, f failure) {
+func (a *accessLog) unreachable(ctx context.Context, f failure) {
 	if a.told.tell(f, a.limiter.clock()) {
 		a.log.WarnContext(ctx, "a backend cannot be reached", "backend", f.cluster, "reason", f.reason)
 	}

@@ -1,75 +1,153 @@
 package ratelimit
 
 import (
-	"unicode/utf8"
+	"strings"
 
-	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
+
+	"github.com/tierkeeper/tierkeeper/descriptor"
 )
 
-// Codec lets a server take calls whose descriptors hold bytes that are not UTF-8, which clients can put into headers and
-// Envoy sends as they are. A call that could not be read would look as if the service had failed, and whoever is let through
-// then could make it fail at will.
-func Codec() grpc.ServerOption { return grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}) }
+// streamWorkers save grpc-go the growing of a stack for each call. More than the calls under way at once is enough; where those
+// are more, because many wait for capacity, each of the others grows its own.
+const streamWorkers = 256
 
-type codec struct{ encoding.CodecV2 }
-
-// Unmarshal reads what is not UTF-8 as question marks, where the message could not be read otherwise.
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	err := c.CodecV2.Unmarshal(data, v)
-	call, ok := v.(*rlsv3.RateLimitRequest)
-	if err == nil || !ok {
-		return err //nolint:wrapcheck // It is that of the codec in whose place this one stands.
+// ServerOptions are for the grpc.Server that Register is given, which cannot do without them. The server may have other services.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
+		grpc.NumStreamWorkers(streamWorkers),
 	}
-	mended := data.Materialize()
-	mendCall(mended)
-	return proto.Unmarshal(mended, call)
 }
 
-// Numbers of fields: descriptors of a call, entries of a descriptor, the value of an entry.
+// codec reads and writes the messages of the rate limit protocol, for which generated code takes more CPU than all decisions
+// do. It leaves all others to the codec in whose place it stands.
+type codec struct{ encoding.CodecV2 }
+
+// Marshal passes on answers, which are written by whoever gives them.
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if answer, ok := v.(mem.Buffer); ok {
+		return mem.BufferSlice{answer}, nil
+	}
+	return c.CodecV2.Marshal(v) //nolint:wrapcheck // It is that of the codec in whose place this one stands.
+}
+
+// Unmarshal reads calls.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	call, ok := v.(*call)
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v) //nolint:wrapcheck // As in Marshal.
+	}
+	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer b.Free()
+	return call.read(b.ReadOnlyData())
+}
+
+// A call is a RateLimitRequest: the entries of its descriptors.
+type call struct {
+	entries []descriptor.Entry
+	ends    []int // of each descriptor, among the entries
+	reserve descriptor.Reserve
+}
+
+// Numbers of fields: descriptors of a call, entries of a descriptor, key and value of an entry.
 const (
 	callDescriptors   = 2
 	descriptorEntries = 1
+	entryKey          = 1
 	entryValue        = 2
 )
 
-func mendCall(call []byte) {
-	eachField(call, callDescriptors, func(d []byte) {
-		eachField(d, descriptorEntries, func(entry []byte) { eachField(entry, entryValue, mend) })
-	})
+// read takes a message apart. Fields that nobody needs are skipped.
+func (c *call) read(b []byte) error {
+	c.forget()
+	m := message{b, string(b)} // Grpc-go takes back what it gives.
+	for len(m.b) > 0 {
+		n, field, err := m.next()
+		if err == nil && n == callDescriptors {
+			err = c.readDescriptor(field)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// eachField visits every field of a number that holds bytes, for as long as the message is in order.
-func eachField(message []byte, number protowire.Number, visit func(content []byte)) {
-	for len(message) > 0 {
-		n, kind, size := protowire.ConsumeTag(message)
-		if size < 0 {
-			return
+func (c *call) readDescriptor(m message) error {
+	for len(m.b) > 0 {
+		n, field, err := m.next()
+		if err == nil && n == descriptorEntries {
+			err = c.readEntry(field)
 		}
-		message = message[size:]
-		if n == number && kind == protowire.BytesType {
-			if content, size := protowire.ConsumeBytes(message); size >= 0 {
-				visit(content)
-			}
+		if err != nil {
+			return err
 		}
-		if size = protowire.ConsumeFieldValue(n, kind, message); size < 0 {
-			return
-		}
-		message = message[size:]
 	}
+	c.ends = append(c.ends, len(c.entries))
+	return nil
 }
 
-// mend puts a question mark in the place of each byte that belongs to no character.
-func mend(text []byte) {
-	for len(text) > 0 {
-		r, size := utf8.DecodeRune(text)
-		if r == utf8.RuneError && size == 1 {
-			text[0] = '?'
+// readEntry takes values that are not UTF-8, which clients can put into headers and Envoy sends as they are, and puts question
+// marks for what belongs to no character. A call that could not be read would look as if the service had failed, and whoever is
+// let through then could make it fail at will.
+func (c *call) readEntry(m message) error {
+	var e descriptor.Entry
+	for len(m.b) > 0 {
+		n, field, err := m.next()
+		if err != nil {
+			return err
 		}
-		text = text[size:]
+		if n == entryKey {
+			e.Key = field.text
+		}
+		if n == entryValue {
+			e.Value = strings.ToValidUTF8(field.text, "?")
+		}
 	}
+	c.entries = append(c.entries, e)
+	return nil
+}
+
+// maxRoom is for how many entries, and descriptors, a call keeps room when it is used again: several times what Envoy sends.
+const maxRoom = 256
+
+// forget drops what the call brought, so that no API key outlives it.
+func (c *call) forget() {
+	if max(cap(c.entries), cap(c.ends)) > maxRoom {
+		*c = call{}
+		return
+	}
+	clear(c.entries)
+	clear(c.reserve.Credentials[:cap(c.reserve.Credentials)])
+	*c = call{entries: c.entries[:0], ends: c.ends[:0], reserve: descriptor.Reserve{Credentials: c.reserve.Credentials[:0]}}
+}
+
+// A message is a protocol buffer and the same as text, of which what is read from it is a part.
+type message struct {
+	b    []byte
+	text string
+}
+
+// next cuts off the first field. The number of one that holds no bytes is 0, which none has.
+func (m *message) next() (protowire.Number, message, error) {
+	n, kind, tag := protowire.ConsumeTag(m.b)
+	if tag < 0 {
+		return 0, message{}, protowire.ParseError(tag)
+	}
+	size := protowire.ConsumeFieldValue(n, kind, m.b[tag:])
+	if size < 0 {
+		return 0, message{}, protowire.ParseError(size)
+	}
+	end := tag + size
+	field := message{m.b[tag:end], m.text[tag:end]}
+	*m = message{m.b[end:], m.text[end:]}
+	if kind != protowire.BytesType {
+		return 0, field, nil
+	}
+	_, length := protowire.ConsumeVarint(field.b)
+	return n, message{field.b[length:], field.text[length:]}, nil
 }

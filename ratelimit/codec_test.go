@@ -3,15 +3,20 @@ package ratelimit_test
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
@@ -72,26 +77,90 @@ func TestBytesThatAreNoTextMakeNoCallFail(t *testing.T) {
 	}
 }
 
-// FuzzCodec reads a call with any value, and any bytes as a call.
+// generated is what generated code reads, each part of a message after the other.
+func generated(b []byte) (descriptors [][]descriptor.Entry, err error) {
+	var call rlsv3.RateLimitRequest
+	if err := proto.Unmarshal(b, &call); err != nil {
+		return nil, err
+	}
+	for _, d := range call.GetDescriptors() {
+		entries := []descriptor.Entry{}
+		for _, e := range d.GetEntries() {
+			entries = append(entries, descriptor.Entry{Key: e.GetKey(), Value: e.GetValue()})
+		}
+		descriptors = append(descriptors, entries)
+	}
+	return descriptors, nil
+}
+
+// FuzzCodec reads a call with any value, and any bytes as a call: what generated code takes is taken, and says the same.
 func FuzzCodec(f *testing.F) {
 	for _, seed := range []string{"", "sk-1", "\xff", "sk-\u00e4\xffb\xc3", "\xed\xa0\x80", "\x12\x06\x0a\x04\x12\x02a\xff", "\x12\xff"} {
 		f.Add([]byte(seed))
 	}
-	f.Fuzz(func(t *testing.T, value []byte) {
-		var call rlsv3.RateLimitRequest
-		if err := ratelimit.Unmarshal(written("key", string(value)), &call); err != nil {
-			t.Fatalf("a call with the value %q: %v", value, err)
+	f.Add(written("phase", "reserve", "model", "gpt-5"))
+	f.Add(append(written("a", "b", "c", ""), written("d", "e")...))
+	f.Add([]byte("\x18\x01\x12\x00\x12\x07\x20\x01\x0a\x03\x0a\x01k\x12\x08\x0a\x06\x12\x01v\x12\x01w\x23\x08\x01\x24"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := ratelimit.Unmarshal(written("key", string(b)))
+		if diff := cmp.Diff([][]descriptor.Entry{{{Key: "key", Value: strings.ToValidUTF8(string(b), "?")}}}, got); err != nil || diff != "" {
+			t.Errorf("a call with the value %q, error %v (-want +got):\n%s", b, err, diff)
 		}
-		var want strings.Builder
-		for i, r := range string(value) {
-			if r == '\ufffd' && !strings.HasPrefix(string(value[i:]), "\ufffd") {
-				r = '?'
-			}
-			want.WriteRune(r)
+		got, err = ratelimit.Unmarshal(b[:len(b)/2], b[len(b)/2:])
+		want, failed := generated(b)
+		if failed != nil {
+			return // What else is taken is of no matter.
 		}
-		if got := call.GetDescriptors()[0].GetEntries()[0].GetValue(); got != want.String() {
-			t.Errorf("%q was read as %q, want %q", value, got, want.String())
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("the call %x, error %v (-want +got):\n%s", b, err, diff)
 		}
-		_ = ratelimit.Unmarshal(value, &call) // may fail, and does not panic
 	})
+}
+
+// FuzzAnswer writes any answer, and generated code reads what is meant.
+func FuzzAnswer(f *testing.F) {
+	f.Add(0, "AbC-_", "x-ratelimit-limit-requests", "3", 2, "", "", 1)
+	f.Add(429, "", "Retry-After", "12", 3, `{"error":{}}`, "", 1)
+	f.Add(0, "", "", "", 0, "", "dedicated", 300)
+	f.Fuzz(func(t *testing.T, status int, lease, name, value string, headers int, body, pool string, descriptors int) {
+		text := func(s string) string { return strings.ToValidUTF8(s, "?") } // as ours is
+		d := ratelimit.Decision{Status: status, Lease: text(lease), Body: text(body), Pool: text(pool)}
+		for range headers % 20 {
+			d.Headers = append(d.Headers, ratelimit.Header{Name: text(name), Value: text(value)})
+		}
+		descriptors %= 100
+		got := &rlsv3.RateLimitResponse{}
+		if err := proto.Unmarshal(ratelimit.Marshal(d, descriptors), got); err != nil {
+			t.Fatalf("%+v: %v", d, err)
+		}
+		if diff := cmp.Diff(meant(d, descriptors), got, protocmp.Transform()); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", d, diff)
+		}
+	})
+}
+
+// meant is the answer that a decision is.
+func meant(d ratelimit.Decision, descriptors int) *rlsv3.RateLimitResponse {
+	answer := &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OK}
+	for _, h := range d.Headers {
+		answer.ResponseHeadersToAdd = append(answer.ResponseHeadersToAdd, &corev3.HeaderValue{Key: h.Name, Value: h.Value})
+	}
+	if d.Pool != "" {
+		answer.RequestHeadersToAdd = append(answer.RequestHeadersToAdd, &corev3.HeaderValue{Key: descriptor.HeaderPool, Value: d.Pool})
+	}
+	metadata := func(key, value string) *structpb.Struct {
+		return &structpb.Struct{Fields: map[string]*structpb.Value{key: structpb.NewStringValue(value)}}
+	}
+	switch {
+	case d.Status != 0:
+		answer.OverallCode, answer.RawBody = rlsv3.RateLimitResponse_OVER_LIMIT, []byte(d.Body)
+		answer.ResponseHeadersToAdd = append(answer.ResponseHeadersToAdd, &corev3.HeaderValue{Key: "content-type", Value: "application/json"})
+		answer.DynamicMetadata = metadata(descriptor.MetadataDenyStatus, strconv.Itoa(d.Status))
+	case d.Lease != "":
+		answer.DynamicMetadata = metadata(descriptor.KeyLease, d.Lease)
+	}
+	for range descriptors {
+		answer.Statuses = append(answer.Statuses, &rlsv3.RateLimitResponse_DescriptorStatus{Code: answer.OverallCode})
+	}
+	return answer
 }

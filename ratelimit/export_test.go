@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 
 	"github.com/tierkeeper/tierkeeper/counter"
@@ -28,6 +27,9 @@ const MaxReserved = maxReserved
 
 // MaxBytes is the largest body that a lease tells of.
 const MaxBytes = maxBytes
+
+// StreamWorkers is how many calls at once are answered without a goroutine of their own.
+const StreamWorkers = streamWorkers
 
 // A Lease is what a sealed lease holds.
 type Lease struct {
@@ -54,10 +56,37 @@ type Charge struct {
 // A Sealer makes and reads leases as a Limiter of the secret does.
 type Sealer struct{ leases *leases }
 
-// Unmarshal reads a message as a server with Codec does.
-func Unmarshal(b []byte, v any) error {
-	return codec{encoding.GetCodecV2("proto")}.Unmarshal(mem.BufferSlice{mem.SliceBuffer(b)}, v)
+// Unmarshal reads a RateLimitRequest as a server does: the entries of each descriptor. The parts are one message.
+func Unmarshal(parts ...[]byte) (descriptors [][]descriptor.Entry, err error) {
+	var data mem.BufferSlice
+	for _, part := range parts {
+		data = append(data, mem.SliceBuffer(part))
+	}
+	c := &call{entries: []descriptor.Entry{{Key: "of the call before", Value: "the same"}}, ends: []int{1}}
+	if err := (codec{}).Unmarshal(data, c); err != nil {
+		return nil, err
+	}
+	start := 0
+	for _, end := range c.ends {
+		descriptors = append(descriptors, c.entries[start:end])
+		start = end
+	}
+	return descriptors, nil
 }
+
+// Leftover takes a call as a server does, and returns what is left of it in the room that the next call gets.
+func Leftover(b []byte) (entries []descriptor.Entry, credentials []descriptor.Credential, err error) {
+	c := &call{}
+	if err := c.read(b); err != nil {
+		return nil, nil, err
+	}
+	descriptor.DecodeReserve(c.entries, &c.reserve)
+	c.forget()
+	return c.entries[:cap(c.entries)], c.reserve.Credentials[:cap(c.reserve.Credentials)], nil
+}
+
+// Marshal writes a RateLimitResponse as a server does, to a call of so many descriptors.
+func Marshal(d Decision, descriptors int) []byte { return appendAnswer(nil, &d, descriptors) }
 
 // NewSealer makes a Sealer.
 func NewSealer(secret []byte) *Sealer { return &Sealer{newLeases(secret)} }

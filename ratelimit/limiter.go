@@ -1,8 +1,8 @@
 // Package ratelimit decides, request by request, whether it may pass, what it is charged, and what its client is told.
 //
-// A Limiter holds the decisions: who asks, what is reserved, what a stream that has ended really cost. The Server and the
-// AccessLog put it behind the two gRPC services that Envoy calls. What limits hold is decided in package policy, how they
-// are counted in package counter.
+// A Limiter holds the decisions: who asks, what is reserved, what a stream that has ended really cost. Register puts it behind
+// the two gRPC services that Envoy calls. What limits hold is decided in package policy, how they are counted in package
+// counter.
 package ratelimit
 
 import (

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"math"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -117,6 +118,8 @@ func (e *epoch) plan(g *policy.Gateway, h *policy.Holder, model, resource string
 	if e.plans.Size() > maxPlans {
 		e.plans.Clear()
 	}
+	// What is kept must not keep the rest of the call, which has an API key.
+	key.model, key.resource, model = strings.Clone(key.model), strings.Clone(resource), strings.Clone(model)
 	p, _ := e.plans.LoadOrCompute(key, func() (*plan, bool) { return e.newPlan(key, model), false })
 	return p
 }

@@ -62,9 +62,8 @@ func listen(t testing.TB, l *ratelimit.Limiter, log *slog.Logger) *grpc.ClientCo
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(ratelimit.Codec())
-	rlsv3.RegisterRateLimitServiceServer(server, ratelimit.NewServer(l, log))
-	alsv3.RegisterAccessLogServiceServer(server, ratelimit.NewAccessLog(l, log))
+	server := grpc.NewServer(ratelimit.ServerOptions()...)
+	ratelimit.Register(server, l, log)
 	stopped := make(chan error, 1)
 	go func() { stopped <- server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -111,10 +110,10 @@ func settling(lease string, code, output int) *commonv3.RateLimitDescriptor {
 }
 
 // pairsOf makes entries of keys and values in turn; empty values are left out, as Envoy does.
-func pairsOf(list ...string) (entries []*commonv3.RateLimitDescriptor_Entry) {
+func pairsOf(list ...string) (entries []descriptor.Entry) {
 	for pair := range slices.Chunk(list, 2) {
 		if key, value := pair[0], pair[len(pair)-1]; value != "" {
-			entries = append(entries, entry(key, value))
+			entries = append(entries, descriptor.Entry{Key: key, Value: value})
 		}
 	}
 	return entries
@@ -259,27 +258,61 @@ func TestWhatIsNoAnswerIsAnError(t *testing.T) {
 		l.SetTable(s.table)
 		return l
 	}
+	reserve := reserving("sk-alice", 1)
 	for name, tc := range map[string]struct {
 		limiter *ratelimit.Limiter
-		asked   *commonv3.RateLimitDescriptor
+		asked   []*commonv3.RateLimitDescriptor
 		want    codes.Code
 	}{
 		"a phase that is unknown": {
-			s.Limiter, &commonv3.RateLimitDescriptor{Entries: []*commonv3.RateLimitDescriptor_Entry{entry(descriptor.KeyPhase, "reflect")}}, codes.InvalidArgument,
+			s.Limiter, []*commonv3.RateLimitDescriptor{{Entries: []*commonv3.RateLimitDescriptor_Entry{entry(descriptor.KeyPhase, "reflect")}}}, codes.InvalidArgument,
 		},
-		"no phase":                    {s.Limiter, &commonv3.RateLimitDescriptor{}, codes.InvalidArgument},
-		"a store that fails":          {broken(errBroken), reserving("sk-alice", 1), codes.Unavailable},
-		"a store that is out of time": {broken(fmt.Errorf("asking: %w", context.DeadlineExceeded)), reserving("sk-alice", 1), codes.Unavailable},
+		"no phase":                    {s.Limiter, []*commonv3.RateLimitDescriptor{{}}, codes.InvalidArgument},
+		"two reserves":                {s.Limiter, []*commonv3.RateLimitDescriptor{reserve, reserve}, codes.InvalidArgument},
+		"a store that fails":          {broken(errBroken), []*commonv3.RateLimitDescriptor{reserve}, codes.Unavailable},
+		"a store that is out of time": {broken(fmt.Errorf("asking: %w", context.DeadlineExceeded)), []*commonv3.RateLimitDescriptor{reserve}, codes.Unavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, err := rlsv3.NewRateLimitServiceClient(listen(t, tc.limiter, everything(&log))).ShouldRateLimit(t.Context(),
-				&rlsv3.RateLimitRequest{Domain: descriptor.Domain, Descriptors: []*commonv3.RateLimitDescriptor{tc.asked}})
+				&rlsv3.RateLimitRequest{Domain: descriptor.Domain, Descriptors: tc.asked})
 			if got := status.Code(err); got != tc.want {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 		})
 	}
+}
+
+// However many calls wait, over one connection, others are answered. Who hangs up waits no longer.
+func TestCallsThatWaitHoldUpNoOthers(t *testing.T) {
+	t.Parallel()
+	s := serve(t, waiting("{concurrentRequests: 1, queue: {maxLength: 999, maxWaitSeconds: 300}}", "high1"))
+	conn := listen(t, s.Limiter, slog.New(slog.DiscardHandler))
+	held := granted(t, conn, reserving("sk-high1", 1))
+	ctx, hangUp := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for range ratelimit.StreamWorkers + 10 {
+		all.Go(func() {
+			_, err := rlsv3.NewRateLimitServiceClient(conn).ShouldRateLimit(ctx,
+				&rlsv3.RateLimitRequest{Descriptors: []*commonv3.RateLimitDescriptor{reserving("sk-high1", 1)}})
+			if status.Code(err) != codes.Canceled {
+				t.Errorf("a call that waits ended with %v, want that it is cancelled", err)
+			}
+		})
+	}
+	for s.measured(t, "tierkeeper_queue_length", "gpt", "3") < ratelimit.StreamWorkers+10 {
+		runtime.Gosched()
+	}
+	if got := read(call(t, conn, reserving("sk-nobody", 1))).Metadata["deny_status"]; got != "401" {
+		t.Errorf("another call is answered %v, want 401", got)
+	}
+	hangUp()
+	all.Wait()
+	for s.measured(t, "tierkeeper_queue_length", "gpt", "3") > 0 {
+		runtime.Gosched()
+	}
+	call(t, conn, settling(held, 200, 1))
+	granted(t, conn, reserving("sk-high1", 1))
 }
 
 // signOfLife is the log entry that Envoy sends for a running request.

@@ -20,9 +20,6 @@ import (
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
 )
 
-// streamWorkers save grpc-go the growing of a stack for each call. More than the calls under way at once is enough.
-const streamWorkers = 64
-
 // service is a gRPC server that Envoys call.
 type service struct {
 	grpc     *grpc.Server
@@ -49,12 +46,8 @@ func listen(ctx context.Context, address string, files mtls.Files, log *slog.Log
 		return nil, err
 	}
 	stopping := make(chan struct{})
-	g := grpc.NewServer(append(grpcserver.Options(),
-		grpc.Creds(credentials),
-		grpc.StreamInterceptor(until(stopping)),
-		grpc.NumStreamWorkers(streamWorkers),
-		ratelimit.Codec(),
-	)...)
+	options := append(grpcserver.Options(), ratelimit.ServerOptions()...)
+	g := grpc.NewServer(append(options, grpc.Creds(credentials), grpc.StreamInterceptor(until(stopping)))...)
 	register(g)
 	return &service{grpc: g, listener: l, endpoint: at, stopping: stopping}, nil
 }

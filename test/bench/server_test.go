@@ -32,9 +32,6 @@ const (
 // keys is how many API keys send.
 const keys = 10_000
 
-// streamWorkers is what the standalone mode gives grpc-go.
-const streamWorkers = 64
-
 // serve is the life of a server process: it writes its address, and for each line it reads how many allocations it has made.
 // It ends with its input.
 func serve(kind string, in io.Reader, out, complaints io.Writer) int {
@@ -68,10 +65,10 @@ func newServer(kind string) *grpc.Server {
 		rlsv3.RegisterRateLimitServiceServer(server, yes{})
 		return server
 	}
-	server := grpc.NewServer(grpc.NumStreamWorkers(streamWorkers))
+	server := grpc.NewServer(ratelimit.ServerOptions()...)
 	limiter := ratelimit.New(memory.New(), []byte("a secret of benchmarks"))
 	limiter.SetTable(policies())
-	rlsv3.RegisterRateLimitServiceServer(server, ratelimit.NewServer(limiter, slog.New(slog.DiscardHandler)))
+	ratelimit.Register(server, limiter, slog.New(slog.DiscardHandler))
 	return server
 }
 

@@ -14,7 +14,6 @@ import (
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	commonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/ratelimit/v3"
 	content_jsonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/content_parsers/json/v3"
 	aiv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ai_protocol_manager/v3"
 	header_to_metadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_to_metadata/v3"
@@ -64,14 +63,14 @@ func TestTheServiceReadsEveryKeyThatEnvoySendsAndNoOther(t *testing.T) {
 	tests := map[string]struct {
 		phase  string
 		onDone bool
-		decode func([]*commonv3.RateLimitDescriptor_Entry) any
+		decode func([]descriptor.Entry) any
 	}{
-		"reserve": {descriptor.PhaseReserve, false, func(entries []*commonv3.RateLimitDescriptor_Entry) any {
+		"reserve": {descriptor.PhaseReserve, false, func(entries []descriptor.Entry) any {
 			var r descriptor.Reserve
 			descriptor.DecodeReserve(entries, &r)
 			return r
 		}},
-		"settle": {descriptor.PhaseSettle, true, func(entries []*commonv3.RateLimitDescriptor_Entry) any {
+		"settle": {descriptor.PhaseSettle, true, func(entries []descriptor.Entry) any {
 			return descriptor.DecodeSettle(entries)
 		}},
 	}
@@ -91,8 +90,8 @@ func TestTheServiceReadsEveryKeyThatEnvoySendsAndNoOther(t *testing.T) {
 			}
 			var keys []string
 			for _, e := range sent {
-				if e.GetKey() != descriptor.KeyPhase {
-					keys = append(keys, kindOf(e.GetKey()))
+				if e.Key != descriptor.KeyPhase {
+					keys = append(keys, kindOf(e.Key))
 				}
 			}
 			slices.Sort(keys)
@@ -110,11 +109,11 @@ func TestTheServiceReadsEveryKeyThatEnvoySendsAndNoOther(t *testing.T) {
 }
 
 // entries is what the actions would send, with the value 1 where they read one, and with "true" as a flag.
-func entries(t testing.TB, limit *routev3.RateLimit) []*commonv3.RateLimitDescriptor_Entry {
+func entries(t testing.TB, limit *routev3.RateLimit) []descriptor.Entry {
 	t.Helper()
-	var all []*commonv3.RateLimitDescriptor_Entry
+	var all []descriptor.Entry
 	for _, a := range limit.GetActions() {
-		e := &commonv3.RateLimitDescriptor_Entry{Value: "1"}
+		e := descriptor.Entry{Value: "1"}
 		switch a := a.GetActionSpecifier().(type) {
 		case *routev3.RateLimit_Action_GenericKey_:
 			e.Key, e.Value = a.GenericKey.GetDescriptorKey(), a.GenericKey.GetDescriptorValue()
@@ -131,7 +130,7 @@ func entries(t testing.TB, limit *routev3.RateLimit) []*commonv3.RateLimitDescri
 		default:
 			t.Fatalf("no test knows what %T sends", a)
 		}
-		if e.GetKey() == descriptor.KeyStream || e.GetKey() == descriptor.KeyUnmetered {
+		if e.Key == descriptor.KeyStream || e.Key == descriptor.KeyUnmetered {
 			e.Value = "true"
 		}
 		all = append(all, e)
@@ -140,13 +139,13 @@ func entries(t testing.TB, limit *routev3.RateLimit) []*commonv3.RateLimitDescri
 }
 
 // keysRead finds by trial which of the keys that package descriptor names make a difference to decode.
-func keysRead(t testing.TB, decode func([]*commonv3.RateLimitDescriptor_Entry) any) []string {
+func keysRead(t testing.TB, decode func([]descriptor.Entry) any) []string {
 	t.Helper()
 	var read []string
 	for _, key := range keyConstants(t) {
 		for _, value := range []string{"1", "true"} {
-			entry := &commonv3.RateLimitDescriptor_Entry{Key: key, Value: value}
-			if !reflect.DeepEqual(decode([]*commonv3.RateLimitDescriptor_Entry{entry}), decode(nil)) {
+			entry := descriptor.Entry{Key: key, Value: value}
+			if !reflect.DeepEqual(decode([]descriptor.Entry{entry}), decode(nil)) {
 				read = append(read, key)
 				break
 			}
