@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter"
@@ -18,6 +19,7 @@ type report struct {
 	counts   []counter.Count
 	resource string
 	now      time.Time
+	text     strings.Builder // of which the values of headers are parts
 }
 
 // deny words the denial by limit number i.
@@ -53,6 +55,7 @@ func (r *report) headers(denied *int) []Header {
 		return nil
 	}
 	out := make([]Header, 0, mostHeaders(r.gateway))
+	r.text.Grow(headerRoom)
 	if d := r.gateway.PerMetric; d != nil {
 		out = r.tell(out, &perMetricRequests, r.choose(policy.Requests, d.Window, denied), d.RequestsReset)
 		out = r.tell(out, &perMetricTokens, r.choose(policy.Tokens, d.Window, denied), d.TokensReset)
@@ -70,6 +73,16 @@ func (r *report) headers(denied *int) []Header {
 		}
 	}
 	return out
+}
+
+// headerRoom is what the values of most answers take together.
+const headerRoom = 192
+
+// keep makes a string of b. All that are kept are parts of one, which is one allocation.
+func (r *report) keep(b []byte) string {
+	start := r.text.Len()
+	r.text.Write(b)
+	return r.text.String()[start:]
 }
 
 // mostHeaders is how many the gateway's dialects and a denial write, so that the list need not grow.
@@ -144,8 +157,7 @@ func anthropic(metric string) trio {
 	return trio{prefix + "-limit", prefix + "-remaining", prefix + "-reset"}
 }
 
-// tell adds what is to be told of limit number i; of none if i is -1. The three values are parts of one string, which is one
-// allocation.
+// tell adds what is to be told of limit number i; of none if i is -1.
 func (r *report) tell(out []Header, names *trio, i int, form policy.Reset) []Header {
 	if i < 0 {
 		return out
@@ -155,7 +167,7 @@ func (r *report) tell(out []Header, names *trio, i int, form policy.Reset) []Hea
 	limit := len(b)
 	b = strconv.AppendInt(b, r.remaining(i), 10)
 	remaining := len(b)
-	values := string(r.appendReset(b, i, form))
+	values := r.keep(r.appendReset(b, i, form))
 	return append(out,
 		Header{names.limit, values[:limit]},
 		Header{names.remaining, values[limit:remaining]},
@@ -165,8 +177,9 @@ func (r *report) tell(out []Header, names *trio, i int, form policy.Reset) []Hea
 
 func (r *report) perResource(out []Header, i int) []Header {
 	if i >= 0 {
+		var room [20]byte
 		out = r.tell(out, &perResourceNames, i, policy.ResetUnixSeconds)
-		out = append(out, Header{"X-RateLimit-Used", strconv.FormatInt(r.counts[i].Used, 10)})
+		out = append(out, Header{"X-RateLimit-Used", r.keep(strconv.AppendInt(room[:0], r.counts[i].Used, 10))})
 	}
 	if r.resource != "" {
 		out = append(out, Header{"X-RateLimit-Resource", r.resource})

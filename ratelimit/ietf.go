@@ -48,7 +48,7 @@ func (r *report) ietf(out []Header, window policy.Per, denied *int) []Header {
 	if len(left) == 0 {
 		return out
 	}
-	return append(out, Header{"RateLimit-Policy", string(quotas)}, Header{"RateLimit", string(left)})
+	return append(out, Header{"RateLimit-Policy", r.keep(quotas)}, Header{"RateLimit", r.keep(left)})
 }
 
 func (r *report) appendQuota(b []byte, i int) []byte {

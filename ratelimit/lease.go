@@ -73,6 +73,8 @@ type signer struct {
 	mac hash.Hash
 	sum [sha256.Size]byte
 	buf [1024]byte // a lease before it is encoded
+
+	encoded []byte
 }
 
 func newSigner(secret []byte) *signer { return &signer{mac: hmac.New(sha256.New, secret)} }
@@ -117,7 +119,8 @@ func (l *leases) seal(p *plan, subject counter.Subject, id counter.LeaseID, now 
 		b = binary.AppendUvarint(b, uint64(t.hits[i])) //nolint:gosec // Not negative.
 	}
 	l.ledger.opened(id, now)
-	return base64.RawURLEncoding.EncodeToString(append(b, s.sign(b)...))
+	s.encoded = base64.RawURLEncoding.AppendEncode(s.encoded[:0], append(b, s.sign(b)...))
+	return string(s.encoded)
 }
 
 // appendSubject writes the kind first: where it is nobody's there is nothing more.
@@ -148,9 +151,7 @@ func (s *signer) sign(content []byte) []byte {
 }
 
 // signed reports whether mac is the signature of content.
-func (l *leases) signed(content, mac []byte) bool {
-	s := l.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
-	defer l.signers.Put(s)
+func (l *leases) signed(s *signer, content, mac []byte) bool {
 	return hmac.Equal(mac, s.sign(content)) || l.former != nil && hmac.Equal(mac, newSigner(l.former).sign(content))
 }
 
@@ -162,12 +163,14 @@ func (l *leases) open(s string) (*lease, error) {
 	if s == "" {
 		return nil, &misuseError{noLease, "is missing"}
 	}
-	b, err := base64.RawURLEncoding.DecodeString(s)
+	signer := l.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
+	defer l.signers.Put(signer)
+	b, err := base64.RawURLEncoding.AppendDecode(signer.buf[:0], []byte(s))
 	if err != nil || len(b) <= macSize {
 		return nil, &misuseError{malformedLease, "is not in its form"}
 	}
 	content, mac := b[:len(b)-macSize], b[len(b)-macSize:]
-	if !l.signed(content, mac) {
+	if !l.signed(signer, content, mac) {
 		return nil, &misuseError{forgedLease, "is truncated, or signed by nobody who shares the secret of this service"}
 	}
 	if content[0] != leaseVersion {
@@ -182,7 +185,9 @@ func (l *leases) open(s string) (*lease, error) {
 	out.cachedPercent, out.inputBytes = int64(r.byte()), r.number()
 	out.amounts = amounts{input: r.number(), output: r.number()}
 	out.subject = r.subject()
-	for range r.byte() {
+	n := r.byte()
+	out.charges = make([]charge, 0, n)
+	for range n {
 		var c charge
 		copy(c.key[:], r.bytes(len(c.key)))
 		kind := r.byte()
