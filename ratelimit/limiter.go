@@ -45,6 +45,7 @@ type Limiter struct {
 	shadows    *shadows
 	denied     *refusals
 	misuses    *misuses
+	calls      *callMetrics // filled by the server
 	activity   *activity
 	watch      watch
 }
@@ -68,10 +69,10 @@ func WithFormerSecret(secret []byte) Option {
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 	l := &Limiter{
 		store: store, leases: newLeases(secret), ratios: newRatios(), queues: newQueues(), shadows: newShadows(), denied: newRefusals(), misuses: newMisuses(),
-		activity: newActivity(),
-		abuses:   xsync.NewMap[policy.Name, *abuseCounts](),
-		clock:    time.Now, //nolint:forbidigo // The clock of whoever injects none.
-		log:      slog.New(slog.DiscardHandler),
+		calls: newCallMetrics(), activity: newActivity(),
+		abuses: xsync.NewMap[policy.Name, *abuseCounts](),
+		clock:  time.Now, //nolint:forbidigo // The clock of whoever injects none.
+		log:    slog.New(slog.DiscardHandler),
 	}
 	l.rehearsals = newRehearsals(func(a *actor, at time.Time) { l.shadows.record(a.by, a.most, at) })
 	for _, o := range options {

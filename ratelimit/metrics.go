@@ -43,6 +43,28 @@ var (
 		"Unsuccessful responses of the gateway that counted towards a block. Those during a block do not.", []string{"gateway"}, nil)
 )
 
+// callMetrics are those of calls, by what became of them. They are found once, so that a call does not look for them.
+type callMetrics struct {
+	seconds *prometheus.HistogramVec
+
+	admitted, refused, gone, failed prometheus.Observer // of reserves
+	settled, dropped                prometheus.Observer // of settles
+}
+
+func newCallMetrics() *callMetrics {
+	seconds := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "tierkeeper_call_seconds",
+		Help:    "How long it took to answer Envoy, by what it asked and what became of it: a reserve was admitted or refused, its caller was gone before, or it failed because the store did; a settle was settled, or dropped. What a request waits for the capacity of a ModelLimit is part of its reserve.",
+		Buckets: []float64{0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5, 10, 60},
+	}, []string{"call", "outcome"})
+	return &callMetrics{
+		seconds:  seconds,
+		admitted: seconds.WithLabelValues("reserve", "admitted"), refused: seconds.WithLabelValues("reserve", "refused"),
+		gone: seconds.WithLabelValues("reserve", "gone"), failed: seconds.WithLabelValues("reserve", "failed"),
+		settled: seconds.WithLabelValues("settle", "settled"), dropped: seconds.WithLabelValues("settle", "dropped"),
+	}
+}
+
 func newEstimateError() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "tierkeeper_input_estimate_ratio",
@@ -57,6 +79,7 @@ func (l *Limiter) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCo
 
 // Collect implements prometheus.Collector.
 func (l *Limiter) Collect(ch chan<- prometheus.Metric) {
+	l.calls.seconds.Collect(ch)
 	l.ratios.errors.Collect(ch)
 	l.misuses.counts.Collect(ch)
 	l.queues.Collect(ch)

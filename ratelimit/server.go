@@ -89,22 +89,28 @@ func (s *server) take(ctx context.Context, c *call) (d Decision, err error) {
 }
 
 func (s *server) reserve(ctx context.Context, r *descriptor.Reserve) (Decision, error) {
+	start, became := s.limiter.clock(), s.limiter.calls.admitted
 	d, err := s.limiter.Reserve(ctx, r)
 	switch {
-	case err == nil:
-		return d, nil
-	case ctx.Err() != nil: // not the error itself: a store may have a deadline of its own
-		return d, status.FromContextError(ctx.Err()).Err()
-	default:
+	case err != nil && ctx.Err() != nil: // not the error itself: a store may have a deadline of its own
+		became, err = s.limiter.calls.gone, status.FromContextError(ctx.Err()).Err()
+	case err != nil:
 		s.log.ErrorContext(ctx, "could not count a request", "error", err)
-		return d, status.Error(codes.Unavailable, "the counter store failed")
+		became, err = s.limiter.calls.failed, status.Error(codes.Unavailable, "the counter store failed")
+	case d.Status != 0:
+		became = s.limiter.calls.refused
 	}
+	became.Observe(s.limiter.clock().Sub(start).Seconds())
+	return d, err
 }
 
 func (s *server) settle(ctx context.Context, entries []descriptor.Entry) {
+	start, became := s.limiter.clock(), s.limiter.calls.settled
 	told := descriptor.DecodeSettle(entries)
 	// Envoy may hang up as soon as it has told; the settle counts all the same.
 	if err := s.limiter.Settle(context.WithoutCancel(ctx), &told); err != nil {
+		became = s.limiter.calls.dropped
 		s.limiter.complain(ctx, s.log, "dropped a settle", err)
 	}
+	became.Observe(s.limiter.clock().Sub(start).Seconds())
 }

@@ -308,11 +308,39 @@ func TestCallsThatWaitHoldUpNoOthers(t *testing.T) {
 	}
 	hangUp()
 	all.Wait()
-	for s.measured(t, "tierkeeper_queue_length", "gpt", "3") > 0 {
+	for s.calls(t)["reserve gone"] < ratelimit.StreamWorkers+10 {
 		runtime.Gosched()
 	}
 	call(t, conn, settling(held, 200, 1))
 	granted(t, conn, reserving("sk-high1", 1))
+}
+
+// How long calls took, and so how many there were, is measured by what became of them.
+func TestCallsAreMeasuredByWhatBecameOfThem(t *testing.T) {
+	t.Parallel()
+	s := serve(t, oneTier("{concurrency: {max: 1}}"))
+	conn := listen(t, s.Limiter, slog.New(slog.DiscardHandler))
+	lease := granted(t, conn, reserving("sk-alice", 1))
+	call(t, conn, reserving("sk-alice", 1))
+	call(t, conn, reserving("sk-nobody", 1))
+	call(t, conn, settling(lease, 200, 1), settling(lease, 200, 1), settling("", 200, 1))
+	if diff := cmp.Diff(map[string]uint64{"reserve admitted": 1, "reserve refused": 2, "settle settled": 1, "settle dropped": 2}, s.calls(t)); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
+// calls counts those that were measured, by kind and outcome.
+func (s *service) calls(t testing.TB) map[string]uint64 {
+	t.Helper()
+	n := map[string]uint64{}
+	for _, f := range s.gather(t) {
+		for _, m := range f.GetMetric() {
+			if count := m.GetHistogram().GetSampleCount(); f.GetName() == "tierkeeper_call_seconds" && count > 0 {
+				n[m.GetLabel()[0].GetValue()+" "+m.GetLabel()[1].GetValue()] = count
+			}
+		}
+	}
+	return n
 }
 
 // signOfLife is the log entry that Envoy sends for a running request.
