@@ -3,6 +3,7 @@ package command
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -31,6 +32,7 @@ type commonFlags struct {
 	standalone.Common
 
 	logLevel string
+	memory   memoryFlags
 }
 
 func (f *commonFlags) add(cmd *cobra.Command) {
@@ -44,6 +46,7 @@ func (f *commonFlags) add(cmd *cobra.Command) {
 	must(cmd.MarkFlagDirname("manifests"))
 	must(cmd.MarkFlagDirname("data-dir"))
 	must(cmd.MarkFlagFilename("admin-token-file"))
+	f.memory.add(cmd)
 	addLogLevel(cmd, &f.logLevel, "; debug tells what each request reserved and cost")
 }
 
@@ -72,7 +75,7 @@ func addTLSFlags(cmd *cobra.Command, files *mtls.Files) {
 
 // check finds what makes no sense.
 func (f *commonFlags) check() error {
-	return checkLogLevel(f.logLevel)
+	return errors.Join(checkLogLevel(f.logLevel), f.memory.check())
 }
 
 // complete sets what no flag says.

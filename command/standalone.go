@@ -52,6 +52,11 @@ Envoys, and its counters and keys belong to it. What becomes of requests while i
 			if err := common.complete(cmd); err != nil {
 				return err
 			}
+			part := int64(partBesideEnvoy)
+			if c.Envoy == "none" {
+				part = partAlone
+			}
+			common.memory.apply(part, common.Log)
 			c.Common, c.Port = common.Common, uint32(port)
 			c.EnvoyOut, c.EnvoyLog = cmd.ErrOrStderr(), logLevels[common.logLevel].envoy
 			return standalone.Run(cmd.Context(), c)

@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
+	"runtime/debug"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/command"
 	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
@@ -65,6 +67,7 @@ func newServer(kind string) *grpc.Server {
 		rlsv3.RegisterRateLimitServiceServer(server, yes{})
 		return server
 	}
+	debug.SetGCPercent(command.GCPercent)
 	server := grpc.NewServer(ratelimit.ServerOptions()...)
 	limiter := ratelimit.New(memory.New(), []byte("a secret of benchmarks"))
 	limiter.SetTable(policies())
