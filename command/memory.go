@@ -14,7 +14,7 @@ import (
 )
 
 // GCPercent is by how many percent the heap of a service grows, by default, over what is in use before garbage is collected. Go's
-// own 100 costs a service that answers as fast as it can a fifth more CPU.
+// own 100 costs a service that answers as fast as it can a seventh more CPU.
 const GCPercent = 400
 
 // Of what a cgroup may take, Go is to stay within this part, in percent: the rest is what Go does not know of, such as pages of

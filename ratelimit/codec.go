@@ -11,9 +11,9 @@ import (
 	"github.com/tierkeeper/tierkeeper/descriptor"
 )
 
-// streamWorkers save grpc-go the growing of a stack for each call. More than the calls under way at once is enough; where those
-// are more, because many wait for capacity, each of the others grows its own.
-const streamWorkers = 256
+// streamWorkers save grpc-go the growing of a stack for each call. Where more calls are under way, because many wait for capacity,
+// the others grow their own; more workers than are busy cost as much again, because they take turns and their stacks are cold.
+const streamWorkers = 64
 
 // ServerOptions are for the grpc.Server that Register is given, which cannot do without them. The server may have other services.
 func ServerOptions() []grpc.ServerOption {
@@ -132,22 +132,24 @@ type message struct {
 	text string
 }
 
-// next cuts off the first field. The number of one that holds no bytes is 0, which none has.
-func (m *message) next() (protowire.Number, message, error) {
+// next cuts off the first field, and yields what it holds. The number of one that holds no bytes is 0, which none has.
+func (m *message) next() (n protowire.Number, field message, err error) {
 	n, kind, tag := protowire.ConsumeTag(m.b)
 	if tag < 0 {
 		return 0, message{}, protowire.ParseError(tag)
 	}
-	size := protowire.ConsumeFieldValue(n, kind, m.b[tag:])
+	var size int
+	if kind == protowire.BytesType {
+		field.b, size = protowire.ConsumeBytes(m.b[tag:])
+	} else {
+		size = protowire.ConsumeFieldValue(n, kind, m.b[tag:])
+		n = 0
+	}
 	if size < 0 {
 		return 0, message{}, protowire.ParseError(size)
 	}
 	end := tag + size
-	field := message{m.b[tag:end], m.text[tag:end]}
+	field.text = m.text[end-len(field.b) : end]
 	*m = message{m.b[end:], m.text[end:]}
-	if kind != protowire.BytesType {
-		return 0, field, nil
-	}
-	_, length := protowire.ConsumeVarint(field.b)
-	return n, message{field.b[length:], field.text[length:]}, nil
+	return n, field, nil
 }
