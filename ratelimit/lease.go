@@ -74,7 +74,7 @@ type signer struct {
 	sum [sha256.Size]byte
 	buf [1024]byte // a lease before it is encoded
 
-	encoded []byte
+	encoded []byte // room for it after that
 }
 
 func newSigner(secret []byte) *signer { return &signer{mac: hmac.New(sha256.New, secret)} }
