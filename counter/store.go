@@ -20,13 +20,6 @@ const MaxLimits = 32
 // arrive after the settlement that it was sent before.
 const Remember = 20 * time.Second
 
-// A Key names one counter. It is a digest (16 bytes of a SHA-256), so that a store, which many people may read, holds
-// no identity. One key always counts in the same [Window].
-type Key [16]byte
-
-// String returns the key in hexadecimal.
-func (k Key) String() string { return hex.EncodeToString(k[:]) }
-
 // A LeaseID names one admitted request, which holds its slots by that name. It must be new for every Acquire.
 type LeaseID [8]byte
 

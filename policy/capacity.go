@@ -38,6 +38,7 @@ type Queue struct {
 type Share struct {
 	Size    int64  // requests under way
 	Counter string // counts the tier's requests under way, as Limit.Counter does
+	Entry   string // as Limit.Entry
 }
 
 // newCapacity is the capacity of a ModelLimit, and the rule that bounds it.
@@ -70,7 +71,8 @@ func (c *Capacity) reserve(tier string, size int64) {
 	if c.Shares == nil {
 		c.Shares = map[string]Share{}
 	}
-	c.Shares[tier] = Share{size, counter(ScopeModelShared, c.Group, "tier:"+tier, capacityPair, FixedWindow)}
+	entry := "tier:" + tier
+	c.Shares[tier] = Share{size, counter(ScopeModelShared, c.Group, entry, capacityPair, FixedWindow), entry}
 }
 
 func seconds(n int32) time.Duration { return time.Duration(n) * time.Second }

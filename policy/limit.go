@@ -126,6 +126,8 @@ type Limit struct {
 	// Counter identifies what the limit counts by scope, subject, model entry or resource, metric, unit and algorithm. It
 	// does not change when a number, a tier or a generation does, so that an edit keeps the count.
 	Counter string
+	// Subject is the part of Counter that names whose requests are counted: the holder, the user or the model group.
+	Subject string
 	// Entry is the part of Counter that names the resource, the model entry or the model group; empty where all counts.
 	Entry string
 }

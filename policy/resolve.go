@@ -174,7 +174,7 @@ func (r *resolver) take(scope Scope, subject string) {
 			}
 		}
 		l := Limit{
-			Scope: scope, Pair: c.rule.pair, Algorithm: c.rule.algorithm, Max: c.rule.max, Status: c.rule.status, Origin: c.rule.origin, Entry: c.entry,
+			Scope: scope, Pair: c.rule.pair, Algorithm: c.rule.algorithm, Max: c.rule.max, Status: c.rule.status, Origin: c.rule.origin, Subject: subject, Entry: c.entry,
 			Shadow: c.shadow, Capacity: c.rule.capacity,
 		}
 		if !r.probe {

@@ -230,7 +230,7 @@ func (s *service) used(t testing.TB, r *descriptor.Reserve) map[string]int64 {
 	limits := s.table.Resolve(nil, credential.Holder, r.Model, r.Resource).Limits
 	counters := make([]counter.Limit, len(limits))
 	for i, l := range limits {
-		counters[i] = counter.Limit{Key: ratelimit.KeyOf(l.Counter), Window: ratelimit.WindowOf(l), Max: l.Max}
+		counters[i] = counter.Limit{Key: ratelimit.KeyOf(l), Window: ratelimit.WindowOf(l), Max: l.Max}
 	}
 	counts := make([]counter.Count, len(limits))
 	if err := s.store.Peek(t.Context(), s.clock.now(), counters, counts); err != nil {

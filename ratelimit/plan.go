@@ -2,9 +2,9 @@ package ratelimit
 
 import (
 	"context"
-	"crypto/sha256"
 	"math"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -157,7 +157,7 @@ func (e *epoch) newPlan(k planKey, model string) *plan {
 		return p
 	}
 	for _, l := range p.limits {
-		p.counters = append(p.counters, counter.Limit{Key: keyOf(l.Counter), Window: windowOf(l), Max: l.Max})
+		p.counters = append(p.counters, counter.Limit{Key: keyOf(l), Window: windowOf(l), Max: l.Max})
 		p.caps = append(p.caps, capOf(l, p.limits))
 	}
 	p.set = e.limiter.store.Open(p.counters[:p.enforced])
@@ -170,14 +170,13 @@ func (e *epoch) newPlan(k planKey, model string) *plan {
 // addCapacity adds the limit, and a counter for the share of the holder's tier.
 func (e *epoch) addCapacity(p *plan, l policy.Limit, h *policy.Holder) {
 	c := &capacity{Capacity: l.Capacity, longest: l.Capacity.MaxWait(h), limit: len(p.limits), share: -1, lane: lane{priority: h.Priority}}
-	c.slot.capacity = keyOf(l.Counter)
+	c.slot.capacity = keyOf(l)
 	p.limits = append(p.limits, l)
 	if share, ok := l.Capacity.Shares[h.Tier]; ok {
-		c.share, c.lane.share, c.slot.share = len(p.limits), h.Tier, keyOf(share.Counter)
-		p.limits = append(p.limits, policy.Limit{
-			Scope: l.Scope, Pair: l.Pair, Max: math.MaxInt64, Status: l.Status, Origin: l.Origin, Counter: share.Counter,
-			Capacity: l.Capacity,
-		})
+		held := shareLimit(l.Capacity, share)
+		held.Status, held.Origin = l.Status, l.Origin
+		c.share, c.lane.share, c.slot.share = len(p.limits), h.Tier, keyOf(held)
+		p.limits = append(p.limits, held)
 	}
 	if c.Queue != nil {
 		c.queue = e.limiter.queues.of(l.Capacity, c.slot.capacity, e.limiter)
@@ -185,12 +184,23 @@ func (e *epoch) addCapacity(p *plan, l policy.Limit, h *policy.Holder) {
 	p.capacity = c
 }
 
-// keyOf is the name in a store of a counter that policy names.
-func keyOf(name string) (k counter.Key) {
-	sum := sha256.Sum256([]byte(name))
-	copy(k[:], sum[:])
-	return k
+// shareLimit refuses nothing: it counts the requests under way of a tier that has a share of the capacity.
+func shareLimit(c *policy.Capacity, s policy.Share) policy.Limit {
+	return policy.Limit{
+		Scope: policy.ScopeModelShared, Pair: policy.Pair{Metric: policy.ConcurrentRequests}, Max: math.MaxInt64,
+		Counter: s.Counter, Subject: c.Group, Entry: s.Entry, Capacity: c,
+	}
 }
+
+// keyOf is the name in a store of what the limit counts. All that one holder, one user or one model group counts has one
+// subject.
+func keyOf(l policy.Limit) counter.Key {
+	subject := subjectKinds[sharers(l.Scope)] + " " + strconv.Quote(l.Subject)
+	return counter.NewKey(subject, subject+" "+l.Scope.String()+" "+strconv.Quote(l.Entry), l.Counter)
+}
+
+// subjectKinds are by how many share the counters of a subject.
+var subjectKinds = [...]string{"key", "user", "model group"}
 
 // windowOf is what the limit's counter counts in.
 func windowOf(l policy.Limit) counter.Window { return windows[span{l.Pair.Per, l.Algorithm}] }

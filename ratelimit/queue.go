@@ -228,7 +228,7 @@ func (q *queue) sharesInUse(ctx context.Context) map[string]int64 {
 	var limits []counter.Limit
 	for tier, share := range capacity.Shares {
 		tiers = append(tiers, tier)
-		limits = append(limits, counter.Limit{Key: keyOf(share.Counter), Window: counter.InUse})
+		limits = append(limits, counter.Limit{Key: keyOf(shareLimit(capacity, share)), Window: counter.InUse})
 	}
 	counts := make([]counter.Count, len(limits))
 	if err := q.store.Peek(ctx, q.clock(), limits, counts); err != nil {

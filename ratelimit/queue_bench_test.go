@@ -42,7 +42,7 @@ func BenchmarkQueueOfTenThousand(b *testing.B) {
 	const slots = 10
 	capacity := &policy.Capacity{Group: "gpt", Max: slots, Queue: &policy.Queue{MaxLength: tenThousand, MaxBodyBytes: 1 << 40, MaxWait: time.Hour, Age: 10 * time.Second}}
 	l := New(memory.New(), []byte("secret"))
-	key := keyOf("gpt")
+	key := keyOf(policy.Limit{Scope: policy.ScopeModelShared, Subject: "gpt"})
 	l.queues.update(map[string]*policy.Capacity{capacity.Group: capacity})
 	q := l.queues.of(capacity, key, l)
 	ctx, stop := context.WithCancel(b.Context())

@@ -119,7 +119,7 @@ func (l *Limiter) Usage(ctx context.Context, quota policy.Name) (usages []Usage,
 func (l *Limiter) peek(ctx context.Context, limits []policy.Limit) ([]LimitUse, error) {
 	counters, counts := make([]counter.Limit, len(limits)), make([]counter.Count, len(limits))
 	for i, limit := range limits {
-		counters[i] = counter.Limit{Key: keyOf(limit.Counter), Window: windowOf(limit), Max: limit.Max}
+		counters[i] = counter.Limit{Key: keyOf(limit), Window: windowOf(limit), Max: limit.Max}
 	}
 	if err := l.store.Peek(ctx, l.now(), counters, counts); err != nil {
 		return nil, err //nolint:wrapcheck // The only caller says what was read.
