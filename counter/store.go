@@ -16,6 +16,15 @@ import (
 // MaxLimits is the most limits that one [Set] holds.
 const MaxLimits = 32
 
+// MaxCount is the most that a counter holds: up to here the numbers are exact in every language that a store may count in.
+// A count that would be larger stays there. A Max, a hit and a charge that are larger count as MaxCount, but that a hit larger
+// than MaxCount never fits.
+const MaxCount = 1<<53 - 1
+
+// Resolution is how exactly a store must take the times of slots and of failures, and the spans of rules: it may drop what is
+// finer. Windows begin and end to the nanosecond.
+const Resolution = time.Microsecond
+
 // Remember is how long a store knows that a lease was settled: two heartbeats of a stream, because a heartbeat may
 // arrive after the settlement that it was sent before.
 const Remember = 20 * time.Second
@@ -38,8 +47,11 @@ type Limit struct {
 // Fits reports whether hits more fit on top of used. A hit of 0 or below takes nothing and always fits, even where used
 // is beyond the ceiling already.
 func (l Limit) Fits(used, hits int64) bool {
-	return hits <= 0 || hits <= max(l.Max, 0)-used
+	return hits <= 0 || hits <= l.Ceiling()-used
 }
+
+// Ceiling is Max within what a counter can hold.
+func (l Limit) Ceiling() int64 { return min(max(l.Max, 0), MaxCount) }
 
 // A Count is what one counter held after a call.
 type Count struct {
@@ -107,4 +119,9 @@ type Charge struct {
 	Key           Key
 	Window        Window
 	Charged, Used int64
+}
+
+// Excess is what a settlement adds to the counter; it is below 0 for a refund.
+func (c Charge) Excess() int64 {
+	return min(max(c.Used, 0), MaxCount) - min(max(c.Charged, 0), MaxCount)
 }

@@ -170,15 +170,16 @@ func TestFits(t *testing.T) {
 		max, used, hits int64
 		want            bool
 	}{
-		"room":                     {max: 10, used: 4, hits: 6, want: true},
-		"one too many":             {max: 10, used: 4, hits: 7},
-		"nothing, in a full one":   {max: 10, used: 40, hits: 0, want: true},
-		"below nothing":            {max: 10, used: 40, hits: math.MinInt64, want: true},
-		"one, beyond the limit":    {max: 10, used: 40, hits: 1},
-		"max of 0":                 {max: 0, hits: 1},
-		"max below 0":              {max: math.MinInt64, used: 1, hits: 1},
-		"the largest numbers":      {max: math.MaxInt64, used: math.MaxInt64, hits: math.MaxInt64},
-		"the largest numbers, fit": {max: math.MaxInt64, used: 0, hits: math.MaxInt64, want: true},
+		"room":                   {max: 10, used: 4, hits: 6, want: true},
+		"one too many":           {max: 10, used: 4, hits: 7},
+		"nothing, in a full one": {max: 10, used: 40, hits: 0, want: true},
+		"below nothing":          {max: 10, used: 40, hits: math.MinInt64, want: true},
+		"one, beyond the limit":  {max: 10, used: 40, hits: 1},
+		"max of 0":               {max: 0, hits: 1},
+		"max below 0":            {max: math.MinInt64, used: 1, hits: 1},
+		"the largest numbers":    {max: math.MaxInt64, used: math.MaxInt64, hits: math.MaxInt64},
+		"as many as can be":      {max: math.MaxInt64, used: 1, hits: counter.MaxCount - 1, want: true},
+		"more than can be":       {max: math.MaxInt64, used: 1, hits: counter.MaxCount},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

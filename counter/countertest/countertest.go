@@ -3,8 +3,8 @@
 package countertest
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,47 +18,89 @@ import (
 // own. For one store time goes back by less than a minute, so that a store may forget what was long ago.
 func Run(t *testing.T, open func(*testing.T) counter.Store) {
 	t.Helper()
-	for name, test := range map[string]func(*fixture){
-		"AllOrNothing":                  allOrNothing,
-		"HitsOfZeroTakeNothing":         hitsOfZeroTakeNothing,
-		"MaxOfZeroAdmitsNothing":        maxOfZeroAdmitsNothing,
-		"CountsNeverOverflow":           countsNeverOverflow,
-		"AnEmptySetAdmits":              anEmptySetAdmits,
-		"ASetHoldsMaxLimits":            aSetHoldsMaxLimits,
-		"OpenPanicsForAWrongSet":        openPanicsForAWrongSet,
-		"SetsShareACounter":             setsShareACounter,
-		"PeekChangesNothing":            peekChangesNothing,
-		"WindowsFollowTheCalendar":      windowsFollowTheCalendar,
-		"WindowsOnlyMoveForward":        windowsOnlyMoveForward,
-		"ARefusalMovesNoWindow":         aRefusalMovesNoWindow,
-		"SettleCorrectsTheWindow":       settleCorrectsTheWindow,
-		"SettleSparesALaterWindow":      settleSparesALaterWindow,
-		"SettleOfALostCounter":          settleOfALostCounter,
-		"SlidingWindowsHaveNoEdge":      slidingWindowsHaveNoEdge,
-		"SlidingWindowsOnlyMoveForward": slidingWindowsOnlyMoveForward,
-		"SlidingWindowsSayWhenHitsFit":  slidingWindowsSayWhenHitsFit,
-		"ARefusalMovesNoSlidingWindow":  aRefusalMovesNoSlidingWindow,
-		"SettleCorrectsTheSubWindow":    settleCorrectsTheSubWindow,
-		"SettleSparesWhatIsNotCounted":  settleSparesWhatIsNotCounted,
-		"SettleOfALostSlidingWindow":    settleOfALostSlidingWindow,
-		"SlidingCountsNeverOverflow":    slidingCountsNeverOverflow,
-		"SlotsAreFreedBySettle":         slotsAreFreedBySettle,
-		"SlotsAreFreedByExpiry":         slotsAreFreedByExpiry,
-		"SlotsOutlastAClockSetBack":     slotsOutlastAClockThatIsSetBack,
-		"SlotsAreTakenWithTheRest":      slotsAreTakenWithTheRest,
-		"RenewExtends":                  renewExtends,
-		"RenewTakesAgainAboveMax":       renewTakesAgainAboveMax,
-		"RenewRefusesWhatWasSettled":    renewRefusesWhatWasSettled,
-		"ASettledLeaseIsForgottenLater": aSettledLeaseIsForgottenLater,
-		"AgreesWithTheModel":            agreesWithTheModel,
-		"CrowdIsAdmittedOneByOne":       crowdIsAdmittedOneByOne,
-		"CrowdLeavesWhatWasUsed":        crowdLeavesWhatWasUsed,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(&fixture{T: t, open: open, store: open(t)})
-		})
+	run(t, open, together, promises, crossings)
+	run(t, open, scattered, promises, crossings)
+}
+
+// RunSpread tests stores that are spread over machines, of which less is promised where a set has several subjects.
+func RunSpread(t *testing.T, open func(*testing.T) counter.Store) {
+	t.Helper()
+	run(t, open, together, promises, crossings)
+	run(t, open, scattered, promises)
+}
+
+// promises hold for every store.
+var promises = map[string]func(*fixture){
+	"AllOrNothing":                  allOrNothing,
+	"HitsOfZeroTakeNothing":         hitsOfZeroTakeNothing,
+	"MaxOfZeroAdmitsNothing":        maxOfZeroAdmitsNothing,
+	"CountsNeverOverflow":           countsNeverOverflow,
+	"AnEmptySetAdmits":              anEmptySetAdmits,
+	"ASetHoldsMaxLimits":            aSetHoldsMaxLimits,
+	"OpenPanicsForAWrongSet":        openPanicsForAWrongSet,
+	"SetsShareACounter":             setsShareACounter,
+	"PeekChangesNothing":            peekChangesNothing,
+	"PeekTakesAnyNumber":            peekTakesAnyNumber,
+	"WindowsFollowTheCalendar":      windowsFollowTheCalendar,
+	"WindowsOnlyMoveForward":        windowsOnlyMoveForward,
+	"SettleCorrectsTheWindow":       settleCorrectsTheWindow,
+	"SettleSparesALaterWindow":      settleSparesALaterWindow,
+	"SettleOfALostCounter":          settleOfALostCounter,
+	"SlidingWindowsHaveNoEdge":      slidingWindowsHaveNoEdge,
+	"SlidingWindowsOnlyMoveForward": slidingWindowsOnlyMoveForward,
+	"SlidingWindowsSayWhenHitsFit":  slidingWindowsSayWhenHitsFit,
+	"SettleCorrectsTheSubWindow":    settleCorrectsTheSubWindow,
+	"SettleSparesWhatIsNotCounted":  settleSparesWhatIsNotCounted,
+	"SettleOfALostSlidingWindow":    settleOfALostSlidingWindow,
+	"SlidingCountsNeverOverflow":    slidingCountsNeverOverflow,
+	"SlotsAreFreedBySettle":         slotsAreFreedBySettle,
+	"SlotsAreFreedByExpiry":         slotsAreFreedByExpiry,
+	"ManySlotsAreFreedOneByOne":     manySlotsAreFreedOneByOne,
+	"SlotsOutlastAClockSetBack":     slotsOutlastAClockThatIsSetBack,
+	"SlotsAreTakenWithTheRest":      slotsAreTakenWithTheRest,
+	"RenewExtends":                  renewExtends,
+	"RenewTakesAgainAboveMax":       renewTakesAgainAboveMax,
+	"RenewRefusesWhatWasSettled":    renewRefusesWhatWasSettled,
+	"ASettledLeaseIsForgottenLater": aSettledLeaseIsForgottenLater,
+	"CrowdIsNeverOver":              crowdIsNeverOver,
+	"CrowdLeavesWhatWasUsed":        crowdLeavesWhatWasUsed,
+}
+
+// crossings hold wherever the counters of a set are in one place.
+var crossings = map[string]func(*fixture){
+	"ARefusalMovesNoWindow":        aRefusalMovesNoWindow,
+	"ARefusalMovesNoSlidingWindow": aRefusalMovesNoSlidingWindow,
+	"AgreesWithTheModel":           agreesWithTheModel,
+	"CrowdIsAdmittedOneByOne":      crowdIsAdmittedOneByOne,
+	"CrowdFillsALimit":             crowdFillsALimit,
+}
+
+func run(t *testing.T, open func(*testing.T) counter.Store, p placement, tests ...map[string]func(*fixture)) {
+	t.Helper()
+	for _, all := range tests {
+		for name, test := range all {
+			t.Run(p.String()+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				test(&fixture{T: t, open: open, store: open(t), placement: p, subject: subjects.Add(1)})
+			})
+		}
 	}
+}
+
+// A placement says which of the counters of a test have which subject.
+type placement bool
+
+const (
+	together  placement = false // all one
+	scattered placement = true  // three have one
+)
+
+// String is a part of the names of tests.
+func (p placement) String() string {
+	if p == scattered {
+		return "Scattered"
+	}
+	return "Together"
 }
 
 // noon is when most examples begin: in the middle of each window.
@@ -73,25 +115,28 @@ func newLease() counter.LeaseID {
 	return l
 }
 
-// keys are numbered as well.
-var keys atomic.Uint64
+// subjects and counters are numbered as well.
+var subjects, counters atomic.Uint64
 
-func newKey() counter.Key {
-	digest := sha256.Sum256(binary.BigEndian.AppendUint64(nil, keys.Add(1)))
-	return counter.Key(digest[:len(counter.Key{})])
-}
-
-// limit returns a limit on a counter that nobody else uses.
-func limit(window counter.Window, most int64) counter.Limit {
-	return counter.Limit{Key: newKey(), Window: window, Max: most}
+// limit returns a limit on a counter that nobody else uses. A subject has its counters in two entries.
+func (f *fixture) limit(window counter.Window, most int64) counter.Limit {
+	n := counters.Add(1)
+	subject := fmt.Sprint("subject ", f.subject)
+	if f.placement == scattered {
+		subject = fmt.Sprint("one of several ", n/3)
+	}
+	entry := fmt.Sprint(subject, " ", n%2)
+	return counter.Limit{Key: counter.NewKey(subject, entry, fmt.Sprint(entry, " ", n)), Window: window, Max: most}
 }
 
 // A fixture is one test of one store. Its methods fail the test when the store does.
 type fixture struct {
 	*testing.T
-	open  func(*testing.T) counter.Store
-	store counter.Store
-	days  int // that tests of sliding windows have used up
+	open      func(*testing.T) counter.Store
+	store     counter.Store
+	placement placement
+	subject   uint64 // of all counters, where they have one
+	days      int    // that tests of sliding windows have used up
 }
 
 // acquire takes hits at now, with slots for half a minute.

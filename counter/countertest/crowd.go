@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -43,8 +44,8 @@ func gather(f *fixture, shared []counter.Limit, identities [][]counter.Limit) []
 	return callers
 }
 
-// together calls do for all callers at once.
-func together(callers []*caller, do func(*caller) error) error {
+// everyone calls do for all callers at once.
+func everyone(callers []*caller, do func(*caller) error) error {
 	var (
 		start = make(chan struct{})
 		done  sync.WaitGroup
@@ -86,11 +87,11 @@ func (c *caller) acquire() (attempt, error) {
 }
 
 // identities returns the counters of n API keys.
-func identities(n int) [][]counter.Limit {
+func (f *fixture) identities(n int) [][]counter.Limit {
 	all := make([][]counter.Limit, n)
 	for i := range all {
 		all[i] = []counter.Limit{
-			limit(counter.Hour, 100), limit(counter.Day, 90), limit(counter.SlidingHour, 95), limit(counter.InUse, 60),
+			f.limit(counter.Hour, 100), f.limit(counter.Day, 90), f.limit(counter.SlidingHour, 95), f.limit(counter.InUse, 60),
 		}
 	}
 	return all
@@ -99,13 +100,13 @@ func identities(n int) [][]counter.Limit {
 // crowdIsAdmittedOneByOne lets a crowd acquire, and then plays the same calls to the model, one after the other. The turn,
 // a counter that every admitted call takes one hit of, tells in which order the store must have answered.
 func crowdIsAdmittedOneByOne(f *fixture) {
-	turn := limit(counter.Minute, math.MaxInt64)
-	shared := []counter.Limit{limit(counter.Hour, 2500), limit(counter.SlidingMinute, 2400), limit(counter.InUse, 1500), turn}
+	turn := f.limit(counter.Minute, math.MaxInt64)
+	shared := []counter.Limit{f.limit(counter.Hour, 2500), f.limit(counter.SlidingMinute, 2400), f.limit(counter.InUse, 1500), turn}
 	var (
 		mu       sync.Mutex
 		attempts []attempt
 	)
-	err := together(gather(f, shared, identities(40)), func(c *caller) error {
+	err := everyone(gather(f, shared, f.identities(40)), func(c *caller) error {
 		for range 4 {
 			a, err := c.acquire()
 			if err != nil {
@@ -153,16 +154,58 @@ func replay(f *fixture, attempts []attempt) {
 	}
 }
 
+// fill lets a crowd take single hits of a shared limit and of its own, more than the shared one has, and returns how many
+// were admitted.
+func fill(f *fixture, shared counter.Limit) int64 {
+	var admitted atomic.Int64
+	err := everyone(gather(f, []counter.Limit{shared}, f.identities(40)), func(c *caller) error {
+		hits := make([]int64, len(c.limits))
+		for i, l := range c.limits {
+			hits[i] = map[bool]int64{true: 1}[l.Window != counter.InUse]
+		}
+		ok, err := c.set.Acquire(c.ctx, noon, newLease(), noon.Add(time.Minute), hits, make([]counter.Count, len(hits)))
+		if ok {
+			admitted.Add(1)
+		}
+		return err
+	})
+	if err != nil {
+		f.Fatalf("Acquire: %v", err)
+	}
+	return admitted.Load()
+}
+
+func crowdFillsALimit(f *fixture) {
+	if got := fill(f, f.limit(counter.Hour, crowd/4)); got != crowd/4 {
+		f.Fatalf("of %d calls %d are admitted, want %d", crowd, got, crowd/4)
+	}
+}
+
+// crowdIsNeverOver however many are refused, and what was taken for those who were refused is there for the next.
+func crowdIsNeverOver(f *fixture) {
+	l := f.limit(counter.Hour, crowd/4)
+	admitted := fill(f, l)
+	if admitted > l.Max {
+		f.Fatalf("of %d calls %d are admitted, want at most %d", crowd, admitted, l.Max)
+	}
+	f.Logf("%d calls were refused too early", l.Max-admitted)
+	f.wantUsed(noon, []counter.Limit{l}, admitted)
+	for range l.Max - admitted {
+		f.take(f.store.Open([]counter.Limit{l, f.limit(counter.Hour, 1)}), noon, 1, 1)
+	}
+	f.refuse(f.store.Open([]counter.Limit{l}), noon, 1)
+}
+
 // crowdLeavesWhatWasUsed lets a crowd acquire, renew and settle. In the end the counters must hold exactly what was used,
 // and nobody may ever have held a slot too many.
 func crowdLeavesWhatWasUsed(f *fixture) {
-	shared := []counter.Limit{limit(counter.Minute, math.MaxInt64), limit(counter.Hour, 3000), limit(counter.SlidingMinute, 3000), limit(counter.InUse, 50)}
-	keys := identities(40)
+	shared := []counter.Limit{f.limit(counter.Minute, math.MaxInt64), f.limit(counter.Hour, 3000), f.limit(counter.SlidingMinute, 3000), f.limit(counter.InUse, 50)}
+	keys := f.identities(40)
 	var (
 		mu   sync.Mutex
 		want = map[counter.Key]int64{}
 	)
-	err := together(gather(f, shared, keys), func(c *caller) error {
+	err := everyone(gather(f, shared, keys), func(c *caller) error {
 		for range 4 {
 			s, err := c.serve()
 			if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 func allOrNothing(f *fixture) {
-	limits := []counter.Limit{limit(counter.Minute, 10), limit(counter.Day, 3), limit(counter.Month, 10)}
+	limits := []counter.Limit{f.limit(counter.Minute, 10), f.limit(counter.Day, 3), f.limit(counter.Month, 10)}
 	set := f.store.Open(limits)
 	f.take(set, noon, 2, 3, 4)
 
@@ -33,7 +33,7 @@ func allOrNothing(f *fixture) {
 }
 
 func hitsOfZeroTakeNothing(f *fixture) {
-	full, slot := limit(counter.Hour, 5), limit(counter.InUse, 0)
+	full, slot := f.limit(counter.Hour, 5), f.limit(counter.InUse, 0)
 	set := f.store.Open([]counter.Limit{full, slot})
 	f.take(set, noon, 5, 0)
 
@@ -52,7 +52,7 @@ func hitsOfZeroTakeNothing(f *fixture) {
 func maxOfZeroAdmitsNothing(f *fixture) {
 	for _, most := range []int64{0, -1, math.MinInt64} {
 		for w := counter.Second; w.Valid(); w++ {
-			l := limit(w, most)
+			l := f.limit(w, most)
 			f.refuse(f.store.Open([]counter.Limit{l}), noon, 1)
 			f.wantUsed(noon, []counter.Limit{l}, 0)
 		}
@@ -60,15 +60,16 @@ func maxOfZeroAdmitsNothing(f *fixture) {
 }
 
 func countsNeverOverflow(f *fixture) {
-	l := limit(counter.Hour, math.MaxInt64)
+	l := f.limit(counter.Hour, math.MaxInt64)
 	set := f.store.Open([]counter.Limit{l})
-	lease := f.take(set, noon, math.MaxInt64-1)
+	f.refuse(set, noon, counter.MaxCount+1)
+	lease := f.take(set, noon, counter.MaxCount-1)
 	f.refuse(set, noon, 2)
 	f.refuse(set, noon, math.MaxInt64)
-	f.wantUsed(noon, []counter.Limit{l}, math.MaxInt64-1)
+	f.wantUsed(noon, []counter.Limit{l}, counter.MaxCount-1)
 
 	f.settle(noon, lease, noon, counter.Charge{Key: l.Key, Window: l.Window, Charged: math.MinInt64, Used: math.MaxInt64})
-	f.wantUsed(noon, []counter.Limit{l}, math.MaxInt64)
+	f.wantUsed(noon, []counter.Limit{l}, counter.MaxCount)
 	f.refuse(set, noon, 1)
 }
 
@@ -79,7 +80,7 @@ func anEmptySetAdmits(f *fixture) {
 func aSetHoldsMaxLimits(f *fixture) {
 	limits, hits := make([]counter.Limit, counter.MaxLimits), make([]int64, counter.MaxLimits)
 	for i := range limits {
-		limits[i], hits[i] = limit(counter.Minute, int64(i)+1), int64(i)+1
+		limits[i], hits[i] = f.limit(counter.Minute, int64(i)+1), int64(i)+1
 	}
 	set := f.store.Open(limits)
 	f.take(set, noon, hits...)
@@ -88,16 +89,16 @@ func aSetHoldsMaxLimits(f *fixture) {
 }
 
 func openPanicsForAWrongSet(f *fixture) {
-	twice := limit(counter.Minute, 1)
+	twice := f.limit(counter.Minute, 1)
 	tooMany := make([]counter.Limit, counter.MaxLimits+1)
 	for i := range tooMany {
-		tooMany[i] = limit(counter.Minute, 1)
+		tooMany[i] = f.limit(counter.Minute, 1)
 	}
 	for name, limits := range map[string][]counter.Limit{
-		"a key named twice":        {twice, limit(counter.Minute, 1), twice},
-		"an unknown window":        {limit(0, 1)},
+		"a key named twice":        {twice, f.limit(counter.Minute, 1), twice},
+		"an unknown window":        {f.limit(0, 1)},
 		"more than MaxLimits":      tooMany,
-		"a window behind the last": {limit(counter.SlidingHour+1, 1)},
+		"a window behind the last": {f.limit(counter.SlidingHour+1, 1)},
 	} {
 		func() {
 			defer func() {
@@ -112,7 +113,7 @@ func openPanicsForAWrongSet(f *fixture) {
 
 // setsShareACounter is what happens while a key changes its tier.
 func setsShareACounter(f *fixture) {
-	low, other := limit(counter.Day, 3), limit(counter.Day, 100)
+	low, other := f.limit(counter.Day, 3), f.limit(counter.Day, 100)
 	high := low
 	high.Max = 5
 	before, after := f.store.Open([]counter.Limit{low, other}), f.store.Open([]counter.Limit{other, high})
@@ -126,7 +127,7 @@ func setsShareACounter(f *fixture) {
 }
 
 func peekChangesNothing(f *fixture) {
-	limits := []counter.Limit{limit(counter.Minute, 1), limit(counter.InUse, 1)}
+	limits := []counter.Limit{f.limit(counter.Minute, 1), f.limit(counter.InUse, 1)}
 	set := f.store.Open(limits)
 	f.wantUsed(noon.Add(59*time.Second), limits, 0, 0) // of counters that are not there
 	f.take(set, noon, 1, 1)
@@ -135,9 +136,20 @@ func peekChangesNothing(f *fixture) {
 	f.refuse(set, noon, 0, 1)
 	f.wantUsed(noon, limits, 1, 1)
 
-	unknown := limit(counter.Month, 1)
+	unknown := f.limit(counter.Month, 1)
 	want := []counter.Count{{Reset: time.Date(2024, time.March, 1, 0, 0, 0, 0, time.UTC)}, {}}
-	if diff := cmp.Diff(want, f.peek(noon, unknown, limit(counter.InUse, 1))); diff != "" {
+	if diff := cmp.Diff(want, f.peek(noon, unknown, f.limit(counter.InUse, 1))); diff != "" {
 		f.Errorf("counters that are not there (-want +got):\n%s", diff)
 	}
+}
+
+// peekTakesAnyNumber of limits, and more than a set can hold.
+func peekTakesAnyNumber(f *fixture) {
+	limits, want := make([]counter.Limit, 5*counter.MaxLimits), make([]int64, 5*counter.MaxLimits)
+	for i := range limits {
+		limits[i], want[i] = f.limit(counter.Hour, 10), int64(i%3)
+		f.take(f.store.Open(limits[i:i+1]), noon, want[i])
+	}
+	f.wantUsed(noon, limits, want...)
+	f.peek(noon)
 }

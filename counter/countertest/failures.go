@@ -116,8 +116,8 @@ func oneMoreThanMaxBlocks(f *offence) {
 
 func theWindowIsExact(f *offence) {
 	for span, want := range map[time.Duration]counter.Outcome{
-		usual.Window:     counter.Blocked,
-		usual.Window + 1: counter.Counted,
+		usual.Window:                      counter.Blocked,
+		usual.Window + counter.Resolution: counter.Counted,
 	} {
 		s := newSubject()
 		f.fail(noon, s, usual, counter.Counted)

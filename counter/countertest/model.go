@@ -2,7 +2,6 @@ package countertest
 
 import (
 	"context"
-	"math"
 	"math/big"
 	"sync"
 	"time"
@@ -118,10 +117,10 @@ func (s *modelSet) Acquire(
 	ok := true
 	for i, l := range s.limits {
 		sum := new(big.Int).Add(big.NewInt(counts[i].Used), big.NewInt(hits[i]))
-		if hits[i] > 0 && (l.Max <= 0 || sum.Cmp(big.NewInt(l.Max)) > 0) {
+		if hits[i] > 0 && (l.Max <= 0 || sum.Cmp(big.NewInt(min(l.Max, counter.MaxCount))) > 0) {
 			ok = false
 			if t := s.tally(l.Key); l.Window.Slides() {
-				counts[i].Reset = t.reset(l.Window, max(l.Window.Sub(now), t.newest), max(max(l.Max, 0)-hits[i], 0))
+				counts[i].Reset = t.reset(l.Window, max(l.Window.Sub(now), t.newest), max(l.Ceiling()-hits[i], 0))
 			}
 		}
 	}
@@ -147,7 +146,7 @@ func (t *tally) add(sub int64, n *big.Int) {
 	if t.subs[sub] == nil {
 		t.subs[sub] = new(big.Int)
 	}
-	room := big.NewInt(math.MaxInt64)
+	room := big.NewInt(counter.MaxCount)
 	if room.Sub(room, t.counted(t.newest)); n.Cmp(room) > 0 {
 		n = room
 	}
@@ -165,8 +164,8 @@ func (m *model) Settle(_ context.Context, now time.Time, s counter.Settlement) e
 			t.settled[s.Lease] = t.clock
 			continue
 		}
-		excess := big.NewInt(max(charge.Used, 0))
-		excess.Sub(excess, big.NewInt(max(charge.Charged, 0)))
+		excess := clamp(big.NewInt(charge.Used))
+		excess.Sub(excess, clamp(big.NewInt(charge.Charged)))
 		if charge.Window.Slides() {
 			t.settle(charge.Window.Sub(now), charge.Window.Sub(s.Taken), excess)
 			continue
@@ -229,8 +228,8 @@ func clamp(n *big.Int) *big.Int {
 	switch {
 	case n.Sign() < 0:
 		return new(big.Int)
-	case !n.IsInt64():
-		return big.NewInt(math.MaxInt64)
+	case n.Cmp(big.NewInt(counter.MaxCount)) > 0:
+		return big.NewInt(counter.MaxCount)
 	default:
 		return n
 	}

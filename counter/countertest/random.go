@@ -47,10 +47,10 @@ type setPair struct {
 func newPair(t *rapid.T, f *fixture) *pair {
 	p := &pair{ctx: f.Context(), store: f.open(f.T), model: newModel(), now: noon}
 	for w := counter.Second; w.Valid(); w++ {
-		p.counters = append(p.counters, limit(w, 0))
+		p.counters = append(p.counters, f.limit(w, 0))
 	}
 	for range 4 {
-		p.counters = append(p.counters, limit(counter.InUse, 0))
+		p.counters = append(p.counters, f.limit(counter.InUse, 0))
 	}
 	p.open(t)
 	return p

@@ -19,7 +19,7 @@ func (f *fixture) slidingWindows(most int64, test func(l counter.Limit, set coun
 	f.Helper()
 	for w := counter.SlidingSecond; w <= counter.SlidingHour; w++ {
 		f.days++
-		l, midnight := limit(w, most), time.Date(2024, time.February, f.days, 0, 0, 0, 0, time.UTC)
+		l, midnight := f.limit(w, most), time.Date(2024, time.February, f.days, 0, 0, 0, 0, time.UTC)
 		test(l, f.store.Open([]counter.Limit{l}), func(sixteenths float64) time.Time {
 			return midnight.Add(time.Duration(sixteenths * float64(units[w]) / counter.SubWindows))
 		})
@@ -101,11 +101,11 @@ func slidingWindowsSayWhenHitsFit(f *fixture) {
 
 	// Other limits say what they would have said, and one that is empty can refuse too.
 	f.slidingWindows(1, func(l counter.Limit, _ counter.Set, at func(float64) time.Time) {
-		minute := limit(counter.Minute, 1)
+		minute := f.limit(counter.Minute, 1)
 		_, _, counts := f.acquire(f.store.Open([]counter.Limit{l, minute}), at(3), 2, 1)
 		f.wantCount(l, "a refusal when nothing is counted", counts[:1], 0, at(20))
 		f.wantCount(minute, "a limit that has room", counts[1:], 0, f.peek(at(3), minute)[0].Reset)
-		other := limit(l.Window, 5)
+		other := f.limit(l.Window, 5)
 		set := f.store.Open([]counter.Limit{l, other})
 		f.take(set, at(3), 1, 1)
 		f.take(set, at(8), 0, 1)
@@ -119,7 +119,7 @@ func slidingWindowsSayWhenHitsFit(f *fixture) {
 func aRefusalMovesNoSlidingWindow(f *fixture) {
 	f.slidingWindows(2, func(l counter.Limit, set counter.Set, at func(float64) time.Time) {
 		f.take(set, at(0), 2)
-		f.refuse(f.store.Open([]counter.Limit{l, limit(counter.Minute, 0)}), at(17), 1, 1)
+		f.refuse(f.store.Open([]counter.Limit{l, f.limit(counter.Minute, 0)}), at(17), 1, 1)
 		f.take(set, at(17), 0)
 		f.wantUsed(at(17).Add(-1), []counter.Limit{l}, 2)
 		f.wantUsed(at(17), []counter.Limit{l}, 0)
@@ -187,11 +187,11 @@ func settleOfALostSlidingWindow(f *fixture) {
 func slidingCountsNeverOverflow(f *fixture) {
 	f.slidingWindows(math.MaxInt64, func(l counter.Limit, set counter.Set, at func(float64) time.Time) {
 		lease := f.take(set, at(0), 5)
-		f.take(set, at(1), math.MaxInt64-5)
+		f.take(set, at(1), counter.MaxCount-5)
 		f.refuse(set, at(2), 1)
 		f.settle(at(2), lease, at(0), counter.Charge{Key: l.Key, Window: l.Window, Charged: math.MinInt64, Used: math.MaxInt64})
-		f.wantUsed(at(2), []counter.Limit{l}, math.MaxInt64)
-		f.wantUsed(at(17), []counter.Limit{l}, math.MaxInt64-5)
+		f.wantUsed(at(2), []counter.Limit{l}, counter.MaxCount)
+		f.wantUsed(at(17), []counter.Limit{l}, counter.MaxCount-5)
 		f.take(set, at(17), 5)
 	})
 }

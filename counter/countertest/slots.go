@@ -9,7 +9,7 @@ import (
 func free(l counter.Limit) counter.Charge { return counter.Charge{Key: l.Key, Window: counter.InUse} }
 
 func slotsAreFreedBySettle(f *fixture) {
-	l := limit(counter.InUse, 2)
+	l := f.limit(counter.InUse, 2)
 	set := f.store.Open([]counter.Limit{l})
 	first := f.take(set, noon, 1)
 	f.take(set, noon, 1)
@@ -25,7 +25,7 @@ func slotsAreFreedBySettle(f *fixture) {
 }
 
 func slotsAreFreedByExpiry(f *fixture) {
-	l := limit(counter.InUse, 2)
+	l := f.limit(counter.InUse, 2)
 	set := f.store.Open([]counter.Limit{l})
 	f.take(set, noon, 1)
 	f.take(set, noon.Add(time.Second), 1)
@@ -42,9 +42,34 @@ func slotsAreFreedByExpiry(f *fixture) {
 	f.refuse(set, expiry.Add(-time.Second), 1)
 }
 
+// manySlotsAreFreedOneByOne, by settlements and by expiry: a store may keep many in another way than a few.
+func manySlotsAreFreedOneByOne(f *fixture) {
+	const many = 300
+	l := f.limit(counter.InUse, many)
+	set := f.store.Open([]counter.Limit{l})
+	at := func(i int) time.Time { return noon.Add(time.Duration(i) * 10 * time.Millisecond) }
+	held := make([]counter.LeaseID, many)
+	for i := range held {
+		held[i] = f.take(set, at(i), 1)
+	}
+	f.refuse(set, at(many), 1)
+	f.renew(at(many), held[0], at(many).Add(30*time.Second), l)
+	for i := 1; i < many; i += 2 {
+		f.settle(at(many), held[i], at(i), free(l))
+	}
+	f.renew(at(many), held[1], at(many).Add(30*time.Second), l) // which is settled
+	f.wantUsed(at(many), []counter.Limit{l}, many/2)
+	for i := 2; i < many; i += 2 {
+		f.wantUsed(at(i).Add(30*time.Second-1), []counter.Limit{l}, int64(many/2-i/2+1))
+		f.wantUsed(at(i).Add(30*time.Second), []counter.Limit{l}, int64(many/2-i/2))
+	}
+	f.wantUsed(at(many).Add(30*time.Second), []counter.Limit{l}, 0)
+	f.take(set, at(many).Add(30*time.Second), 1)
+}
+
 // A lease lasts as long on a counter whose time is later, or a clock that was set back would let everything through.
 func slotsOutlastAClockThatIsSetBack(f *fixture) {
-	l := limit(counter.InUse, 1)
+	l := f.limit(counter.InUse, 1)
 	set := f.store.Open([]counter.Limit{l})
 	ahead := noon.Add(time.Hour)
 	f.settle(ahead, f.take(set, ahead, 1), ahead, free(l))
@@ -56,7 +81,7 @@ func slotsOutlastAClockThatIsSetBack(f *fixture) {
 }
 
 func slotsAreTakenWithTheRest(f *fixture) {
-	limits := []counter.Limit{limit(counter.InUse, 1), limit(counter.Minute, 2), limit(counter.InUse, 5)}
+	limits := []counter.Limit{f.limit(counter.InUse, 1), f.limit(counter.Minute, 2), f.limit(counter.InUse, 5)}
 	set := f.store.Open(limits)
 	lease := f.take(set, noon, 1, 1, 1)
 	f.refuse(set, noon, 1, 1, 1)
@@ -67,7 +92,7 @@ func slotsAreTakenWithTheRest(f *fixture) {
 }
 
 func renewExtends(f *fixture) {
-	l := limit(counter.InUse, 1)
+	l := f.limit(counter.InUse, 1)
 	set := f.store.Open([]counter.Limit{l})
 	lease := f.take(set, noon, 1)
 	expiry := noon.Add(45 * time.Second)
@@ -79,7 +104,7 @@ func renewExtends(f *fixture) {
 }
 
 func renewTakesAgainAboveMax(f *fixture) {
-	l := limit(counter.InUse, 1)
+	l := f.limit(counter.InUse, 1)
 	set := f.store.Open([]counter.Limit{l})
 	late := f.take(set, noon, 1)
 	now := noon.Add(31 * time.Second)
@@ -99,7 +124,7 @@ func renewTakesAgainAboveMax(f *fixture) {
 }
 
 func renewRefusesWhatWasSettled(f *fixture) {
-	l := limit(counter.InUse, 1)
+	l := f.limit(counter.InUse, 1)
 	set := f.store.Open([]counter.Limit{l})
 	held := f.take(set, noon, 1)
 	f.settle(noon.Add(time.Second), held, noon, free(l))
@@ -119,7 +144,7 @@ func renewRefusesWhatWasSettled(f *fixture) {
 
 // aSettledLeaseIsForgottenLater although many others were settled meanwhile, and not a moment too early.
 func aSettledLeaseIsForgottenLater(f *fixture) {
-	l := limit(counter.InUse, 1)
+	l := f.limit(counter.InUse, 1)
 	const every = time.Second
 	settled := map[time.Duration]counter.LeaseID{}
 	for since := time.Duration(0); since < 90*time.Second; since += every {

@@ -27,7 +27,7 @@ var ends = []struct {
 func windowsFollowTheCalendar(f *fixture) {
 	farEast := time.FixedZone("UTC+13:45", 13*60*60+45*60)
 	for _, e := range ends {
-		set := f.store.Open([]counter.Limit{limit(e.window, 2)})
+		set := f.store.Open([]counter.Limit{f.limit(e.window, 2)})
 		f.take(set, e.end.Add(-2), 1)
 		f.take(set, e.end.Add(-1).In(farEast), 1)
 		f.refuse(set, e.end.Add(-1), 1)
@@ -43,7 +43,7 @@ func windowsFollowTheCalendar(f *fixture) {
 // windowsOnlyMoveForward although two goroutines may reach the store in another order than they read the clock in.
 func windowsOnlyMoveForward(f *fixture) {
 	for _, e := range ends {
-		l, window, end := limit(e.window, 2), e.window, e.end
+		l, window, end := f.limit(e.window, 2), e.window, e.end
 		set := f.store.Open([]counter.Limit{l})
 		f.take(set, end.Add(-1), 2)
 		f.take(set, end, 1)
@@ -61,7 +61,7 @@ func windowsOnlyMoveForward(f *fixture) {
 
 // aRefusalMovesNoWindow because it changes nothing.
 func aRefusalMovesNoWindow(f *fixture) {
-	l, never := limit(counter.Minute, 2), limit(counter.Minute, 0)
+	l, never := f.limit(counter.Minute, 2), f.limit(counter.Minute, 0)
 	f.take(f.store.Open([]counter.Limit{l}), noon, 2)
 	f.refuse(f.store.Open([]counter.Limit{l, never}), noon.Add(time.Minute), 1, 1)
 	f.take(f.store.Open([]counter.Limit{l}), noon.Add(time.Minute), 0)
@@ -81,7 +81,7 @@ func settleCorrectsTheWindow(f *fixture) {
 			if w == counter.InUse {
 				continue
 			}
-			l := limit(w, 10)
+			l := f.limit(w, 10)
 			set := f.store.Open([]counter.Limit{l})
 			f.take(set, noon, 3)
 			lease := f.take(set, noon, 4)
@@ -98,7 +98,7 @@ func settleCorrectsTheWindow(f *fixture) {
 func settleSparesALaterWindow(f *fixture) {
 	for _, e := range ends {
 		for _, used := range []int64{0, 9} {
-			l, before := limit(e.window, 10), e.end.Add(-1)
+			l, before := f.limit(e.window, 10), e.end.Add(-1)
 			set := f.store.Open([]counter.Limit{l})
 			lease := f.take(set, before, 4)
 			charge := counter.Charge{Key: l.Key, Window: l.Window, Charged: 4, Used: used}
@@ -126,7 +126,7 @@ func settleOfALostCounter(f *fixture) {
 			"a refund":                   {now: taken, charged: 4, used: 3, want: 0},
 			"a settlement of the charge": {now: taken, charged: 4, used: 4, want: 0},
 		} {
-			l := limit(window, 10)
+			l := f.limit(window, 10)
 			f.settle(test.now, newLease(), taken, counter.Charge{Key: l.Key, Window: window, Charged: test.charged, Used: test.used})
 			if got := f.peek(taken, l)[0].Used; got != test.want {
 				f.Errorf("%s for a lost counter per %v leaves %d, want %d", name, window, got, test.want)

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"math"
 	"sync"
 	"time"
 
@@ -112,11 +111,7 @@ func (c *cell) correct(at, excess int64) bool {
 	case end > c.end:
 		c.end, c.used = end, 0
 	}
-	if excess > math.MaxInt64-c.used {
-		c.used = math.MaxInt64
-	} else {
-		c.used = max(c.used+excess, 0)
-	}
+	c.used = min(max(c.used+excess, 0), counter.MaxCount)
 	return true
 }
 

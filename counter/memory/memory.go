@@ -114,7 +114,7 @@ func (s *Store) correct(now, taken time.Time, charge counter.Charge) {
 	if ended {
 		return
 	}
-	excess := max(charge.Used, 0) - max(charge.Charged, 0)
+	excess := charge.Excess()
 	var c *cell
 	if excess > 0 {
 		c = s.lock(charge.Key, charge.Window)

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter"
@@ -81,7 +80,7 @@ type calendar struct {
 }
 
 func (r *calendar) check() error {
-	if r.Layout != calendarLayout || !kept(r.Window) || r.Window.Slides() || r.Used < 0 || r.End < 1 || r.End > latest {
+	if r.Layout != calendarLayout || !kept(r.Window) || r.Window.Slides() || r.Used < 0 || r.Used > counter.MaxCount || r.End < 1 || r.End > latest {
 		return fmt.Errorf("a counter cannot have layout %d, window %v, end %d and count %d", r.Layout, r.Window, r.End, r.Used)
 	}
 	if _, end := r.span(); end.Unix() != r.End {
@@ -115,7 +114,7 @@ func (r *sliding) check() error {
 	if !kept(r.Window) || !r.Window.Slides() || r.Newest < 0 || r.Newest > r.Window.Sub(time.Unix(latest, 0)) {
 		return fmt.Errorf("a counter cannot have layout %d, window %v and sub-window %d", r.Layout, r.Window, r.Newest)
 	}
-	room := int64(math.MaxInt64)
+	room := int64(counter.MaxCount)
 	for _, n := range r.Taken {
 		if n < 0 || n > room {
 			return fmt.Errorf("a counter cannot hold %d", r.Taken)

@@ -18,8 +18,8 @@ func FuzzDecode(f *testing.F) {
 	_, end := counter.Month.Bounds(now)
 	f.Add([]byte(nil))
 	for _, r := range []record{
-		&calendar{calendarLayout, counter.Month, end.Unix(), math.MaxInt64},
-		&sliding{slidingLayout, counter.SlidingHour, counter.SlidingHour.Sub(now), [ringSize]int64{math.MaxInt64 - 1, ringSize - 1: 1}},
+		&calendar{calendarLayout, counter.Month, end.Unix(), counter.MaxCount},
+		&sliding{slidingLayout, counter.SlidingHour, counter.SlidingHour.Sub(now), [ringSize]int64{counter.MaxCount - 1, ringSize - 1: 1}},
 	} {
 		valid := encode(r)
 		f.Add(valid)
@@ -107,7 +107,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"sub-windows before 1970":           &sliding{slidingLayout, counter.SlidingMinute, -1, some},
 		"sub-windows in an unlikely year":   &sliding{slidingLayout, counter.SlidingMinute, math.MaxInt64, some},
 		"a sub-window below 0":              &sliding{slidingLayout, counter.SlidingMinute, 9, [ringSize]int64{5, -1}},
-		"sub-windows whose sum has no room": &sliding{slidingLayout, counter.SlidingMinute, 9, [ringSize]int64{math.MaxInt64, 1}},
+		"sub-windows whose sum has no room": &sliding{slidingLayout, counter.SlidingMinute, 9, [ringSize]int64{counter.MaxCount, 1}},
 	} {
 		if got, err := decode(encode(r)); err == nil {
 			t.Errorf("%s is read as %+v", name, got)

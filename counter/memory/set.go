@@ -54,8 +54,9 @@ func (s *set) Acquire(
 func (s *set) resetRefused(now time.Time, cells []*cell, hits []int64, counts []counter.Count) {
 	for i, c := range cells {
 		m := &s.members[i]
-		if r := c.ring(); r != nil && !(counter.Limit{Max: m.max}).Fits(counts[m.place].Used, hits[m.place]) {
-			counts[m.place].Reset = r.fits(c.window, now, m.max, hits[m.place])
+		l := counter.Limit{Max: m.max}
+		if r := c.ring(); r != nil && !l.Fits(counts[m.place].Used, hits[m.place]) {
+			counts[m.place].Reset = r.fits(c.window, now, l.Ceiling(), hits[m.place])
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"math"
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter"
@@ -39,9 +38,9 @@ func (r *ring) take(w counter.Window, now time.Time, hits int64) counter.Count {
 	return counter.Count{Used: r.used, Reset: w.Gone(r.newest)}
 }
 
-// fits returns when hits fit again that do not fit at now.
-func (r *ring) fits(w counter.Window, now time.Time, most, hits int64) time.Time {
-	return w.Gone(r.last(r.current(w, now), max(max(most, 0)-hits, 0)))
+// fits returns when hits fit again below a ceiling that do not fit at now.
+func (r *ring) fits(w counter.Window, now time.Time, ceiling, hits int64) time.Time {
+	return w.Gone(r.last(r.current(w, now), max(ceiling-hits, 0)))
 }
 
 // counted is what counts at sub, which is not before the newest.
@@ -89,7 +88,7 @@ func (r *ring) correct(sub, excess int64) bool {
 	}
 	r.advance(sub)
 	place := r.at(sub)
-	excess = max(min(excess, math.MaxInt64-r.used), -*place)
+	excess = max(min(excess, counter.MaxCount-r.used), -*place)
 	*place += excess
 	r.used += excess
 	return true
