@@ -1,0 +1,335 @@
+-- One call on counters of one cluster slot: it takes from all of them or from none, looks at them, settles, gives back, or
+-- renews. docs/redis.md says what a value looks like. All reading is done before the first write, so an error changes nothing.
+--
+-- KEYS: the values, then for each counter of slots, in their order, the set of its leases, and of its settled ones if the call
+-- settles or renews. ARGV[1]: mode, number of values, whether the take is final, now, expiry, lease, then for each value the number
+-- of its counters, and for each of these, ascending, its name, where now lies (the end of a window, or a sub-window), an amount
+-- and a ceiling. The answer to a take or a look: the status, then for each counter what it holds and a time.
+local read, write, sub, rep, floor, max, min = struct.unpack, struct.pack, string.sub, string.rep, math.floor, math.max, math.min
+
+local TAKE, LOOK, SETTLE, GIVEBACK, RENEW = 1, 2, 3, 4, 5
+local INUSE, NONE = 6, 1099511627776 -- no name is that large
+local MAX = 9007199254740991
+local FEW, MANY = 64, 65535      -- leases in a value; the number that says they are in a set
+local GRACE = 60                 -- seconds for which a counter outlives its window: more than two clocks can lie apart
+local REMEMBER = 20              -- seconds
+local DOUBT = 100000             -- in microseconds: how long a take that is not final may be given back
+
+local arg = ARGV[1]
+local mode, values, final, now, expiry, lease, begin = read('<BBBI8I8c8', arg)
+local second = now / 1000000
+
+-- For how many seconds more a record can matter. One that lies in the future, because a clock was wrong, matters for no longer
+-- than if it began now: so it is forgotten once nobody takes from it any more.
+local function life(kind, a, last)
+  if kind == INUSE then
+    return (max(last, a + REMEMBER * 1000000) - max(now, a)) / 1000000
+  end
+  if kind > INUSE then
+    local length = kind == 7 and 1 or kind == 8 and 60 or 3600
+    return min((a + 17) * length / 16 - second, length * 17 / 16)
+  end
+  local unit = kind == 2 and 60 or kind == 3 and 3600 or kind == 4 and 86400 or kind == 5 and 2678400 or 1
+  return min(a - second, unit)
+end
+
+-- Adds n to sub-window at of the ring in v at q, whose newest is a and whose sum is b; a is nil where there is none.
+local function put(v, q, a, b, at, n)
+  local d = a and at - a or 17
+  if d >= 17 then
+    return at, n, write('<I8', n) .. rep('\0', 128)
+  end
+  if d > 0 then
+    for o = q + 8 * (17 - d), q + 128, 8 do
+      b = b - read('<I8', v, o)
+    end
+    n = min(n, MAX - b)
+    return at, b + n, write('<I8', n) .. rep('\0', 8 * (d - 1)) .. sub(v, q, q + 8 * (17 - d) - 1)
+  end
+  local o = q - 8 * d
+  local c = read('<I8', v, o)
+  n = max(min(n, MAX - b), -c)
+  return a, b + n, sub(v, q, o - 1) .. write('<I8', c + n) .. sub(v, o + 8, q + 135)
+end
+
+-- The sub-window that must be gone for no more than most to be left of what counts at current.
+local function gone(v, q, a, current, most)
+  local sum = 0
+  for s = a, current - 16, -1 do
+    sum = sum + read('<I8', v, q + 8 * (a - s))
+    if sum > most then
+      return s
+    end
+  end
+  return current
+end
+
+-- The leases in s that expire after t, how many they are, and when the first does.
+local function sweep(s, t)
+  local kept, n, first = '', 0, 0
+  for o = 1, #s, 16 do
+    local e = read('<I8', s, o + 8)
+    if e > t then
+      kept, n = kept .. sub(s, o, o + 15), n + 1
+      first = first == 0 and e or min(first, e)
+    end
+  end
+  return kept, n, first
+end
+
+local function place(s, id)
+  local o = 1
+  repeat
+    o = string.find(s, id, o, true)
+    if not o or o % 16 == 1 then
+      return o
+    end
+    o = o + 1
+  until false
+end
+
+local held, made, lives, late = {}, {}, {}, {}
+local function later(...)
+  late[#late + 1] = {...}
+end
+
+for k = 1, values do
+  local v = redis.pcall('GET', KEYS[k])
+  if v then
+    if v.err then
+      return redis.error_reply(v.err .. ' ' .. KEYS[k])
+    end
+    if #v < 9 or string.byte(v) ~= 1 then
+      return redis.error_reply('LAYOUT ' .. KEYS[k])
+    end
+  end
+  held[k] = v or '\1\0\0\0\0\0\0\0\0'
+end
+
+local ok, doubtful, looking = true, false, mode == LOOK
+local out
+repeat
+  local p, sets = begin, values
+  out = ''
+  local again = false
+  for k = 1, values do
+    local v, key = held[k], KEYS[k]
+    local size, doubt, q = #v, read('<I8', v, 2)
+    local new, from, changed, lasting = '', q, false, 0
+    local count
+    count, p = read('B', arg, p)
+    local name, kind, a, b, last, leases, after -- of the record at q
+    local want, at, n, most -- of the caller
+    while true do
+      if not name then
+        if q > size then
+          name = NONE
+        else
+          if size - q < 20 then
+            return redis.error_reply('LAYOUT ' .. key)
+          end
+          name, a, b = read('<I5I8I8', v, q)
+          kind, after = name % 256, q + 21
+          if kind > INUSE then
+            after = q + 157
+          elseif kind == INUSE then
+            if size - q < 30 then
+              return redis.error_reply('LAYOUT ' .. key)
+            end
+            last, leases = read('<I8I2', v, q + 21)
+            after = q + 31 + (leases == MANY and 0 or 16 * leases)
+          end
+          if after > size + 1 or kind == 0 or kind > 9 then
+            return redis.error_reply('LAYOUT ' .. key)
+          end
+        end
+      end
+      if not want then
+        if count == 0 then
+          want = NONE
+        else
+          count = count - 1
+          want, at, n, most, p = read('<I5I8i8I8', arg, p)
+        end
+      end
+
+      if name < want then -- a counter that the call does not speak of
+        local left = life(kind, a, last)
+        if left <= -GRACE then
+          new, from = new .. sub(v, from, q - 1), after
+        else
+          lasting = max(lasting, left)
+        end
+        name, q = nil, after
+      elseif want == NONE then
+        break
+      else
+        local have, c, record = name == want, want % 256, nil
+        local a, b, last, leases = a, b, last, leases
+        if not have then -- those are of a later record
+          a, b, last, leases = nil, 0, 0, 0
+        end
+        local used, time = 0, at
+        if c < INUSE then
+          if have and a >= at then
+            used, time = b, a
+          end
+          if mode <= LOOK then
+            if n > 0 then
+              if n > most - used then
+                ok, doubtful = false, doubtful or doubt > now - DOUBT
+              elseif not looking then
+                a, record = time, write('<I5I8I8', want, time, used + n)
+              end
+            end
+          elseif have and a == at or n > 0 and time == at then
+            a, record = at, write('<I5I8I8', want, at, n > MAX - used and MAX or max(used + n, 0))
+          end
+        elseif c > INUSE then
+          local r = q + 21
+          if have and a > time and mode <= LOOK then
+            time = a
+          end
+          if mode <= LOOK then
+            if have and time - a < 17 then
+              used = b
+              for o = r + 8 * (17 - time + a), r + 128, 8 do
+                used = used - read('<I8', v, o)
+              end
+            end
+            local ceiling = 0
+            if n > 0 and n > most - used then
+              ok, doubtful, ceiling = false, doubtful or doubt > now - DOUBT, max(most - n, 0)
+            elseif n > 0 and not looking then
+              local sum, ring
+              a, sum, ring = put(v, r, a, b, time, n)
+              record = write('<I5I8I8', want, a, sum) .. ring
+            end
+            if have and not record then
+              time = gone(v, r, a, time, ceiling)
+            end
+          elseif n ~= 0 and not (have and a - at >= 17) and (n > 0 or have and at <= a) then
+            local sum, ring
+            a, sum, ring = put(v, r, a, b, at, n)
+            record = write('<I5I8I8', want, a, sum) .. ring
+          end
+        else
+          sets = sets + 1
+          local set, clock = KEYS[sets], a or 0
+          local t = max(now, clock)
+          local many, own = leases == MANY, have and sub(v, q + 31, after - 1) or ''
+          if mode <= LOOK then
+            if many then
+              used = redis.call('ZCOUNT', set, '(' .. string.format('%.0f', t), '+inf')
+            elseif t < b then
+              used = leases
+            elseif leases > 0 then
+              local _
+              _, used = sweep(own, t)
+            end
+            time = 0
+          end
+          local ends, change = expiry + t - now, false
+          if mode <= LOOK then
+            if n > 0 then
+              if n > most - used then
+                ok, doubtful = false, doubtful or doubt > now - DOUBT
+              else
+                change = not looking
+              end
+            end
+          elseif mode == RENEW then
+            sets = sets + 1
+            local settled = redis.call('ZSCORE', KEYS[sets], lease)
+            change = not settled or t - settled >= REMEMBER * 1000000
+          else
+            if mode == SETTLE then
+              sets = sets + 1
+              later('ZADD', KEYS[sets], t, lease)
+              later('PEXPIRE', KEYS[sets], (2 * REMEMBER + GRACE) * 1000)
+              if floor(t / 20000000) ~= floor(clock / 20000000) then
+                later('ZREMRANGEBYSCORE', KEYS[sets], '-inf', t - REMEMBER * 1000000)
+              end
+            end
+            change = n ~= 0
+          end
+          if change then
+            local adds = mode == TAKE or mode == RENEW
+            if adds then
+              last = max(last, ends)
+            end
+            if not many then
+              local o = mode ~= TAKE and place(own, lease)
+              if o then
+                if mode == RENEW then
+                  ends = max(ends, (read('<I8', own, o + 8)))
+                end
+                own, leases = sub(own, 1, o - 1) .. sub(own, o + 16), leases - 1
+              end
+              if t >= b then
+                own, leases, b = sweep(own, t)
+              end
+            end
+            if adds and leases == FEW then
+              for o = 1, #own, 16 do
+                later('ZADD', set, read('<I8', own, o + 8), sub(own, o, o + 7))
+              end
+              own, leases, many = '', MANY, true
+            end
+            if many then
+              if adds then
+                later('ZADD', set, 'GT', ends, lease)
+                later('PEXPIRE', set, floor((last - t) / 1000) + GRACE * 1000)
+              else
+                later('ZREM', set, lease)
+              end
+              if floor(t / 1000000) ~= floor(clock / 1000000) then
+                later('ZREMRANGEBYSCORE', set, '-inf', t)
+              end
+            elseif adds then
+              own, leases = own .. lease .. write('<I8', ends), leases + 1
+              b = leases == 1 and ends or min(b, ends)
+            end
+            a, record = t, write('<I5I8I8I8I2', want, t, b, last, leases) .. own
+          end
+        end
+        if mode <= LOOK then
+          out = out .. write('<I8I8', used, time)
+        end
+        if record then
+          new, changed = new .. sub(v, from, q - 1) .. record, true
+          from = have and after or q
+        end
+        if have or record then
+          lasting = max(lasting, life(c, a, last))
+        end
+        if have then
+          name, q = nil, after
+        end
+        want = nil
+      end
+    end
+    if changed then
+      if final == 0 then
+        doubt = max(doubt, now)
+      end
+      made[k], lives[k] = write('<BI8', 1, doubt) .. new .. sub(v, from), lasting
+    end
+  end
+  if mode == TAKE and not ok and not looking then
+    looking, again = true, true
+  end
+until not again
+
+if mode <= LOOK and not ok then
+  return (doubtful and '\2' or '\0') .. out
+end
+for k = 1, values do
+  if made[k] then
+    redis.call('SET', KEYS[k], made[k], 'PX', floor((lives[k] + GRACE) * 1000))
+  end
+end
+for i = 1, #late do
+  redis.call(unpack(late[i]))
+end
+return mode <= LOOK and '\1' .. out or ''

@@ -1,0 +1,267 @@
+package redis
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+)
+
+// A part is what a call wants of one counter.
+type part struct {
+	key    counter.Key
+	window counter.Window
+	place  int   // among what the caller named
+	most   int64 // for takes
+	at, n  int64 // for settlements: the window or sub-window, and what to add
+}
+
+func partsOf(limits []counter.Limit) []part {
+	parts := make([]part, len(limits))
+	for i, l := range limits {
+		parts[i] = part{key: l.Key, window: l.Window, place: i, most: l.Ceiling()}
+	}
+	return parts
+}
+
+// A group is what one run of the script can do at once: what lies in one slot of a cluster, or everything.
+type group struct {
+	keys    []string // the values, then the sets of leases
+	values  byte     // how many
+	members []member // those of one value together, by their names
+}
+
+// A member is one counter of a group.
+type member struct {
+	part
+
+	name     int64 // in its value
+	siblings byte  // the members of its value, if it is the first of them; else 0
+}
+
+// nameOf is the name of a counter in its value: what is left of its key, and the window.
+func nameOf(p part) int64 {
+	id := p.key.Counter()
+	return int64(binary.BigEndian.Uint32(id[:]))<<8 | int64(p.window)
+}
+
+// group puts together what one run of the script can do. The groups are in the order in which their subjects first appear.
+func (s *Store) group(parts []part, m mode) []group {
+	var groups []group
+	if !s.spread {
+		if len(parts) > 0 {
+			groups = append(groups, s.groupOf(parts, m))
+		}
+		return groups
+	}
+	for len(parts) > 0 {
+		subject := parts[0].key.Subject()
+		var one, others []part
+		for _, p := range parts {
+			if p.key.Subject() == subject {
+				one = append(one, p)
+			} else {
+				others = append(others, p)
+			}
+		}
+		groups, parts = append(groups, s.groupOf(one, m)), others
+	}
+	return groups
+}
+
+func (s *Store) groupOf(parts []part, m mode) group {
+	g := group{members: make([]member, len(parts))}
+	for i, p := range parts {
+		g.members[i] = member{part: p, name: nameOf(p)}
+	}
+	slices.SortFunc(g.members, func(a, b member) int {
+		return cmp.Or(bytes.Compare(a.key[:len(a.key)-4], b.key[:len(b.key)-4]), cmp.Compare(a.name, b.name))
+	})
+	var sets []string
+	for i := 0; i < len(g.members); {
+		first := &g.members[i]
+		value := s.valueKey(first.key)
+		g.keys = append(g.keys, value)
+		for ; i < len(g.members) && sameValue(g.members[i].key, first.key); i++ {
+			first.siblings++
+			if g.members[i].window != counter.InUse {
+				continue
+			}
+			sets = append(sets, heldKey(value, g.members[i].key))
+			if m == settle || m == renew {
+				sets = append(sets, settledKey(value, g.members[i].key))
+			}
+		}
+	}
+	g.values = byte(len(g.keys)) //nolint:gosec // No lease and no set has more than 255 counters.
+	g.keys = append(g.keys, sets...)
+	return g
+}
+
+func sameValue(a, b counter.Key) bool { return a.Subject() == b.Subject() && a.Entry() == b.Entry() }
+
+// A mode is what the script does. The numbers stand in it.
+type mode byte
+
+const (
+	take mode = iota + 1
+	look
+	settle
+	giveBack
+	renew
+)
+
+// The sizes of the parts of a request, in bytes, and where some of them begin.
+const (
+	headerSize = 27
+	nameSize   = 5
+	memberSize = nameSize + 3*8
+	momentAt   = nameSize
+	amountAt   = momentAt + 8
+)
+
+// A header is what a request says of all counters.
+type header struct {
+	mode   mode
+	final  bool // nothing is taken after it that could be refused
+	now    int64
+	expiry int64
+	lease  counter.LeaseID
+}
+
+// request is the one argument of the script. For each member it asks for the moment and the amount.
+func (h header) request(g *group, ask func(*member) (at, n int64)) []byte {
+	b := make([]byte, 0, headerSize+int(g.values)+memberSize*len(g.members))
+	b = append(b, byte(h.mode), g.values, boolByte(h.final))
+	b = appendNumber(appendNumber(b, h.now), h.expiry)
+	b = append(b, h.lease[:]...)
+	for i := range g.members {
+		m := &g.members[i]
+		if m.siblings > 0 {
+			b = append(b, m.siblings)
+		}
+		at, n := ask(m)
+		b = appendNumber(b, m.name)[:len(b)+nameSize]
+		b = appendNumber(appendNumber(appendNumber(b, at), n), m.most)
+	}
+	return b
+}
+
+// undo is the request that gives back what a request took, from where the answer says that it was taken.
+func (g *group) undo(request []byte, answer string) []byte {
+	b := slices.Clone(request)
+	b[0] = byte(giveBack)
+	at, taken := headerSize, answer[1:]
+	for i := range g.members {
+		if g.members[i].siblings > 0 {
+			at++
+		}
+		m := b[at : at+memberSize]
+		n := max(number(m[amountAt:]), 0)
+		putNumber(m[amountAt:], -n)
+		if n > 0 {
+			copy(m[momentAt:amountAt], taken[8:16])
+		}
+		at, taken = at+memberSize, taken[16:]
+	}
+	return b
+}
+
+// A status is the first byte of the answer to a take.
+type status byte
+
+const (
+	refused status = iota
+	admitted
+	doubted // refused, where others have taken what they may give back
+)
+
+// read fills counts, by the places of the members. Hits, if not nil, are what was asked for, and are counted where they were taken.
+func (g *group) read(answer string, hits []int64, counts []counter.Count) (status, error) {
+	if len(answer) != 1+16*len(g.members) || answer[0] > byte(doubted) {
+		return refused, fmt.Errorf("%w: it has %d bytes for %d counters", errAnswer, len(answer), len(g.members))
+	}
+	st := status(answer[0])
+	for i := range g.members {
+		m := &g.members[i]
+		used, at := number(answer[1+16*i:]), number(answer[9+16*i:])
+		if used < 0 || used > counter.MaxCount || at < 0 || at > latest {
+			return refused, fmt.Errorf("%w: a counter cannot hold %d at %d", errAnswer, used, at)
+		}
+		if hits != nil && st == admitted {
+			used += m.added(hits[m.place])
+		}
+		counts[m.place] = counter.Count{Used: used, Reset: m.reset(at)}
+	}
+	return st, nil
+}
+
+// added is what a take adds to the counter.
+func (m *member) added(hits int64) int64 {
+	if m.window == counter.InUse {
+		return min(max(hits, 0), 1)
+	}
+	return max(hits, 0)
+}
+
+// latest is more than the number of any second or sub-window up to the year 9999.
+const latest = 1 << 43
+
+// reset is when the window ends that the script means by at.
+func (m *member) reset(at int64) time.Time {
+	switch {
+	case m.window == counter.InUse:
+		return time.Time{}
+	case m.window.Slides():
+		return m.window.Gone(at)
+	default:
+		return time.Unix(at, 0).UTC()
+	}
+}
+
+// moment is what the script calls the window that now lies in: its end in seconds since 1970, or the number of the sub-window.
+func moment(w counter.Window, now time.Time) int64 {
+	switch {
+	case w == counter.InUse:
+		return 0
+	case w.Slides():
+		return max(w.Sub(now), 0)
+	default:
+		_, end := w.Bounds(now)
+		return max(end.Unix(), 0)
+	}
+}
+
+// micros is a time as the script reckons, in microseconds since 1970.
+func micros(t time.Time) int64 { return max(t.UnixMicro(), 0) }
+
+func appendNumber(b []byte, n int64) []byte {
+	return binary.LittleEndian.AppendUint64(b, uint64(n)) //nolint:gosec // The script reads it as it is written.
+}
+
+// number reads what appendNumber writes.
+func number[T string | []byte](b T) (n int64) {
+	for i := range 8 {
+		n |= int64(b[i]) << (8 * i)
+	}
+	return n
+}
+
+func putNumber(b []byte, n int64) {
+	binary.LittleEndian.PutUint64(b, uint64(n)) //nolint:gosec // As in appendNumber.
+}
+
+func boolByte(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// errAnswer is for an answer that no script of ours gives.
+var errAnswer = errors.New("the answer is not what the script gives")

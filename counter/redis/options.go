@@ -1,0 +1,160 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// Options say where the store is, and who may use it.
+type Options struct {
+	// Addresses are each HOST:PORT: of one Redis, of some nodes of a Redis Cluster, or of the sentinels.
+	Addresses []string
+	// SentinelMaster is the name by which sentinels know the Redis; empty where there are none.
+	SentinelMaster string
+	// Cluster says whether the addresses are of a Redis Cluster.
+	Cluster Cluster
+	// Database is 0 in a cluster.
+	Database int
+	// Username and PasswordFile are those of an ACL user; without a user, of the default one. The file is read for each new
+	// connection, and a newline at its end is not part of the password. Empty: no password.
+	Username, PasswordFile string
+	// SentinelUsername and SentinelPasswordFile are the same for the sentinels.
+	SentinelUsername, SentinelPasswordFile string
+	// TLS is nil for connections in the clear.
+	TLS *tls.Config
+	// Prefix begins all keys and the name of the channel; empty: "tk". It keeps installations apart that share a Redis.
+	Prefix string
+	// Log must not be nil.
+	Log *slog.Logger
+}
+
+// Cluster says whether addresses are of a Redis Cluster.
+type Cluster uint8
+
+// The answers.
+const (
+	Detect Cluster = iota // ask the first that answers
+	Yes
+	No
+)
+
+const defaultPrefix = "tk"
+
+// New connects, and checks that the store can be used. It fails if none of the addresses can be reached: a store that is lost
+// later comes back by itself.
+func New(ctx context.Context, o Options) (*Store, error) {
+	if len(o.Addresses) == 0 {
+		return nil, errors.New("the address of Redis is missing")
+	}
+	if o.Prefix == "" {
+		o.Prefix = defaultPrefix
+	}
+	if strings.ContainsAny(o.Prefix, "{}") {
+		return nil, fmt.Errorf("the prefix %q of keys must not have braces: they mark what has one place in a cluster", o.Prefix)
+	}
+	client, err := rueidis.NewClient(o.client())
+	if err != nil {
+		return nil, fmt.Errorf("connecting to Redis at %s: %w", strings.Join(o.Addresses, ", "), err)
+	}
+	s := &Store{client: client, spread: client.Mode() == rueidis.ClientModeCluster, prefix: o.Prefix, log: o.Log}
+	if err := s.check(ctx, o.Cluster); err != nil {
+		client.Close()
+		return nil, fmt.Errorf("checking Redis at %s: %w", strings.Join(o.Addresses, ", "), err)
+	}
+	return s, nil
+}
+
+func (o *Options) client() rueidis.ClientOption {
+	dialer := net.Dialer{Timeout: patience}
+	c := rueidis.ClientOption{
+		InitAddress: o.Addresses, TLSConfig: o.TLS, SelectDB: o.Database, ClientName: "tierkeeper", Dialer: dialer,
+		DisableCache: true, ConnWriteTimeout: patience, ForceSingleClient: o.Cluster == No && o.SentinelMaster == "",
+		Sentinel: rueidis.SentinelOption{
+			MasterSet: o.SentinelMaster, TLSConfig: o.TLS, ClientName: "tierkeeper", Dialer: dialer, TopologyRefreshInterval: patience,
+		},
+	}
+	c.AuthCredentialsFn = func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
+		password, err := readPassword(o.PasswordFile)
+		return rueidis.AuthCredentials{Username: o.Username, Password: password}, err
+	}
+	return c
+}
+
+func readPassword(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	content, err := os.ReadFile(file) //nolint:gosec // The operator names it.
+	if err != nil {
+		return "", fmt.Errorf("reading the password of Redis: %w", err)
+	}
+	return strings.TrimRight(string(content), "\r\n"), nil
+}
+
+// oldest is the first release that has all commands of the scripts.
+var oldest = [...]int{6, 2}
+
+// check looks at each node.
+func (s *Store) check(ctx context.Context, c Cluster) error {
+	if c == Yes && !s.spread {
+		return errors.New("it is not a cluster")
+	}
+	for address, node := range s.client.Nodes() {
+		info, err := node.Do(ctx, node.B().Info().Build()).ToString()
+		if err != nil {
+			return err
+		}
+		if v := field(info, "redis_version"); older(v) {
+			return fmt.Errorf("its version is %q, and %d.%d or newer is needed", v, oldest[0], oldest[1])
+		}
+		if p := field(info, "maxmemory_policy"); p != "" && p != "noeviction" && field(info, "maxmemory") != "0" {
+			s.log.WarnContext(ctx, "Redis may evict counters when its memory is full, and evicted counters start at 0 again: set maxmemory-policy to noeviction",
+				"node", address, "maxmemory_policy", p)
+		}
+	}
+	return s.checkLayout(ctx)
+}
+
+// checkLayout refuses to count beside a release that counts in other keys: each would admit what the other has.
+func (s *Store) checkLayout(ctx context.Context) error {
+	key := s.prefix + ":layout"
+	b := s.client.B()
+	if err := s.client.Do(ctx, b.Set().Key(key).Value(layout).Nx().Build()).Error(); err != nil && !rueidis.IsRedisNil(err) {
+		return err
+	}
+	got, err := s.client.Do(ctx, b.Get().Key(key).Build()).ToString()
+	if err != nil {
+		return fmt.Errorf("reading the key %s, which names the layout: %w", key, err)
+	}
+	if got != layout {
+		return fmt.Errorf("the key %s says that counters have layout %q, and this release knows %s: run the release that wrote it, or another prefix", key, got, layout)
+	}
+	return nil
+}
+
+// field is what INFO says of a name.
+func field(info, name string) string {
+	for line := range strings.Lines(info) {
+		if value, found := strings.CutPrefix(line, name+":"); found {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+func older(version string) bool {
+	major, rest, _ := strings.Cut(version, ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, err := strconv.Atoi(major)
+	b, err2 := strconv.Atoi(minor)
+	return err != nil || err2 != nil || a < oldest[0] || a == oldest[0] && b < oldest[1]
+}

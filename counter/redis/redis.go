@@ -1,0 +1,124 @@
+// Package redis counts in Redis or Valkey, so that many processes share their counters. It decides how that stays exact, fast
+// and small: one script for each call, one packed value for each entry of a subject, and everything expires by itself.
+//
+// What stands in the store is written down in docs/redis.md.
+package redis
+
+import (
+	"context"
+	"encoding/hex"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+)
+
+// layout is the version of all that is kept. A release that keeps it in another way has another number, and so other keys.
+const layout = "1"
+
+// patience is how long an answer may take before the connection is given up, and how long the store tries to give back what was
+// taken for somebody who has gone. What becomes of a call that gets no answer at all is unknown: what it took ends with its
+// window, or its slots with their expiry.
+const patience = 5 * time.Second
+
+// A Store keeps counters in Redis. Use New to make one.
+//
+// A call returns as soon as its context ends. What Acquire took by then, or takes later, is given back.
+//
+// In a Redis Cluster each subject has its place, and a set with several takes from one after the other, in the order of its
+// limits. What is taken never exceeds a limit. A refusal gives back what was taken before it; until then others may be refused
+// for whom there would be room, so who may have seen that is tried once more. A refusal may also have moved windows of
+// the other subjects on to now. Peek, Settle and Renew of several subjects may do part of their work and fail.
+type Store struct {
+	client rueidis.Client
+	spread bool   // over the slots of a cluster
+	prefix string // of all keys
+	log    *slog.Logger
+}
+
+var _ counter.Store = (*Store)(nil)
+
+// Close ends all connections. Calls fail from then on.
+func (s *Store) Close() { s.client.Close() }
+
+// valueKey names the value that holds the counters of one entry. The braces make the subject one slot of a cluster.
+func (s *Store) valueKey(k counter.Key) string {
+	subject, entry := k.Subject(), k.Entry()
+	b := make([]byte, 0, 64)
+	b = append(append(append(b, s.prefix...), layout...), ":{"...)
+	b = append(hex.AppendEncode(b, subject[:]), "}:"...)
+	return string(hex.AppendEncode(b, entry[:]))
+}
+
+// heldKey names the set of leases of a counter that holds too many for its value.
+func heldKey(value string, k counter.Key) string { return ofCounter(value, k) + ":held" }
+
+// settledKey names the set of the leases that were settled of late.
+func settledKey(value string, k counter.Key) string { return ofCounter(value, k) + ":settled" }
+
+func ofCounter(value string, k counter.Key) string {
+	id := k.Counter()
+	return value + ":" + hex.EncodeToString(id[:])
+}
+
+// Settle implements [counter.Store]. In a cluster it may settle part of the charges and fail.
+func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
+	var parts []part
+	for _, c := range settlement.Charges {
+		if p, matters := correction(c, settlement.Taken, now); matters {
+			parts = append(parts, p)
+		}
+	}
+	h := header{mode: settle, now: micros(now), lease: settlement.Lease}
+	return each(s.group(parts, settle), func(g *group) error {
+		_, err := s.ask(ctx, g, h.request(g, func(m *member) (at, n int64) { return m.at, m.n }))
+		return wrap("settling", err)
+	})
+}
+
+// correction is the part of a settlement that corrects one counter, unless it would change nothing.
+func correction(c counter.Charge, taken, now time.Time) (p part, matters bool) {
+	p = part{key: c.Key, window: c.Window, at: moment(c.Window, taken), n: c.Excess()}
+	switch {
+	case c.Window == counter.InUse:
+		p.n = -1
+		return p, true
+	case c.Window.Slides():
+		return p, p.n != 0 && moment(c.Window, now)-p.at <= counter.SubWindows
+	default:
+		return p, p.n != 0 && p.at > now.Unix()
+	}
+}
+
+// Renew implements [counter.Store]. In a cluster it may renew part of the slots and fail.
+func (s *Store) Renew(ctx context.Context, now time.Time, lease counter.LeaseID, keys []counter.Key, expiry time.Time) error {
+	parts := make([]part, len(keys))
+	for i, key := range keys {
+		parts[i] = part{key: key, window: counter.InUse}
+	}
+	h := header{mode: renew, now: micros(now), expiry: micros(expiry), lease: lease}
+	return each(s.group(parts, renew), func(g *group) error {
+		_, err := s.ask(ctx, g, h.request(g, func(*member) (at, n int64) { return 0, 0 }))
+		return wrap("renewing", err)
+	})
+}
+
+// Peek implements [counter.Store].
+func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error {
+	counts = counts[:len(limits)]
+	h := header{mode: look, now: micros(now)}
+	var groups []group
+	for few := range slices.Chunk(partsOf(limits), counter.MaxLimits) {
+		groups = append(groups, s.group(few, look)...)
+	}
+	return each(groups, func(g *group) error {
+		answer, err := s.ask(ctx, g, h.request(g, func(m *member) (at, n int64) { return moment(m.window, now), 0 }))
+		if err == nil {
+			_, err = g.read(answer, nil, counts)
+		}
+		return wrap("looking at", err)
+	})
+}
