@@ -12,6 +12,7 @@ local INUSE, NONE = 6, 1099511627776 -- no name is that large
 local MAX = 9007199254740991
 local FEW, MANY = 64, 65535      -- leases in a value; the number that says they are in a set
 local GRACE = 60                 -- seconds for which a counter outlives its window: more than two clocks can lie apart
+local SLACK = 30                 -- seconds that a value lives longer, so that its life need not be set anew by each call
 local REMEMBER = 20              -- seconds
 local DOUBT = 100000             -- in microseconds: how long a take that is not final may be given back
 
@@ -88,6 +89,7 @@ local function place(s, id)
   until false
 end
 
+local EMPTY = '\1' .. rep('\0', 16) -- version, time of the last take that was not final, until when it lives
 local held, made, lives, late = {}, {}, {}, {}
 local function later(...)
   late[#late + 1] = {...}
@@ -99,11 +101,11 @@ for k = 1, values do
     if v.err then
       return redis.error_reply(v.err .. ' ' .. KEYS[k])
     end
-    if #v < 9 or string.byte(v) ~= 1 then
+    if #v < 17 or string.byte(v) ~= 1 then
       return redis.error_reply('LAYOUT ' .. KEYS[k])
     end
   end
-  held[k] = v or '\1\0\0\0\0\0\0\0\0'
+  held[k] = v or EMPTY
 end
 
 local ok, doubtful, looking = true, false, mode == LOOK
@@ -114,7 +116,7 @@ repeat
   local again = false
   for k = 1, values do
     local v, key = held[k], KEYS[k]
-    local size, doubt, q = #v, read('<I8', v, 2)
+    local size, doubt, known, q = #v, read('<I8I8', v, 2)
     local new, from, changed, lasting = '', q, false, 0
     local count
     count, p = read('B', arg, p)
@@ -300,7 +302,7 @@ repeat
           new, changed = new .. sub(v, from, q - 1) .. record, true
           from = have and after or q
         end
-        if have or record then
+        if (have or record) and (c >= INUSE or a - second > lasting) then
           lasting = max(lasting, life(c, a, last))
         end
         if have then
@@ -313,7 +315,12 @@ repeat
       if final == 0 then
         doubt = max(doubt, now)
       end
-      made[k], lives[k] = write('<BI8', 1, doubt) .. new .. sub(v, from), lasting
+      local ends = second + lasting + GRACE
+      if ends > known then
+        known = floor(ends) + SLACK
+        lives[k] = (lasting + GRACE + SLACK) * 1000
+      end
+      made[k] = write('<BI8I8', 1, doubt, known) .. new .. sub(v, from)
     end
   end
   if mode == TAKE and not ok and not looking then
@@ -326,7 +333,11 @@ if mode <= LOOK and not ok then
 end
 for k = 1, values do
   if made[k] then
-    redis.call('SET', KEYS[k], made[k], 'PX', floor((lives[k] + GRACE) * 1000))
+    if lives[k] then
+      redis.call('SET', KEYS[k], made[k], 'PX', floor(lives[k]))
+    else
+      redis.call('SET', KEYS[k], made[k], 'KEEPTTL')
+    end
   end
 end
 for i = 1, #late do
