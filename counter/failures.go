@@ -53,7 +53,8 @@ const (
 // more than Max of its failures lie within the Window of the rule that the last of them came with, those before its last block
 // not counted. A rule with a smaller Window than that of the failure before may make a store forget what it does not reach.
 // For each subject time only moves forward: a failure at an earlier time than its last counts as of that time. A store may
-// forget the subjects whose failures are the longest ago when it would grow too large.
+// forget the subjects whose failures are the longest ago when it would grow too large. Where several processes share a store,
+// Any and BlockOf may learn a little later of the blocks that another has made or lifted.
 //
 // All methods may be called from many goroutines. An error means that the store failed.
 type Failures interface {

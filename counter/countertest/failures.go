@@ -132,7 +132,7 @@ func theWindowSlides(f *offence) {
 	s, now := newSubject(), noon
 	for range 10 * usual.Max { // 20 in any 30 seconds, and no more
 		f.fail(now, s, usual, counter.Counted)
-		now = now.Add(usual.Window/time.Duration(usual.Max) + 1)
+		now = now.Add(usual.Window/time.Duration(usual.Max) + counter.Resolution)
 	}
 	f.fail(now, s, usual, counter.Counted)
 	f.fail(now, s, usual, counter.Blocked)

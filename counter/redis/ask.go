@@ -18,22 +18,34 @@ var countersSource string
 // Redis may have forgotten a script: then it is sent again.
 var counters = rueidis.NewLuaScript(countersSource)
 
-// ask has the script run for a group. It returns when ctx ends, whatever the connection does, and the answer to a take that
+// A question is one run of a script.
+type question struct {
+	script *rueidis.Lua
+	keys   []string
+	args   []string
+	group  *group // of counters; nil: it takes from none
+}
+
+func (g *group) question(request []byte) question {
+	return question{counters, g.keys, []string{rueidis.BinaryString(request)}, g}
+}
+
+// ask returns the answer of the script, or fails as soon as ctx ends, whatever the connection does. The answer to a take that
 // comes later is given back.
-func (s *Store) ask(ctx context.Context, g *group, request []byte) (string, error) {
+func (s *Store) ask(ctx context.Context, q question) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	if ctx.Done() == nil {
-		return s.run(ctx, g, request)
+		return s.run(ctx, q)
 	}
 	c := &call{answered: make(chan struct{})}
 	go func() {
-		c.answer, c.err = s.run(context.WithoutCancel(ctx), g, request)
+		c.answer, c.err = s.run(context.WithoutCancel(ctx), q)
 		if c.end() {
 			close(c.answered)
-		} else if c.err == nil && isTaken(request, c.answer) {
-			_ = s.giveBack(ctx, []taken{{g, request, c.answer}}) // which tells of its trouble
+		} else if q.took(c.answer) {
+			_ = s.giveBack(ctx, []taken{{q, c.answer}}) // It tells of its trouble itself.
 		}
 	}()
 	select {
@@ -58,13 +70,21 @@ type call struct {
 
 func (c *call) end() bool { return c.ended.CompareAndSwap(false, true) }
 
-func isTaken(request []byte, answer string) bool {
-	return mode(request[0]) == take && answer != "" && status(answer[0]) == admitted
+// took reports whether the answer says that something was taken.
+func (q question) took(answer string) bool {
+	return q.group != nil && mode(q.args[0][0]) == take && answer != "" && status(answer[0]) == admitted
 }
 
-func (s *Store) run(ctx context.Context, g *group, request []byte) (string, error) {
-	answer, err := counters.Exec(ctx, s.client, g.keys, []string{rueidis.BinaryString(request)}).ToString()
+func (s *Store) run(ctx context.Context, q question) (string, error) {
+	answer, err := q.script.Exec(ctx, s.client, q.keys, q.args).ToString()
 	return answer, explain(err)
+}
+
+// A taken is a take that was admitted.
+type taken struct {
+	question
+
+	answer string
 }
 
 // giveBack returns what was taken, although ctx may have ended.
@@ -72,7 +92,7 @@ func (s *Store) giveBack(ctx context.Context, all []taken) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	err := each(all, func(t *taken) error {
-		_, err := s.run(ctx, t.group, t.undo(t.request, t.answer))
+		_, err := s.run(ctx, t.group.question(t.group.undo(t.args[0], t.answer)))
 		return err
 	})
 	if err != nil {

@@ -153,8 +153,8 @@ func (h header) request(g *group, ask func(*member) (at, n int64)) []byte {
 }
 
 // undo is the request that gives back what a request took, from where the answer says that it was taken.
-func (g *group) undo(request []byte, answer string) []byte {
-	b := slices.Clone(request)
+func (g *group) undo(request, answer string) []byte {
+	b := []byte(request)
 	b[0] = byte(giveBack)
 	at, taken := headerSize, answer[1:]
 	for i := range g.members {

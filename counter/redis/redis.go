@@ -44,11 +44,14 @@ var _ counter.Store = (*Store)(nil)
 // Close ends all connections. Calls fail from then on.
 func (s *Store) Close() { s.client.Close() }
 
+// root begins all keys of this layout.
+func (s *Store) root() string { return s.prefix + layout }
+
 // valueKey names the value that holds the counters of one entry. The braces make the subject one slot of a cluster.
 func (s *Store) valueKey(k counter.Key) string {
 	subject, entry := k.Subject(), k.Entry()
 	b := make([]byte, 0, 64)
-	b = append(append(append(b, s.prefix...), layout...), ":{"...)
+	b = append(append(b, s.root()...), ":{"...)
 	b = append(hex.AppendEncode(b, subject[:]), "}:"...)
 	return string(hex.AppendEncode(b, entry[:]))
 }
@@ -74,7 +77,7 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 	}
 	h := header{mode: settle, now: micros(now), lease: settlement.Lease}
 	return each(s.group(parts, settle), func(g *group) error {
-		_, err := s.ask(ctx, g, h.request(g, func(m *member) (at, n int64) { return m.at, m.n }))
+		_, err := s.ask(ctx, g.question(h.request(g, func(m *member) (at, n int64) { return m.at, m.n })))
 		return wrap("settling", err)
 	})
 }
@@ -101,7 +104,7 @@ func (s *Store) Renew(ctx context.Context, now time.Time, lease counter.LeaseID,
 	}
 	h := header{mode: renew, now: micros(now), expiry: micros(expiry), lease: lease}
 	return each(s.group(parts, renew), func(g *group) error {
-		_, err := s.ask(ctx, g, h.request(g, func(*member) (at, n int64) { return 0, 0 }))
+		_, err := s.ask(ctx, g.question(h.request(g, func(*member) (at, n int64) { return 0, 0 })))
 		return wrap("renewing", err)
 	})
 }
@@ -115,7 +118,7 @@ func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit,
 		groups = append(groups, s.group(few, look)...)
 	}
 	return each(groups, func(g *group) error {
-		answer, err := s.ask(ctx, g, h.request(g, func(m *member) (at, n int64) { return moment(m.window, now), 0 }))
+		answer, err := s.ask(ctx, g.question(h.request(g, func(m *member) (at, n int64) { return moment(m.window, now), 0 })))
 		if err == nil {
 			_, err = g.read(answer, nil, counts)
 		}

@@ -34,3 +34,15 @@ func TestStoreInACluster(t *testing.T) {
 	s := open(t, redis.Options{Addresses: redistest.StartCluster(t).Addrs()})
 	countertest.RunSpread(t, func(*testing.T) counter.Store { return s.Fresh() })
 }
+
+func TestFailures(t *testing.T) {
+	t.Parallel()
+	s := open(t, redis.Options{Addresses: []string{redistest.Start(t).Addr}})
+	countertest.RunFailures(t, func(*testing.T) counter.Failures { return s.Fresh().Failures() })
+}
+
+func TestFailuresInACluster(t *testing.T) {
+	t.Parallel()
+	s := open(t, redis.Options{Addresses: redistest.StartCluster(t).Addrs()})
+	countertest.RunFailures(t, func(*testing.T) counter.Failures { return s.Fresh().Failures() })
+}

@@ -71,9 +71,9 @@ func (a *attempt) request(g *group) []byte {
 
 // run does it.
 func (a *attempt) run(ctx context.Context, g *group) (status, taken, error) {
-	t := taken{group: g, request: a.request(g)}
+	t := taken{question: g.question(a.request(g))}
 	var err error
-	if t.answer, err = a.store.ask(ctx, g, t.request); err != nil {
+	if t.answer, err = a.store.ask(ctx, t.question); err != nil {
 		return refused, t, wrap("taking from", err)
 	}
 	hits := a.hits
@@ -82,14 +82,6 @@ func (a *attempt) run(ctx context.Context, g *group) (status, taken, error) {
 	}
 	st, err := g.read(t.answer, hits, a.counts)
 	return st, t, wrap("taking from", err)
-}
-
-// A taken is what was taken from a group.
-type taken struct {
-	*group
-
-	request []byte
-	answer  string
 }
 
 // spread takes from one group after the other.

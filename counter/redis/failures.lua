@@ -1,0 +1,63 @@
+-- A failure of one subject, or the end of its block. docs/redis.md says what the value looks like.
+--
+-- KEYS: the value of the subject, the set of all blocks. ARGV[1]: mode, now, window, length of a block, most failures, subject. ARGV[2]: the
+-- channel that blocks are told in. The answer: the outcome, and the block if one is in force.
+local read, write, sub, floor, max = struct.unpack, struct.pack, string.sub, math.floor, math.max
+
+local FAIL, LIFT = 1, 2
+local IGNORED, COUNTED, BLOCKED = '\0', '\1', '\2'
+local GRACE = 10000 -- milliseconds for which what is over is kept: more than two clocks can lie apart
+
+local mode, now, window, length, most, subject = read('<BI8I8I8I4c25', ARGV[1])
+
+local v = redis.pcall('GET', KEYS[1])
+if v and v.err then
+  return redis.error_reply(v.err .. ' ' .. KEYS[1])
+end
+if v and (#v < 21 or string.byte(v) ~= 1) then
+  return redis.error_reply('LAYOUT ' .. KEYS[1])
+end
+local since, ends, failures = 0, 0, 0
+if v then
+  since, ends, failures = read('<I8I8I4', v, 2)
+end
+
+local function block()
+  return subject .. write('<I8I8I4', since, ends, failures)
+end
+
+if mode == LIFT then
+  if now >= ends then
+    return IGNORED
+  end
+  redis.call('DEL', KEYS[1])
+  redis.call('ZREM', KEYS[2], block())
+  redis.call('PUBLISH', ARGV[2], IGNORED .. block())
+  return COUNTED
+end
+
+if now < ends then
+  return IGNORED .. block()
+end
+local times = v and sub(v, 22) or ''
+local at, first = now, 1
+if times ~= '' then
+  at = max(now, (read('<I8', times, #times - 7)))
+  while first <= #times and read('<I8', times, first) < at - window do
+    first = first + 8
+  end
+end
+times = sub(times, first) .. write('<I8', at)
+if #times / 8 <= most then
+  redis.call('SET', KEYS[1], write('<BI8I8I4', 1, 0, 0, 0) .. times, 'PX', floor(window / 1000) + GRACE)
+  return COUNTED
+end
+
+since, ends, failures = at, at + length, #times / 8
+redis.call('SET', KEYS[1], write('<BI8I8I4', 1, since, ends, failures), 'PX', floor((ends - now) / 1000) + GRACE)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - GRACE * 1000)
+redis.call('ZADD', KEYS[2], ends, block())
+local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
+redis.call('PEXPIRE', KEYS[2], floor((last - now) / 1000) + GRACE)
+redis.call('PUBLISH', ARGV[2], BLOCKED .. block())
+return BLOCKED .. block()
