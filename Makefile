@@ -1,6 +1,6 @@
 # Everything a person or CI does with this project is a target here; `make` lists them.
-# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler, curl, redis-server, Python 3.11 and Node 20 with npm. All
-# else is installed into bin/, pinned by checksum.
+# Needed: Go 1.26, Python 3 with pip, and for the tests a C compiler, curl, Redis 7 or Valkey, Python 3.11 and Node 20 with
+# npm. All else is installed into bin/, pinned by checksum.
 
 PORT      ?= 8080
 MANIFESTS ?= config/samples/quickstart
@@ -125,9 +125,9 @@ lint: bin/golangci-lint ## Runs the linters: the code's, and those of the Kubern
 	@bin/golangci-lint run -c .golangci-kal.yml ./api/...
 
 .PHONY: test-unit
-test-unit: need-go need-cc ## Runs all tests that need nothing but Go, with the race detector, golden tests included.
+test-unit: need-go need-cc redis ## Runs all tests that need nothing but Go and Redis, with the race detector, golden tests included.
 	$(say) 'running unit and golden tests (the first run compiles everything with the race detector, some minutes)'
-	@go test -race -shuffle=on $$(go list ./... | grep -v '/test/envoy')
+	@REQUIRE_REDIS=1 go test -race -shuffle=on $$(go list ./... | grep -v '/test/envoy')
 
 .PHONY: test-fuzz
 test-fuzz: need-go ## Runs every fuzz test with some thousand inputs; make fuzz runs them longer.
@@ -169,6 +169,10 @@ envoy: $(ENVOY_STEP) ## Installs Envoy into bin/.
 
 .PHONY: kube
 kube: $(KUBE_BINS) ## Builds kube-apiserver, etcd and kubectl into bin/kube.
+
+.PHONY: redis
+redis: ## Installs Debian's redis-server where none is on the PATH; that needs root.
+	@hack/redis.sh
 
 .PHONY: tools
 tools: bin/controller-gen bin/buf bin/protoc-gen-go bin/golangci-lint bin/benchstat ## Builds the developer's tools into bin/.

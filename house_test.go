@@ -57,11 +57,12 @@ var imports = map[string][]string{
 
 var anything = []string{"./..."}
 
-// outside says which packages may import a module that would tie the others to Kubernetes or to Envoy.
+// outside says which packages may import a module that would tie the others to Kubernetes, to Envoy or to a store.
 var outside = map[string][]string{
 	"k8s.io/client-go":               {"controllers", "operator", "election", "usage/kube", "command", "standalone", "test/..."},
 	"sigs.k8s.io/controller-runtime": {"controllers", "operator", "usage/kube", "command", "standalone", "test/..."},
 	"github.com/envoyproxy":          {"xds/...", "ratelimit", "test/..."},
+	"github.com/redis/rueidis":       {"counter/redis"},
 	"google.golang.org/grpc":         {"xds/...", "ratelimit", "grpcserver", "mtls", "operator", "standalone", "command", "test/..."},
 }
 

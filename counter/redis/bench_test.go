@@ -66,16 +66,6 @@ func BenchmarkAcquire(b *testing.B) {
 				limits[i] = holder(i, bench.own, bench.model, bench.group)
 				sets[i] = s.Open(limits[i])
 			}
-			settles := func(i int, lease counter.LeaseID) {
-				settlement := counter.Settlement{Lease: lease, Taken: noon}
-				for _, l := range limits[i] {
-					settlement.Charges = append(settlement.Charges, counter.Charge{Key: l.Key, Window: l.Window, Charged: 1, Used: 1})
-				}
-				if err := s.Settle(b.Context(), noon, settlement); err != nil {
-					b.Error(err)
-				}
-			}
-			_ = settles
 			b.SetParallelism(32)
 			b.ReportAllocs()
 			before := usedBy(server)
@@ -103,8 +93,11 @@ func BenchmarkAcquire(b *testing.B) {
 	}
 }
 
-// A use is what a server has used of its time: in seconds, and within scripts in microseconds.
-type use struct{ process, script float64 }
+// A use is what a server has used of its time, in seconds, and what it used for scripts, in microseconds, and how many those were.
+type use struct {
+	process, script float64
+	scripts         int
+}
 
 func usedBy(s *redistest.Server) (u use) {
 	for line := range strings.Lines(s.Do("info", "everything")) {
@@ -114,9 +107,7 @@ func usedBy(s *redistest.Server) (u use) {
 			n, _ := strconv.ParseFloat(value, 64)
 			u.process += n
 		case "cmdstat_evalsha":
-			_, usec, _ := strings.Cut(value, "usec=")
-			usec, _, _ = strings.Cut(usec, ",")
-			u.script, _ = strconv.ParseFloat(usec, 64)
+			_, _ = fmt.Sscanf(value, "calls=%d,usec=%f", &u.scripts, &u.script)
 		}
 	}
 	return u

@@ -190,13 +190,14 @@ func (g *group) read(answer string, hits []int64, counts []counter.Count) (statu
 	for i := range g.members {
 		m := &g.members[i]
 		used, at := number(answer[1+16*i:]), number(answer[9+16*i:])
-		if used < 0 || used > counter.MaxCount || at < 0 || at > latest {
+		reset := m.reset(at)
+		if used < 0 || used > counter.MaxCount || at < 0 || reset.Unix() > latest {
 			return refused, fmt.Errorf("%w: a counter cannot hold %d at %d", errAnswer, used, at)
 		}
 		if hits != nil && st == admitted {
 			used += m.added(hits[m.place])
 		}
-		counts[m.place] = counter.Count{Used: used, Reset: m.reset(at)}
+		counts[m.place] = counter.Count{Used: used, Reset: reset}
 	}
 	return st, nil
 }
@@ -209,8 +210,8 @@ func (m *member) added(hits int64) int64 {
 	return max(hits, 0)
 }
 
-// latest is more than the number of any second or sub-window up to the year 9999.
-const latest = 1 << 43
+// latest is when the year 10000 begins, in seconds since 1970.
+const latest = 253402300800
 
 // reset is when the window ends that the script means by at.
 func (m *member) reset(at int64) time.Time {

@@ -1,0 +1,387 @@
+package redis_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/counter/redis"
+	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
+)
+
+// some is a limit on a counter of its own subject.
+func some(name string, w counter.Window, most int64) counter.Limit {
+	return counter.Limit{Key: counter.NewKey(name, name, name), Window: w, Max: most}
+}
+
+func acquire(tb testing.TB, s *redis.Store, now time.Time, limits ...counter.Limit) (counter.LeaseID, bool) {
+	tb.Helper()
+	hits, lease := make([]int64, len(limits)), newLease()
+	for i := range hits {
+		hits[i] = 1
+	}
+	ok, err := s.Open(limits).Acquire(tb.Context(), now, lease, now.Add(30*time.Second), hits, make([]counter.Count, len(limits)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return lease, ok
+}
+
+func usedOf(tb testing.TB, s *redis.Store, now time.Time, l counter.Limit) int64 {
+	tb.Helper()
+	counts := make([]counter.Count, 1)
+	if err := s.Peek(tb.Context(), now, []counter.Limit{l}, counts); err != nil {
+		tb.Fatal(err)
+	}
+	return counts[0].Used
+}
+
+// eventually waits until what it waits for has happened.
+func eventually(tb testing.TB, what string, happened func() bool) {
+	tb.Helper()
+	tick, deadline := time.NewTicker(5*time.Millisecond), time.After(30*time.Second)
+	defer tick.Stop()
+	for !happened() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			tb.Fatalf("it did not happen within 30 s that %s", what)
+		}
+	}
+}
+
+func TestANewPasswordIsReadFromItsFile(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "--requirepass", "first-secret")
+	file := filepath.Join(t.TempDir(), "password")
+	write := func(password string) {
+		if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	options := redis.Options{Addresses: []string{server.Addr}, PasswordFile: file, Log: slog.New(slog.DiscardHandler)}
+
+	write("wrong-secret")
+	_, err := redis.New(t.Context(), options)
+	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "WRONGPASS") {
+		t.Errorf("with a wrong password the error is %v", err)
+	}
+	write("first-secret")
+	s := open(t, options)
+	acquire(t, s, noon, some("a", counter.Hour, 10))
+
+	write("second-secret")
+	server.Do("-a", "first-secret", "--no-auth-warning", "config", "set", "requirepass", "second-secret")
+	server.Do("-a", "second-secret", "--no-auth-warning", "client", "kill", "type", "normal")
+	l := some("a", counter.Hour, 10)
+	eventually(t, "the store connects with the new password", func() bool {
+		return s.Peek(t.Context(), noon, []counter.Limit{l}, make([]counter.Count, 1)) == nil
+	})
+	if got := usedOf(t, s, noon, l); got != 1 {
+		t.Errorf("after a new password a counter holds %d, want 1", got)
+	}
+}
+
+func TestWhatCannotBeUsedIsRefusedAtTheStart(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	log := slog.New(slog.DiscardHandler)
+	server.Do("set", "newer:layout", "2")
+	server.Do("rpush", "list:layout", "1")
+	for name, test := range map[string]struct {
+		options redis.Options
+		want    string
+	}{
+		"no address":                {redis.Options{}, "the address of Redis is missing"},
+		"a prefix with braces":      {redis.Options{Addresses: []string{server.Addr}, Prefix: "a{b}"}, "must not have braces"},
+		"a newer layout":            {redis.Options{Addresses: []string{server.Addr}, Prefix: "newer"}, `layout "2", and this release knows 1`},
+		"a layout of another type":  {redis.Options{Addresses: []string{server.Addr}, Prefix: "list"}, "list:layout"},
+		"no cluster":                {redis.Options{Addresses: []string{server.Addr}, Cluster: redis.Yes}, "it is not a cluster"},
+		"nobody there":              {redis.Options{Addresses: []string{"127.0.0.1:1"}}, "connection refused"},
+		"a password file not there": {redis.Options{Addresses: []string{server.Addr}, PasswordFile: "not-there"}, "not-there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test.options.Log = log
+			s, err := redis.New(t.Context(), test.options)
+			if err == nil {
+				s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error is %v, want one with %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestEvictionIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+	var log bytes.Buffer
+	open(t, redis.Options{Addresses: []string{server.Addr}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if !strings.Contains(log.String(), "maxmemory_policy=allkeys-lru") {
+		t.Errorf("the log is %q", log.String())
+	}
+}
+
+// valueOf is the key of the only value of a server.
+func valueOf(server *redistest.Server) string {
+	for key := range strings.Lines(server.Do("keys", "tk1:*")) {
+		return strings.TrimSpace(key)
+	}
+	return ""
+}
+
+func TestWhatIsNoCounterIsAnErrorAndStays(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(s *redistest.Server, key string){
+		"another type":   func(s *redistest.Server, key string) { s.Do("del", key); s.Do("rpush", key, "x") },
+		"text":           func(s *redistest.Server, key string) { s.Do("set", key, "something else that is long enough") },
+		"nothing":        func(s *redistest.Server, key string) { s.Do("set", key, "") },
+		"a newer layout": func(s *redistest.Server, key string) { s.Do("setrange", key, "0", "\x02") },
+		"half a counter": func(s *redistest.Server, key string) {
+			s.Do("eval", "redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], 0, 30))", "1", key)
+		},
+		"half a lease": func(s *redistest.Server, key string) {
+			s.Do("eval", "redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], 0, -9))", "1", key)
+		},
+		"a strange kind": func(s *redistest.Server, key string) { s.Do("setrange", key, "17", "\x7f") },
+		"too many leases": func(s *redistest.Server, key string) {
+			s.Do("eval", "redis.call('SETRANGE', KEYS[1], redis.call('STRLEN', KEYS[1]) - 18, string.char(9, 9))", "1", key)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			s := open(t, redis.Options{Addresses: []string{server.Addr}})
+			slot := some("a", counter.InUse, 10)
+			lease, _ := acquire(t, s, noon, slot)
+			key := valueOf(server)
+			spoil(server, key)
+			before := server.Do("dump", key)
+
+			other := some("b", counter.Hour, 10)
+			_, err := s.Open([]counter.Limit{other, slot}).Acquire(t.Context(), noon, newLease(), noon.Add(time.Second), []int64{1, 1}, make([]counter.Count, 2))
+			errs := map[string]error{
+				"Acquire": err,
+				"Settle": s.Settle(t.Context(), noon, counter.Settlement{Lease: lease, Taken: noon, Charges: []counter.Charge{
+					{Key: other.Key, Window: counter.Hour, Used: 5}, {Key: slot.Key, Window: counter.InUse},
+				}}),
+				"Renew": s.Renew(t.Context(), noon, lease, []counter.Key{slot.Key}, noon.Add(time.Minute)),
+				"Peek":  s.Peek(t.Context(), noon, []counter.Limit{slot}, make([]counter.Count, 1)),
+			}
+			for call, err := range errs {
+				if err == nil || !strings.Contains(err.Error(), key) {
+					t.Errorf("%s: the error is %v, want one that names the key %s", call, err, key)
+				}
+			}
+			if after := server.Do("dump", key); after != before {
+				t.Errorf("the value was %q and is %q", before, after)
+			}
+			if got := usedOf(t, s, noon, other); got != 0 {
+				t.Errorf("a counter beside it holds %d, want 0", got)
+			}
+		})
+	}
+}
+
+// A store that is full of many tenants' old counters would end all counting.
+func TestEverythingExpires(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	for w := counter.Second; w.Valid(); w++ {
+		l := some(w.String(), w, 1000)
+		for range 100 {
+			lease, _ := acquire(t, s, noon, l)
+			if w == counter.InUse {
+				continue
+			}
+			err := s.Settle(t.Context(), noon, counter.Settlement{Lease: lease, Taken: noon, Charges: []counter.Charge{{Key: l.Key, Window: w, Charged: 1, Used: 2}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	slot := some("settled", counter.InUse, 10)
+	lease, _ := acquire(t, s, noon, slot)
+	if err := s.Settle(t.Context(), noon, counter.Settlement{Lease: lease, Taken: noon, Charges: []counter.Charge{{Key: slot.Key, Window: counter.InUse}}}); err != nil {
+		t.Fatal(err)
+	}
+	f := s.Failures()
+	for range 3 {
+		if _, err := f.Fail(t.Context(), noon, counter.Subject{1}, counter.Rule{Max: 2, Window: time.Second, Block: time.Second}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := strings.Fields(server.Do("keys", "*"))
+	if len(keys) < 10 {
+		t.Fatalf("the keys are %v", keys)
+	}
+	for _, key := range keys {
+		left, _ := strconv.Atoi(server.Do("pttl", key))
+		if key != "tk:layout" && (left <= 0 || left > 32*24*3600*1000) {
+			t.Errorf("%s has %d ms to live", key, left)
+		}
+	}
+}
+
+// A clock that was a year ahead, once, must not stop everybody for a year.
+func TestACounterFromTheFutureIsForgotten(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	l := some("a", counter.Minute, 2)
+	acquire(t, s, noon.AddDate(1, 0, 0), l)
+	acquire(t, s, noon, l)
+	if _, ok := acquire(t, s, noon, l); ok {
+		t.Fatal("a window of the future began anew")
+	}
+	if left, _ := strconv.Atoi(server.Do("pttl", valueOf(server))); left <= 0 || left > 150_000 {
+		t.Errorf("it has %d ms to live, want at most 150,000", left)
+	}
+}
+
+func TestWindowsThatEndedAreDropped(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	now := noon
+	for i := range 50 { // such as the counters of tiers that a key had
+		l := some("a", counter.Minute, 2)
+		l.Key = counter.NewKey("a", "a", fmt.Sprint("a", i))
+		acquire(t, s, now, l)
+		now = now.Add(time.Minute)
+	}
+	if size, _ := strconv.Atoi(server.Do("strlen", valueOf(server))); size > 200 {
+		t.Errorf("a value with one counter that counts has %d bytes", size)
+	}
+}
+
+func TestACallEndsWithItsContextAndTakesNothing(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	rate, slot := some("a", counter.Month, 100), some("b", counter.InUse, 100)
+	acquire(t, s, noon, rate, slot)
+	set := s.Open([]counter.Limit{rate, slot})
+	const gone = 20
+	want := usedBy(server).scripts + 2*gone // each take, and each that gives back
+
+	server.Pause()
+	var calls sync.WaitGroup
+	for range gone {
+		calls.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			if _, err := set.Acquire(ctx, noon, newLease(), noon.Add(time.Minute), []int64{1, 1}, make([]counter.Count, 2)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("Acquire: %v, want that its deadline is exceeded", err)
+			}
+		})
+	}
+	calls.Wait()
+	server.Resume()
+	eventually(t, "what was taken for those who had gone is given back", func() bool { return usedBy(server).scripts == want })
+	if rates, slots := usedOf(t, s, noon, rate), usedOf(t, s, noon, slot); rates != 1 || slots != 1 {
+		t.Errorf("%d requests and %d slots are counted, want 1 and 1", rates, slots)
+	}
+}
+
+func TestAStoreComesBackByItself(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	l := some("a", counter.Hour, 10)
+	acquire(t, s, noon, l)
+	server.Do("script", "flush")
+	acquire(t, s, noon, l)
+	server.Kill()
+	if err := s.Peek(t.Context(), noon, []counter.Limit{l}, make([]counter.Count, 1)); err == nil {
+		t.Error("a Redis that was killed answers")
+	}
+	server.Restart()
+	eventually(t, "the store is there again", func() bool {
+		return s.Peek(t.Context(), noon, []counter.Limit{l}, make([]counter.Count, 1)) == nil
+	})
+	if _, ok := acquire(t, s, noon, l); !ok {
+		t.Error("an empty store refuses")
+	}
+}
+
+// The memory is full, or it is a replica: whatever Redis says, nothing is half done.
+func TestAnErrorOfRedisIsTold(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	limits := []counter.Limit{some("a", counter.Hour, 10), some("b", counter.Hour, 10)}
+	for setting, want := range map[string]string{"maxmemory 1": "OOM", "min-replicas-to-write 1": "NOREPLICAS"} {
+		name, value, _ := strings.Cut(setting, " ")
+		server.Do("config", "set", name, value)
+		_, err := s.Open(limits).Acquire(t.Context(), noon, newLease(), noon.Add(time.Second), []int64{1, 1}, make([]counter.Count, 2))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("with %s the error is %v, want %s", setting, err, want)
+		}
+		server.Do("config", "set", name, "0")
+	}
+	for _, l := range limits {
+		if got := usedOf(t, s, noon, l); got != 0 {
+			t.Errorf("a counter holds %d, want 0", got)
+		}
+	}
+}
+
+// TestManyProcessesAreExact has several stores, each with connections of its own, offer five times what a limit admits.
+func TestManyProcessesAreExact(t *testing.T) {
+	t.Parallel()
+	const most, offered = 1000, 5000
+	server := redistest.Start(t)
+	for _, processes := range []int{2, 4} {
+		limits := []counter.Limit{some(fmt.Sprint("rate ", processes), counter.Hour, most), some(fmt.Sprint("slots ", processes), counter.InUse, 2*most)}
+		admitted := offer(t, limits, offered, processes, func() *redis.Store { return open(t, redis.Options{Addresses: []string{server.Addr}}) })
+		if diff := cmp.Diff(int64(most), admitted); diff != "" {
+			t.Errorf("%d processes admit (-want +got):\n%s", processes, diff)
+		}
+	}
+}
+
+// offer takes one hit of each limit, and returns how often that was admitted.
+func offer(t *testing.T, limits []counter.Limit, offered, processes int, start func() *redis.Store) int64 {
+	t.Helper()
+	var admitted atomic.Int64
+	var all sync.WaitGroup
+	for range processes {
+		set := start().Open(limits)
+		for range 50 {
+			all.Go(func() {
+				for range offered / processes / 50 {
+					hits, counts := make([]int64, len(limits)), make([]counter.Count, len(limits))
+					for i := range hits {
+						hits[i] = 1
+					}
+					ok, err := set.Acquire(t.Context(), noon, newLease(), noon.Add(time.Minute), hits, counts)
+					if err != nil {
+						t.Errorf("Acquire: %v", err)
+					}
+					if ok {
+						admitted.Add(1)
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	return admitted.Load()
+}
