@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/redis/rueidis"
 )
@@ -82,11 +83,42 @@ func (o *Options) client() rueidis.ClientOption {
 			MasterSet: o.SentinelMaster, TLSConfig: o.TLS, ClientName: "tierkeeper", Dialer: dialer, TopologyRefreshInterval: patience,
 		},
 	}
-	c.AuthCredentialsFn = func(rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
-		password, err := readPassword(o.PasswordFile)
-		return rueidis.AuthCredentials{Username: o.Username, Password: password}, err
+	sentinels := &addresses{}
+	c.Sentinel.Dialer.Resolver = &sentinels.mark
+	c.DialCtxFn = sentinels.dial
+	c.AuthCredentialsFn = func(to rueidis.AuthCredentialsContext) (rueidis.AuthCredentials, error) {
+		username, file := o.Username, o.PasswordFile
+		if sentinels.have(to.Address) {
+			username, file = o.SentinelUsername, o.SentinelPasswordFile
+		}
+		password, err := readPassword(file)
+		return rueidis.AuthCredentials{Username: username, Password: password}, err
 	}
 	return c
+}
+
+// addresses are those that sentinels were connected to at. The client asks for the credentials of an address without saying what
+// is there; but it dials sentinels with a dialer of their own, which has a mark.
+type addresses struct {
+	mark  net.Resolver
+	known sync.Map
+}
+
+func (a *addresses) have(address net.Addr) bool {
+	_, yes := a.known.Load(address.String())
+	return yes
+}
+
+func (a *addresses) dial(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
+	dial := dialer.DialContext
+	if config != nil {
+		dial = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext
+	}
+	conn, err := dial(ctx, "tcp", address)
+	if err == nil && dialer.Resolver == &a.mark {
+		a.known.Store(conn.RemoteAddr().String(), true)
+	}
+	return conn, err
 }
 
 func readPassword(file string) (string, error) {

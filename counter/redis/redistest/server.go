@@ -4,9 +4,12 @@ package redistest
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,12 +27,13 @@ type Server struct {
 	// Addr is HOST:PORT. It stays the same when the server is started again.
 	Addr string
 
-	tb   testing.TB
-	dir  string
-	args []string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
-	out  *output
+	tb     testing.TB
+	config []string // the file, if there is one
+	args   []string
+	ready  string // what it says when it accepts connections
+	cmd    *exec.Cmd
+	done   chan struct{} // closed when the process has ended
+	out    *output
 }
 
 // Start starts a server with more arguments, such as "--requirepass", "secret", and ends it with the test. Where there is no
@@ -37,7 +41,23 @@ type Server struct {
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	need(tb)
-	s := &Server{tb: tb, dir: tb.TempDir(), args: args}
+	s := &Server{tb: tb, ready: "Ready to accept connections"}
+	s.args = append([]string{"--dir", tb.TempDir(), "--save", "", "--appendonly", "no"}, args...)
+	tb.Cleanup(s.Kill)
+	s.startSomewhere()
+	return s
+}
+
+// StartSentinel starts a sentinel that watches a server, and its replicas, by the name of main.
+func StartSentinel(tb testing.TB, watched *Server) *Server {
+	tb.Helper()
+	host, port, _ := strings.Cut(watched.Addr, ":")
+	file := filepath.Join(tb.TempDir(), "sentinel.conf")
+	config := fmt.Sprintf("sentinel monitor main %s %s 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n", host, port)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	s := &Server{tb: tb, ready: "+monitor master", args: []string{"--sentinel"}, config: []string{file}}
 	tb.Cleanup(s.Kill)
 	s.startSomewhere()
 	return s
@@ -83,8 +103,8 @@ func freePort(tb testing.TB) int {
 func (s *Server) tryStart() bool {
 	s.tb.Helper()
 	_, port, _ := strings.Cut(s.Addr, ":")
-	args := append([]string{"--port", port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}, s.args...)
-	s.cmd, s.done, s.out = exec.Command("redis-server", args...), make(chan struct{}), newOutput() //nolint:noctx,gosec // It ends with the test.
+	args := slices.Concat(s.config, []string{"--port", port, "--bind", "127.0.0.1"}, s.args)
+	s.cmd, s.done, s.out = exec.Command("redis-server", args...), make(chan struct{}), newOutput(s.ready) //nolint:noctx,gosec // It ends with the test.
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = s.out, s.out, attributes()
 	if err := s.cmd.Start(); err != nil {
 		s.tb.Fatalf("starting redis-server: %v", err)
@@ -166,18 +186,19 @@ func (s *Server) try(command ...string) (string, error) {
 type output struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
-	ready chan struct{}
+	sign  string // that it accepts connections
 	said  bool
+	ready chan struct{}
 }
 
-func newOutput() *output { return &output{ready: make(chan struct{})} }
+func newOutput(sign string) *output { return &output{sign: sign, ready: make(chan struct{})} }
 
 // Write implements io.Writer.
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	n, err := o.text.Write(p)
-	if !o.said && bytes.Contains(o.text.Bytes(), []byte("Ready to accept connections")) {
+	if !o.said && bytes.Contains(o.text.Bytes(), []byte(o.sign)) {
 		o.said = true
 		close(o.ready)
 	}

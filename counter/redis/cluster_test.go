@@ -1,0 +1,96 @@
+package redis_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/counter/redis"
+	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
+)
+
+// TestManyProcessesOnAClusterAreNeverOver has several stores offer five times what a limit admits, beside a limit of another
+// subject that refuses half of them later.
+func TestManyProcessesOnAClusterAreNeverOver(t *testing.T) {
+	t.Parallel()
+	const most, offered = 1000, 5000
+	options := redis.Options{Addresses: redistest.StartCluster(t).Addrs()}
+	s := open(t, options)
+	start := func() *redis.Store { return open(t, options) }
+	for _, processes := range []int{2, 4} {
+		// All of one subject.
+		one := []counter.Limit{some(fmt.Sprint("one ", processes), counter.Hour, most)}
+		if admitted := offer(t, one, offered, processes, start); admitted != most {
+			t.Errorf("%d processes admit %d of one subject, want %d", processes, admitted, most)
+		}
+
+		limits := []counter.Limit{some(fmt.Sprint("key ", processes), counter.Hour, most), some(fmt.Sprint("group ", processes), counter.Hour, most/2)}
+		admitted := offer(t, limits, offered, processes, start)
+		if admitted > most/2 {
+			t.Errorf("%d processes admit %d, want at most %d", processes, admitted, most/2)
+		}
+		t.Logf("%d processes: %d of %d calls were refused too early", processes, most/2-admitted, offered)
+		for _, l := range limits {
+			if got := usedOf(t, s, noon, l); got != admitted {
+				t.Errorf("%d were admitted, and a counter holds %d", admitted, got)
+			}
+		}
+	}
+}
+
+// A replica takes over where a master dies, and the store finds it.
+func TestAClusterComesBackByItself(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	s := open(t, redis.Options{Addresses: cluster.Addrs()})
+	limits := make([]counter.Limit, 20) // on all masters
+	for i := range limits {
+		limits[i] = some(fmt.Sprint(i), counter.Hour, 10)
+		acquire(t, s, noon, limits[i])
+	}
+	cluster.Nodes[0].Kill()
+	eventually(t, "all counters can be taken from again", func() bool {
+		_, err := s.Open(limits).Acquire(t.Context(), noon, newLease(), noon, make([]int64, len(limits)), make([]counter.Count, len(limits)))
+		return err == nil
+	})
+	if _, ok := acquire(t, s, noon, limits...); !ok {
+		t.Error("counters that were taken from once are full")
+	}
+}
+
+// Sentinels make a replica the master where that dies, and the store finds it. They ask for no password, and get none.
+func TestAFailoverBySentinelsIsFollowed(t *testing.T) {
+	t.Parallel()
+	const password = "of-redis-alone"
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(password), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	master := redistest.Start(t, "--requirepass", password, "--masterauth", password)
+	host, port, _ := strings.Cut(master.Addr, ":")
+	replica := redistest.Start(t, "--replicaof", host, port, "--requirepass", password, "--masterauth", password)
+	said := func(command ...string) string {
+		return replica.Do(append([]string{"-a", password, "--no-auth-warning"}, command...)...)
+	}
+	eventually(t, "the replica has its master", func() bool { return strings.Contains(said("role"), "connected") })
+	sentinel := redistest.StartSentinel(t, master)
+	sentinel.Do("sentinel", "set", "main", "auth-pass", password)
+	eventually(t, "the sentinel knows the replica", func() bool { return strings.Contains(sentinel.Do("sentinel", "replicas", "main"), replica.Addr) })
+
+	s := open(t, redis.Options{Addresses: []string{sentinel.Addr}, SentinelMaster: "main", PasswordFile: file})
+	l := some("a", counter.Hour, 2)
+	acquire(t, s, noon, l)
+	eventually(t, "the replica has the counter", func() bool { return strings.Contains(said("keys", "*"), "tk1:") })
+	master.Kill()
+	eventually(t, "the store uses the new master", func() bool {
+		ok, err := s.Open([]counter.Limit{l}).Acquire(t.Context(), noon, newLease(), noon.Add(time.Second), []int64{1}, make([]counter.Count, 1))
+		return ok && err == nil
+	})
+	if _, ok := acquire(t, s, noon, l); ok {
+		t.Error("the new master has forgotten what was taken")
+	}
+}
