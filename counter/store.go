@@ -65,7 +65,7 @@ type Count struct {
 }
 
 // A Store opens sets of counters and settles what was taken from them. All methods may be called from many goroutines.
-// An error means that the store failed, never that a limit was reached.
+// An error means that the store failed, never that a limit was reached; where ctx ended, it is that of ctx.
 type Store interface {
 	// Open resolves the counters of one identity once, so that Acquire need not look them up. It reads and changes no
 	// count. The set remains valid however long it is held. Open panics when two limits name one key, when a window is
@@ -91,6 +91,10 @@ type Store interface {
 }
 
 // A Set is the counters of one identity. Its methods may be called from many goroutines.
+//
+// A store that is spread over machines may promise less for a set whose counters have several subjects: no limit is ever
+// exceeded, and what is refused is not taken, but a call may be refused that would fit, because of another that is about to be
+// refused, and a refusal may move the windows of its counters on to now.
 type Set interface {
 	// Acquire takes hits[i] of limit i for every i if all of them fit, and otherwise changes nothing. It is exact:
 	// whatever runs at the same time, it takes if and only if everything fits, as if calls came one after the other. In

@@ -78,7 +78,7 @@ func (o *Options) client() rueidis.ClientOption {
 	dialer := net.Dialer{Timeout: patience}
 	c := rueidis.ClientOption{
 		InitAddress: o.Addresses, TLSConfig: o.TLS, SelectDB: o.Database, ClientName: "tierkeeper", Dialer: dialer,
-		DisableCache: true, ConnWriteTimeout: patience, ForceSingleClient: o.Cluster == No && o.SentinelMaster == "",
+		DisableCache: true, ClientSetInfo: rueidis.DisableClientSetInfo, ConnWriteTimeout: patience, ForceSingleClient: o.Cluster == No && o.SentinelMaster == "",
 		Sentinel: rueidis.SentinelOption{
 			MasterSet: o.SentinelMaster, TLSConfig: o.TLS, ClientName: "tierkeeper", Dialer: dialer, TopologyRefreshInterval: patience,
 		},

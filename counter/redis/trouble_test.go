@@ -3,6 +3,7 @@ package redis_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/counter/redis"
 	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
+	"github.com/tierkeeper/tierkeeper/internal/testca"
 )
 
 // some is a limit on a counter of its own subject.
@@ -92,6 +94,68 @@ func TestANewPasswordIsReadFromItsFile(t *testing.T) {
 	})
 	if got := usedOf(t, s, noon, l); got != 1 {
 		t.Errorf("after a new password a counter holds %d, want 1", got)
+	}
+}
+
+// TestTheUserOfTheDocsMayDoEverything that a store does, and has no more rights than it says.
+func TestTheUserOfTheDocsMayDoEverything(t *testing.T) {
+	t.Parallel()
+	doc, err := os.ReadFile("../../docs/redis.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(doc), "\nACL SETUSER ")
+	line, _, _ = strings.Cut(line, "\n")
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte("PASSWORD"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := redistest.Start(t)
+	server.Do(append([]string{"acl", "setuser"}, strings.Fields(line)...)...)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}, Username: "tierkeeper", PasswordFile: file})
+	l := some("a", counter.InUse, 100)
+	var lease counter.LeaseID
+	for range 100 {
+		lease, _ = acquire(t, s, noon, l)
+	}
+	f := s.Failures()
+	blockAt(t, f, counter.Subject{1})
+	_, lifted := f.Lift(t.Context(), noon, counter.Subject{1})
+	_, read := f.Blocks(t.Context(), noon)
+	for call, err := range map[string]error{
+		"Renew": s.Renew(t.Context(), noon.Add(time.Second), lease, []counter.Key{l.Key}, noon.Add(time.Minute)),
+		"Settle": s.Settle(t.Context(), noon.Add(time.Minute), counter.Settlement{Lease: lease, Taken: noon, Charges: []counter.Charge{
+			{Key: l.Key, Window: counter.InUse},
+		}}),
+		"Peek":   s.Peek(t.Context(), noon, []counter.Limit{l}, make([]counter.Count, 1)),
+		"Lift":   lifted,
+		"Blocks": read,
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", call, err)
+		}
+	}
+	go f.Follow(t.Context(), nil)
+	eventually(t, "the store listens", func() bool { return server.Do("pubsub", "channels") != "" })
+	if log := server.Do("acl", "log"); log != "" {
+		t.Errorf("the user was refused:\n%s", log)
+	}
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	ca := testca.New(t, "authority")
+	mount := testca.NewMount(t, ca.PEM, ca.Issue(t, "redis"))
+	server := redistest.StartTLS(t, mount.Cert(), mount.Key(), mount.CA())
+	options := redis.Options{Addresses: []string{server.Addr}, TLS: &tls.Config{
+		RootCAs: ca.Pool(), ServerName: "redis", Certificates: []tls.Certificate{ca.Issue(t, "tierkeeper").TLS(t)}, MinVersion: tls.VersionTLS12,
+	}}
+	acquire(t, open(t, options), noon, some("a", counter.Hour, 10))
+
+	options.TLS, options.Log = options.TLS.Clone(), slog.New(slog.DiscardHandler)
+	options.TLS.RootCAs = testca.New(t, "another").Pool()
+	if _, err := redis.New(t.Context(), options); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("with the certificate of somebody else the error is %v", err)
 	}
 }
 

@@ -27,13 +27,15 @@ type Server struct {
 	// Addr is HOST:PORT. It stays the same when the server is started again.
 	Addr string
 
-	tb     testing.TB
-	config []string // the file, if there is one
-	args   []string
-	ready  string // what it says when it accepts connections
-	cmd    *exec.Cmd
-	done   chan struct{} // closed when the process has ended
-	out    *output
+	tb       testing.TB
+	config   []string // the file, if there is one
+	portFlag string
+	args     []string
+	cli      []string // what redis-cli must be given
+	ready    string   // what it says when it accepts connections
+	cmd      *exec.Cmd
+	done     chan struct{} // closed when the process has ended
+	out      *output
 }
 
 // Start starts a server with more arguments, such as "--requirepass", "secret", and ends it with the test. Where there is no
@@ -41,8 +43,23 @@ type Server struct {
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
 	need(tb)
-	s := &Server{tb: tb, ready: "Ready to accept connections"}
+	s := &Server{tb: tb, ready: "Ready to accept connections", portFlag: "--port"}
 	s.args = append([]string{"--dir", tb.TempDir(), "--save", "", "--appendonly", "no"}, args...)
+	tb.Cleanup(s.Kill)
+	s.startSomewhere()
+	return s
+}
+
+// StartTLS starts a server that speaks nothing but TLS, with clients that have certificates. The files hold its certificate, the
+// key of that, and the authorities that it believes, in PEM.
+func StartTLS(tb testing.TB, cert, key, authorities string, args ...string) *Server {
+	tb.Helper()
+	need(tb)
+	files := []string{"--cert", cert, "--key", key, "--cacert", authorities}
+	s := &Server{tb: tb, ready: "Ready to accept connections", portFlag: "--tls-port", cli: append([]string{"--tls"}, files...)}
+	s.args = append([]string{
+		"--port", "0", "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", authorities, "--dir", tb.TempDir(), "--save", "", "--appendonly", "no",
+	}, args...)
 	tb.Cleanup(s.Kill)
 	s.startSomewhere()
 	return s
@@ -57,7 +74,7 @@ func StartSentinel(tb testing.TB, watched *Server) *Server {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	s := &Server{tb: tb, ready: "+monitor master", args: []string{"--sentinel"}, config: []string{file}}
+	s := &Server{tb: tb, ready: "+monitor master", portFlag: "--port", args: []string{"--sentinel"}, config: []string{file}}
 	tb.Cleanup(s.Kill)
 	s.startSomewhere()
 	return s
@@ -103,7 +120,7 @@ func freePort(tb testing.TB) int {
 func (s *Server) tryStart() bool {
 	s.tb.Helper()
 	_, port, _ := strings.Cut(s.Addr, ":")
-	args := slices.Concat(s.config, []string{"--port", port, "--bind", "127.0.0.1"}, s.args)
+	args := slices.Concat(s.config, []string{s.portFlag, port, "--bind", "127.0.0.1"}, s.args)
 	s.cmd, s.done, s.out = exec.Command("redis-server", args...), make(chan struct{}), newOutput(s.ready) //nolint:noctx,gosec // It ends with the test.
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = s.out, s.out, attributes()
 	if err := s.cmd.Start(); err != nil {
@@ -178,7 +195,7 @@ func (s *Server) Do(command ...string) string {
 
 func (s *Server) try(command ...string) (string, error) {
 	host, port, _ := strings.Cut(s.Addr, ":")
-	out, err := exec.Command("redis-cli", append([]string{"-h", host, "-p", port}, command...)...).CombinedOutput() //nolint:noctx,gosec // It is brief.
+	out, err := exec.Command("redis-cli", slices.Concat([]string{"-e", "-h", host, "-p", port}, s.cli, command)...).CombinedOutput() //nolint:noctx,gosec // It is brief.
 	return strings.TrimSpace(string(out)), err
 }
 
