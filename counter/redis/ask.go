@@ -20,14 +20,30 @@ var counters = rueidis.NewLuaScript(countersSource)
 
 // A question is one run of a script.
 type question struct {
-	script *rueidis.Lua
-	keys   []string
-	args   []string
-	group  *group // of counters; nil: it takes from none
+	script  *rueidis.Lua
+	keys    []string
+	request string
+	channel string // that the script may publish in; empty: none
+	group   *group // of counters; nil: it takes from none
 }
 
 func (g *group) question(request []byte) question {
-	return question{counters, g.keys, []string{rueidis.BinaryString(request)}, g}
+	return question{script: counters, keys: g.keys, request: rueidis.BinaryString(request), group: g}
+}
+
+// took reports whether the answer says that something was taken.
+func (q *question) took(answer string) bool {
+	return q.group != nil && mode(q.request[0]) == take && answer != "" && status(answer[0]) == admitted
+}
+
+func (s *Store) run(ctx context.Context, q question) (string, error) {
+	args := [...]string{q.request, q.channel}
+	n := len(args)
+	if q.channel == "" {
+		n--
+	}
+	answer, err := q.script.Exec(ctx, s.client, q.keys, args[:n]).ToString()
+	return answer, explain(err)
 }
 
 // ask returns the answer of the script, or fails as soon as ctx ends, whatever the connection does. The answer to a take that
@@ -36,48 +52,45 @@ func (s *Store) ask(ctx context.Context, q question) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if ctx.Done() == nil {
-		return s.run(ctx, q)
-	}
-	c := &call{answered: make(chan struct{})}
-	go func() {
-		c.answer, c.err = s.run(context.WithoutCancel(ctx), q)
-		if c.end() {
-			close(c.answered)
-		} else if q.took(c.answer) {
-			_ = s.giveBack(ctx, []taken{{q, c.answer}}) // It tells of its trouble itself.
-		}
-	}()
+	c := calls.Get().(*call) //nolint:forcetypeassert // The pool holds nothing else.
+	c.question = q
+	go c.run(s)
 	select {
 	case <-c.answered:
-		return c.answer, c.err
 	case <-ctx.Done():
-		if c.end() {
+		if c.over.CompareAndSwap(false, true) {
 			return "", ctx.Err()
 		}
 		<-c.answered
-		return c.answer, c.err
 	}
+	answer, err := c.answer, c.err
+	*c = call{answered: c.answered}
+	calls.Put(c)
+	return answer, err
 }
 
-// A call ends once: by its answer, or because whoever called has gone.
+// A call is a question on its way. It is over when its answer is there, or when whoever asked has gone.
 type call struct {
-	ended    atomic.Bool
+	question
+
+	over     atomic.Bool
 	answered chan struct{}
 	answer   string
 	err      error
 }
 
-func (c *call) end() bool { return c.ended.CompareAndSwap(false, true) }
+var calls = sync.Pool{New: func() any { return &call{answered: make(chan struct{}, 1)} }}
 
-// took reports whether the answer says that something was taken.
-func (q question) took(answer string) bool {
-	return q.group != nil && mode(q.args[0][0]) == take && answer != "" && status(answer[0]) == admitted
-}
-
-func (s *Store) run(ctx context.Context, q question) (string, error) {
-	answer, err := q.script.Exec(ctx, s.client, q.keys, q.args).ToString()
-	return answer, explain(err)
+// run does not end with the context of whoever asks: the answer would be lost.
+func (c *call) run(s *Store) {
+	answer, err := s.run(s.ctx, c.question)
+	q := c.question
+	c.answer, c.err = answer, err
+	if c.over.CompareAndSwap(false, true) {
+		c.answered <- struct{}{}
+	} else if err == nil && q.took(answer) {
+		_ = s.giveBack([]taken{{q, answer}}) // It tells of its trouble itself.
+	}
 }
 
 // A taken is a take that was admitted.
@@ -87,12 +100,12 @@ type taken struct {
 	answer string
 }
 
-// giveBack returns what was taken, although ctx may have ended.
-func (s *Store) giveBack(ctx context.Context, all []taken) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+// giveBack returns what was taken, whatever became of whoever took it.
+func (s *Store) giveBack(all []taken) error {
+	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
 	err := each(all, func(t *taken) error {
-		_, err := s.run(ctx, t.group.question(t.group.undo(t.args[0], t.answer)))
+		_, err := s.run(ctx, t.group.question(t.group.undo(t.request, t.answer)))
 		return err
 	})
 	if err != nil {

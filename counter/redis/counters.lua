@@ -67,15 +67,17 @@ end
 
 -- The leases in s that expire after t, how many they are, and when the first does.
 local function sweep(s, t)
-  local kept, n, first = '', 0, 0
+  local kept, from, first = '', 1, 0
   for o = 1, #s, 16 do
     local e = read('<I8', s, o + 8)
-    if e > t then
-      kept, n = kept .. sub(s, o, o + 15), n + 1
-      first = first == 0 and e or min(first, e)
+    if e <= t then
+      kept, from = kept .. sub(s, from, o - 1), o + 16
+    elseif first == 0 or e < first then
+      first = e
     end
   end
-  return kept, n, first
+  kept = kept .. sub(s, from)
+  return kept, #kept / 16, first
 end
 
 local function place(s, id)

@@ -92,7 +92,9 @@ func (f *Failures) ask(ctx context.Context, mode byte, now time.Time, s counter.
 	b = appendNumber(b, int64(r.Max))[:len(b)+4]
 	b = append(b, s[:]...)
 	value := f.root() + hex.EncodeToString(s[:])
-	return f.store.ask(ctx, question{failures, []string{value, f.blocksKey()}, []string{rueidis.BinaryString(b), f.channel()}, nil})
+	return f.store.ask(ctx, question{
+		script: failures, keys: []string{value, f.blocksKey()}, request: rueidis.BinaryString(b), channel: f.channel(),
+	})
 }
 
 // root begins all keys of failures. The braces give them one slot of a cluster.

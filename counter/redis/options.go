@@ -66,7 +66,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Redis at %s: %w", strings.Join(o.Addresses, ", "), err)
 	}
-	s := &Store{client: client, spread: client.Mode() == rueidis.ClientModeCluster, prefix: o.Prefix, log: o.Log}
+	s := &Store{client: client, ctx: context.WithoutCancel(ctx), spread: client.Mode() == rueidis.ClientModeCluster, prefix: o.Prefix, log: o.Log}
 	if err := s.check(ctx, o.Cluster); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("checking Redis at %s: %w", strings.Join(o.Addresses, ", "), err)

@@ -34,8 +34,9 @@ const patience = 5 * time.Second
 // the other subjects on to now. Peek, Settle and Renew of several subjects may do part of their work and fail.
 type Store struct {
 	client rueidis.Client
-	spread bool   // over the slots of a cluster
-	prefix string // of all keys
+	ctx    context.Context // of calls that outlive whoever made them; it does not end
+	spread bool            // over the slots of a cluster
+	prefix string          // of all keys
 	log    *slog.Logger
 }
 
