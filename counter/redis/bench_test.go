@@ -112,3 +112,14 @@ func usedBy(s *redistest.Server) (u use) {
 	}
 	return u
 }
+
+// BenchmarkOneByOne is a request that waits for nobody else.
+func BenchmarkOneByOne(b *testing.B) {
+	s := open(b, redis.Options{Addresses: []string{redistest.Start(b).Addr}})
+	set, hits, counts := s.Open(holder(1, 2, 1, 1)), []int64{1, 1, 1, 1}, make([]counter.Count, 4)
+	for b.Loop() {
+		if ok, err := set.Acquire(b.Context(), noon, newLease(), noon.Add(time.Second), hits, counts); err != nil || !ok {
+			b.Fatal(ok, err)
+		}
+	}
+}

@@ -74,11 +74,13 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
+// client has all calls pipelined, also those that come alone: so it is seen at once when a connection is closed, and not by the
+// next request.
 func (o *Options) client() rueidis.ClientOption {
 	dialer := net.Dialer{Timeout: patience}
 	c := rueidis.ClientOption{
 		InitAddress: o.Addresses, TLSConfig: o.TLS, SelectDB: o.Database, ClientName: "tierkeeper", Dialer: dialer,
-		DisableCache: true, ClientSetInfo: rueidis.DisableClientSetInfo, ConnWriteTimeout: patience, ForceSingleClient: o.Cluster == No && o.SentinelMaster == "",
+		DisableCache: true, AlwaysPipelining: true, ClientSetInfo: rueidis.DisableClientSetInfo, ConnWriteTimeout: patience, ForceSingleClient: o.Cluster == No && o.SentinelMaster == "",
 		Sentinel: rueidis.SentinelOption{
 			MasterSet: o.SentinelMaster, TLSConfig: o.TLS, ClientName: "tierkeeper", Dialer: dialer, TopologyRefreshInterval: patience,
 		},
