@@ -154,16 +154,16 @@ func replay(f *fixture, attempts []attempt) {
 	}
 }
 
-// fill lets a crowd take single hits of a shared limit and of its own, more than the shared one has, and returns how many
-// were admitted.
+// fill lets a crowd take single hits of a shared limit and of one of its own, of each more than there are, and returns how
+// many were admitted. The own ones would let more through than the shared one.
 func fill(f *fixture, shared counter.Limit) int64 {
 	var admitted atomic.Int64
-	err := everyone(gather(f, []counter.Limit{shared}, f.identities(40)), func(c *caller) error {
-		hits := make([]int64, len(c.limits))
-		for i, l := range c.limits {
-			hits[i] = map[bool]int64{true: 1}[l.Window != counter.InUse]
-		}
-		ok, err := c.set.Acquire(c.ctx, noon, newLease(), noon.Add(time.Minute), hits, make([]counter.Count, len(hits)))
+	own := make([][]counter.Limit, 40)
+	for i := range own {
+		own[i] = []counter.Limit{f.limit(counter.Hour, 10)}
+	}
+	err := everyone(gather(f, []counter.Limit{shared}, own), func(c *caller) error {
+		ok, err := c.set.Acquire(c.ctx, noon, newLease(), noon.Add(time.Minute), []int64{1, 1}, make([]counter.Count, 2))
 		if ok {
 			admitted.Add(1)
 		}

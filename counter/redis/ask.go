@@ -27,8 +27,8 @@ type question struct {
 	group   *group // of counters; nil: it takes from none
 }
 
-func (g *group) question(request []byte) question {
-	return question{script: counters, keys: g.keys, request: rueidis.BinaryString(request), group: g}
+func (s *Store) question(g *group, request []byte) question {
+	return question{script: s.script, keys: g.keys, request: rueidis.BinaryString(request), group: g}
 }
 
 // took reports whether the answer says that something was taken.
@@ -105,7 +105,7 @@ func (s *Store) giveBack(all []taken) error {
 	ctx, cancel := context.WithTimeout(s.ctx, patience)
 	defer cancel()
 	err := each(all, func(t *taken) error {
-		_, err := s.run(ctx, t.group.question(t.group.undo(t.request, t.answer)))
+		_, err := s.run(ctx, s.question(t.group, t.group.undo(t.request, t.answer)))
 		return err
 	})
 	if err != nil {

@@ -66,7 +66,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to Redis at %s: %w", strings.Join(o.Addresses, ", "), err)
 	}
-	s := &Store{client: client, ctx: context.WithoutCancel(ctx), spread: client.Mode() == rueidis.ClientModeCluster, prefix: o.Prefix, log: o.Log}
+	s := &Store{client: client, ctx: context.WithoutCancel(ctx), script: counters, spread: client.Mode() == rueidis.ClientModeCluster, prefix: o.Prefix, log: o.Log}
 	if err := s.check(ctx, o.Cluster); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("checking Redis at %s: %w", strings.Join(o.Addresses, ", "), err)
@@ -81,6 +81,7 @@ func (o *Options) client() rueidis.ClientOption {
 	c := rueidis.ClientOption{
 		InitAddress: o.Addresses, TLSConfig: o.TLS, SelectDB: o.Database, ClientName: "tierkeeper", Dialer: dialer,
 		DisableCache: true, AlwaysPipelining: true, ClientSetInfo: rueidis.DisableClientSetInfo, ConnWriteTimeout: patience, ForceSingleClient: o.Cluster == No && o.SentinelMaster == "",
+		ClusterOption: rueidis.ClusterOption{MaxMovedRedirections: 8},
 		Sentinel: rueidis.SentinelOption{
 			MasterSet: o.SentinelMaster, TLSConfig: o.TLS, ClientName: "tierkeeper", Dialer: dialer, TopologyRefreshInterval: patience,
 		},
@@ -142,10 +143,13 @@ func (s *Store) check(ctx context.Context, c Cluster) error {
 	if c == Yes && !s.spread {
 		return errors.New("it is not a cluster")
 	}
-	for address, node := range s.client.Nodes() {
+	var gone []error
+	nodes := s.client.Nodes()
+	for address, node := range nodes {
 		info, err := node.Do(ctx, node.B().Info().Build()).ToString()
-		if err != nil {
-			return err
+		if err != nil { // a cluster lives without some of its nodes
+			gone = append(gone, fmt.Errorf("%s: %w", address, err))
+			continue
 		}
 		if v := field(info, "redis_version"); older(v) {
 			return fmt.Errorf("its version is %q, and %d.%d or newer is needed", v, oldest[0], oldest[1])
@@ -154,6 +158,9 @@ func (s *Store) check(ctx context.Context, c Cluster) error {
 			s.log.WarnContext(ctx, "Redis may evict counters when its memory is full, and evicted counters start at 0 again: set maxmemory-policy to noeviction",
 				"node", address, "maxmemory_policy", p)
 		}
+	}
+	if len(gone) == len(nodes) {
+		return errors.Join(gone...)
 	}
 	return s.checkLayout(ctx)
 }

@@ -35,6 +35,7 @@ const patience = 5 * time.Second
 type Store struct {
 	client rueidis.Client
 	ctx    context.Context // of calls that outlive whoever made them; it does not end
+	script *rueidis.Lua    // of counters
 	spread bool            // over the slots of a cluster
 	prefix string          // of all keys
 	log    *slog.Logger
@@ -78,7 +79,7 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 	}
 	h := header{mode: settle, now: micros(now), lease: settlement.Lease}
 	return each(s.group(parts, settle), func(g *group) error {
-		_, err := s.ask(ctx, g.question(h.request(g, func(m *member) (at, n int64) { return m.at, m.n })))
+		_, err := s.ask(ctx, s.question(g, h.request(g, func(m *member) (at, n int64) { return m.at, m.n })))
 		return wrap("settling", err)
 	})
 }
@@ -105,7 +106,7 @@ func (s *Store) Renew(ctx context.Context, now time.Time, lease counter.LeaseID,
 	}
 	h := header{mode: renew, now: micros(now), expiry: micros(expiry), lease: lease}
 	return each(s.group(parts, renew), func(g *group) error {
-		_, err := s.ask(ctx, g.question(h.request(g, func(*member) (at, n int64) { return 0, 0 })))
+		_, err := s.ask(ctx, s.question(g, h.request(g, func(*member) (at, n int64) { return 0, 0 })))
 		return wrap("renewing", err)
 	})
 }
@@ -119,7 +120,7 @@ func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit,
 		groups = append(groups, s.group(few, look)...)
 	}
 	return each(groups, func(g *group) error {
-		answer, err := s.ask(ctx, g.question(h.request(g, func(m *member) (at, n int64) { return moment(m.window, now), 0 })))
+		answer, err := s.ask(ctx, s.question(g, h.request(g, func(m *member) (at, n int64) { return moment(m.window, now), 0 })))
 		if err == nil {
 			_, err = g.read(answer, nil, counts)
 		}

@@ -29,6 +29,13 @@ func TestStore(t *testing.T) {
 	countertest.Run(t, func(*testing.T) counter.Store { return s.Fresh() })
 }
 
+// TestLeasesInSets holds what a value has no room for to the same promises.
+func TestLeasesInSets(t *testing.T) {
+	t.Parallel()
+	s := open(t, redis.Options{Addresses: []string{redistest.Start(t).Addr}})
+	countertest.Run(t, func(*testing.T) counter.Store { return s.FreshWithFewLeases() })
+}
+
 func TestStoreInACluster(t *testing.T) {
 	t.Parallel()
 	s := open(t, redis.Options{Addresses: redistest.StartCluster(t).Addrs()})

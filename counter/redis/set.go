@@ -71,7 +71,7 @@ func (a *attempt) request(g *group) []byte {
 
 // run does it.
 func (a *attempt) run(ctx context.Context, g *group) (status, taken, error) {
-	t := taken{question: g.question(a.request(g))}
+	t := taken{question: a.store.question(g, a.request(g))}
 	var err error
 	if t.answer, err = a.store.ask(ctx, t.question); err != nil {
 		return refused, t, wrap("taking from", err)
