@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -56,12 +57,30 @@ func newLease() (l counter.LeaseID) {
 // BenchmarkAcquire takes from the counters of 1,000 holders, with 64 goroutines, and reports the time of Redis for each call: that
 // of its process, and that within the script.
 func BenchmarkAcquire(b *testing.B) {
+	each(b, func(*redis.Store, []counter.Limit, counter.LeaseID, time.Time) error { return nil })
+}
+
+// BenchmarkRequest settles as well: two of the charges were too high, and a slot is freed if there is one.
+func BenchmarkRequest(b *testing.B) {
+	each(b, func(s *redis.Store, limits []counter.Limit, lease counter.LeaseID, now time.Time) error {
+		settlement := counter.Settlement{Lease: lease, Taken: now, Charges: make([]counter.Charge, len(limits))}
+		for i, l := range limits {
+			settlement.Charges[i] = counter.Charge{Key: l.Key, Window: l.Window, Charged: 1, Used: 1}
+			if i == 0 || i == len(limits)-1 {
+				settlement.Charges[i].Used = 0
+			}
+		}
+		return s.Settle(b.Context(), now, settlement)
+	})
+}
+
+func each(b *testing.B, then func(*redis.Store, []counter.Limit, counter.LeaseID, time.Time) error) {
+	b.Helper()
 	for _, bench := range benches {
 		b.Run(bench.name, func(b *testing.B) {
 			server := redistest.Start(b)
 			s := open(b, redis.Options{Addresses: []string{server.Addr}})
-			sets := make([]counter.Set, 1000)
-			limits := make([][]counter.Limit, len(sets))
+			sets, limits := make([]counter.Set, 1000), make([][]counter.Limit, 1000)
 			for i := range sets {
 				limits[i] = holder(i, bench.own, bench.model, bench.group)
 				sets[i] = s.Open(limits[i])
@@ -72,14 +91,15 @@ func BenchmarkAcquire(b *testing.B) {
 			var turn atomic.Int64
 			b.RunParallel(func(pb *testing.PB) {
 				n := len(limits[0])
-				hits, counts := make([]int64, n), make([]counter.Count, n)
-				for i := range hits {
-					hits[i] = 1
-				}
+				hits, counts := slices.Repeat([]int64{1}, n), make([]counter.Count, n)
 				for pb.Next() {
-					i := int(turn.Add(1)) % len(sets)
-					now := noon.Add(time.Duration(turn.Load()) * 100 * time.Microsecond)
-					if ok, err := sets[i].Acquire(b.Context(), now, newLease(), now.Add(time.Second), hits, counts); err != nil || !ok {
+					i, lease := turn.Add(1), newLease()
+					now, who := noon.Add(time.Duration(i)*100*time.Microsecond), i%int64(len(sets))
+					ok, err := sets[who].Acquire(b.Context(), now, lease, now.Add(time.Second), hits, counts)
+					if err == nil && ok {
+						err = then(s, limits[who], lease, now)
+					}
+					if err != nil || !ok {
 						b.Error(ok, err)
 						return
 					}

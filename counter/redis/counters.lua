@@ -91,7 +91,7 @@ local function place(s, id)
   until false
 end
 
-local EMPTY = '\1' .. rep('\0', 16) -- version, time of the last take that was not final, until when it lives
+local EMPTY = '\1' .. rep('\0', 18) -- version, time of the last take that was not final, until when it lives and when that was set
 local held, made, lives, late = {}, {}, {}, {}
 local function later(...)
   late[#late + 1] = {...}
@@ -103,7 +103,7 @@ for k = 1, values do
     if v.err then
       return redis.error_reply(v.err .. ' ' .. KEYS[k])
     end
-    if #v < 17 or string.byte(v) ~= 1 then
+    if #v < 19 or string.byte(v) ~= 1 then
       return redis.error_reply('LAYOUT ' .. KEYS[k])
     end
   end
@@ -118,7 +118,7 @@ repeat
   local again = false
   for k = 1, values do
     local v, key = held[k], KEYS[k]
-    local size, doubt, known, q = #v, read('<I8I8', v, 2)
+    local size, doubt, alive, since, q = #v, read('<I8I5I5', v, 2)
     local new, from, changed, lasting = '', q, false, 0
     local count
     count, p = read('B', arg, p)
@@ -317,12 +317,11 @@ repeat
       if final == 0 then
         doubt = max(doubt, now)
       end
-      local ends = second + lasting + GRACE
-      if ends > known then
-        known = floor(ends) + SLACK
+      if second + lasting + GRACE > alive or since > second + GRACE then -- or by a clock that was wrong
+        alive, since = floor(second + lasting + GRACE) + SLACK, floor(second)
         lives[k] = (lasting + GRACE + SLACK) * 1000
       end
-      made[k] = write('<BI8I8', 1, doubt, known) .. new .. sub(v, from)
+      made[k] = write('<BI8I5I5', 1, doubt, alive, since) .. new .. sub(v, from)
     end
   end
   if mode == TAKE and not ok and not looking then

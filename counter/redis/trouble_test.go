@@ -220,7 +220,7 @@ func TestWhatIsNoCounterIsAnErrorAndStays(t *testing.T) {
 		"half a lease": func(s *redistest.Server, key string) {
 			s.Do("eval", "redis.call('SET', KEYS[1], redis.call('GETRANGE', KEYS[1], 0, -9))", "1", key)
 		},
-		"a strange kind": func(s *redistest.Server, key string) { s.Do("setrange", key, "17", "\x7f") },
+		"a strange kind": func(s *redistest.Server, key string) { s.Do("setrange", key, "19", "\x7f") },
 		"too many leases": func(s *redistest.Server, key string) {
 			s.Do("eval", "redis.call('SETRANGE', KEYS[1], redis.call('STRLEN', KEYS[1]) - 18, string.char(9, 9))", "1", key)
 		},
@@ -314,6 +314,23 @@ func TestACounterFromTheFutureIsForgotten(t *testing.T) {
 	}
 	if left, _ := strconv.Atoi(server.Do("pttl", valueOf(server))); left <= 0 || left > 150_000 {
 		t.Errorf("it has %d ms to live, want at most 150,000", left)
+	}
+}
+
+// A clock that was two days ahead, once, must not end the life of what counts for the month.
+func TestAMonthOutlivesAWrongClock(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	minute, month := some("a", counter.Minute, 10), some("a", counter.Month, 10)
+	month.Key = counter.NewKey("a", "a", "month")
+	_, ends := counter.Month.Bounds(noon)
+	for _, now := range []time.Time{noon, noon.AddDate(0, 0, 2), noon} {
+		acquire(t, s, now, minute, month)
+		left, _ := strconv.Atoi(server.Do("pttl", valueOf(server)))
+		if want := ends.Sub(now); time.Duration(left)*time.Millisecond < want {
+			t.Errorf("at %v it has %d ms to live, want at least %v", now, left, want)
+		}
 	}
 }
 
