@@ -91,11 +91,11 @@ bench-scale: need-go $(ENVOY_STEP) $(KUBE_BINS) build ## Measures a whole cluste
 	@exec bin/benchscale --envoy '$(ENVOY)' -n '$(N)'
 
 .PHONY: bench-peers
-bench-peers: need-go need-redis bin/envoyratelimit bin/sidebyside build ## Measures the service beside envoyproxy/ratelimit and bare grpc-go, some ten minutes; FLAGS= gives it flags.
+bench-peers: need-go redis bin/envoyratelimit bin/sidebyside build ## Measures the service beside envoyproxy/ratelimit and bare grpc-go, some ten minutes; FLAGS= gives it flags.
 	@exec bin/sidebyside peers --ratelimit bin/envoyratelimit $(FLAGS)
 
 .PHONY: bench-envoy
-bench-envoy: need-go need-redis $(ENVOY_STEP) bin/sidebyside build ## Measures what the service adds to a request through Envoy, some two minutes; FLAGS= gives it flags.
+bench-envoy: need-go redis $(ENVOY_STEP) bin/sidebyside build ## Measures what the service adds to a request through Envoy, some two minutes; FLAGS= gives it flags.
 	@exec bin/sidebyside envoy --envoy '$(ENVOY)' $(FLAGS)
 
 .PHONY: fuzz
@@ -105,7 +105,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc need-curl need-redis need-python need-node $(ENVOY_STEP) bin/sdk bin/envoyratelimit $(KUBE_BINS) verify lint test-unit test-fuzz test-bench test-envoy test-kube test-scale test-sdk ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-curl redis need-python need-node $(ENVOY_STEP) bin/sdk bin/envoyratelimit $(KUBE_BINS) verify lint test-unit test-fuzz test-bench test-envoy test-kube test-scale test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
@@ -151,7 +151,7 @@ test-scale: need-go $(ENVOY_STEP) $(KUBE_BINS) build ## Runs a whole cluster wit
 	@bin/benchscale --envoy '$(ENVOY)' -n 10000 -changes 50 -status-writes-per-second 500
 
 .PHONY: test-bench
-test-bench: need-go need-cc need-redis $(ENVOY_STEP) bin/envoyratelimit ## Runs what bench-peers and bench-envoy measure, for a moment each, and judges nothing.
+test-bench: need-go need-cc redis $(ENVOY_STEP) bin/envoyratelimit ## Runs what bench-peers and bench-envoy measure, for a moment each, and judges nothing.
 	$(say) 'running the side-by-side benchmarks for a moment'
 	@REQUIRE_PEERS=1 RATELIMIT='$(CURDIR)/bin/envoyratelimit' ENVOY='$(ENVOY_PATH)' \
 	  go test -race -count=1 -run 'Measures' ./test/bench/sidebyside
@@ -235,6 +235,6 @@ $(eval $(call tool,benchstat,golang.org/x/perf/cmd/benchstat,some seconds))
 # golangci-lint itself, with the linter of the Kubernetes API conventions compiled in.
 $(eval $(call tool,golangci-lint,sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter,two to three minutes))
 
-.PHONY: need-go need-cc need-curl need-redis need-python need-node
-need-go need-cc need-curl need-redis need-python need-node: need-%:
+.PHONY: need-go need-cc need-curl need-python need-node
+need-go need-cc need-curl need-python need-node: need-%:
 	@hack/need.sh $*

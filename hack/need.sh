@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# need.sh go|cc|curl|redis|python|node: fails with one sentence where something is missing that the project cannot install by itself.
+# need.sh go|cc|curl|python|node: fails with one sentence where something is missing that the project cannot install by itself.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -21,9 +21,6 @@ cc)
 curl)
   command -v curl >/dev/null || missing "The tests run the examples for callers as they are written, with curl, and no curl is on the PATH: install it first."
   ;;
-redis)
-  command -v redis-server >/dev/null || missing "Tests and benchmarks start a Redis of their own, and no redis-server is on the PATH: install it (on Debian: redis-server)."
-  ;;
 python)
   said=$(python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and sys.version)' 2>&1) ||
     missing "The tests with the client libraries need Python 3.11 or newer as python3; this machine's says: $said"
@@ -35,5 +32,5 @@ node)
   said=$(node -p 'process.exitCode = parseInt(process.versions.node) < 20 ? 1 : 0; process.version' 2>&1) ||
     missing "The tests with the client libraries need Node 20 or newer; this machine's says: $said"
   ;;
-*) missing "usage: need.sh go|cc|curl|redis|python|node" ;;
+*) missing "usage: need.sh go|cc|curl|python|node" ;;
 esac
