@@ -38,6 +38,7 @@ var imports = map[string][]string{
 	"usage/kube":        {"api/...", "policy", "usage"},
 	"counter":           {},
 	"counter/...":       {"counter", "internal/boltfile"},
+	"counter/outage":    {"counter", "counter/memory"},
 	"config/crd":        {},
 	"manifest":          {"api/...", "policy", "config/crd"},
 	"demo":              {},

@@ -10,8 +10,12 @@ package counter
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"time"
 )
+
+// ErrOut is the error of a store that cannot be reached where that refuses a request.
+var ErrOut = errors.New("the counter store is out")
 
 // MaxLimits is the most limits that one [Set] holds.
 const MaxLimits = 32
