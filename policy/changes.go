@@ -184,7 +184,7 @@ func (g *Gateway) part() Part {
 		Gateway: Gateway{
 			Name: g.Name, Sources: g.Sources, DenyUnknownModels: g.DenyUnknownModels,
 			PerMetric: g.PerMetric, PerResource: g.PerResource, IETF: g.IETF, Anthropic: g.Anthropic,
-			MaxWait: g.MaxWait, Shadow: g.Shadow, Abuse: g.Abuse,
+			MaxWait: g.MaxWait, Shadow: g.Shadow, Abuse: g.Abuse, StoreOut: g.StoreOut,
 		},
 		MissingKey: g.MissingKey.ref(), UnknownKey: g.UnknownKey.ref(),
 		AllNamespaces: g.admits.all, Namespaces: slices.Sorted(maps.Keys(g.admits.namespaces)), Selector: g.models.selector,

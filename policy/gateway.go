@@ -26,6 +26,7 @@ type Gateway struct {
 	Anthropic         *AnthropicHeaders
 	MaxBodyBytes      int64
 	AllowUncounted    bool             `json:",omitempty"` // while the rate-limit service does not answer
+	StoreOut          StoreOut         `json:",omitempty"` // what becomes of requests while the store of the counters does not answer
 	MaxWait           time.Duration    // the longest that a request may wait for a model's capacity; 0: none waits
 	Shadow            bool             // no limit refuses anything here: what would be refused is recorded
 	Abuse             *AbuseProtection `json:"Abuse,omitempty"` // nil: nobody is blocked
@@ -189,6 +190,23 @@ type KeySource struct {
 	Header string
 	Prefix string
 	Query  string
+}
+
+// StoreOut is what becomes of requests while the store of the counters does not answer.
+type StoreOut uint8
+
+// The ways: each replica admits its part of what remains, all valid keys pass, or 503.
+const (
+	StoreOutLocalShare StoreOut = iota
+	StoreOutAllow
+	StoreOutDeny
+)
+
+var storeOuts = map[v1alpha1.StoreUnavailableAction]StoreOut{
+	"":                                  StoreOutLocalShare,
+	v1alpha1.StoreUnavailableLocalShare: StoreOutLocalShare,
+	v1alpha1.StoreUnavailableAllow:      StoreOutAllow,
+	v1alpha1.StoreUnavailableDeny:       StoreOutDeny,
 }
 
 // Reset is the form in which a header tells when a window ends.

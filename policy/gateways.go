@@ -194,6 +194,9 @@ func (c *compilation) newGateway(name Name, from *AcceptedGateway) *Gateway {
 		AllowUncounted:    spec.Failure != nil && spec.Failure.WhenServiceUnavailable == v1alpha1.ServiceUnavailableAllow,
 		Shadow:            spec.Enforcement == v1alpha1.EnforcementShadow,
 	}
+	if spec.Failure != nil {
+		g.StoreOut = storeOuts[spec.Failure.WhenStoreUnavailable]
+	}
 	if !g.Shadow {
 		g.MaxWait = g.models.longestWait()
 	}

@@ -63,6 +63,10 @@ var (
 		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "too_many_limits",
 		"More limits hold for this request than can be counted; the operator of this API must remove some. Please retry after %d seconds.",
 	}
+	storeOut = denial{
+		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "rate_limit_store_unavailable",
+		"Requests cannot be counted at the moment. Please retry after %d seconds.",
+	}
 	notReady = denial{
 		http.StatusServiceUnavailable, "service_unavailable", "overloaded_error", "rate_limiter_not_ready",
 		"Rate limiting is not ready. Please retry after %d seconds.",

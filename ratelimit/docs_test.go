@@ -28,7 +28,7 @@ func TestEveryDenialIsDocumented(t *testing.T) {
 	doc := readCallersDoc(t)
 	denials := []denial{
 		missingKey, unknownKey, conflictingKeys, foreignKey, suspendedKey, expiredKey, pendingKey,
-		badModel, unknownModel, tooManyLimits, notReady, concurrencyDenial, tooManyFailures(20),
+		badModel, unknownModel, tooManyLimits, storeOut, notReady, concurrencyDenial, tooManyFailures(20),
 	}
 	for _, d := range limitDenials {
 		denials = append(denials, d)

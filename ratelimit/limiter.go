@@ -8,6 +8,7 @@ package ratelimit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ const SlotExpiry = 3*descriptor.Heartbeat + 5*time.Second
 // A Limiter answers by one Table at a time. It is safe for concurrent use, SetTable included.
 type Limiter struct {
 	store  counter.Store
+	stores func(policy.StoreOut) counter.Store // ways to the same counters
 	leases *leases
 	clock  func() time.Time
 	log    *slog.Logger
@@ -64,6 +66,11 @@ func WithFormerSecret(secret []byte) Option {
 	return func(l *Limiter) { l.leases.former = secret }
 }
 
+// WithOutages sets how a gateway's requests are counted, by what it says of a store that is out. Without it there is one way to count.
+func WithOutages(stores func(policy.StoreOut) counter.Store) Option {
+	return func(l *Limiter) { l.stores = stores }
+}
+
 // New makes a Limiter that counts in the store and signs its leases with the secret, which replicas share. Until SetTable
 // is called every request is refused with 503.
 func New(store counter.Store, secret []byte, options ...Option) *Limiter {
@@ -74,6 +81,7 @@ func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 		clock:  time.Now, //nolint:forbidigo // The clock of whoever injects none.
 		log:    slog.New(slog.DiscardHandler),
 	}
+	l.stores = func(policy.StoreOut) counter.Store { return store }
 	l.rehearsals = newRehearsals(func(a *actor, at time.Time) { l.shadows.record(a.by, a.most, at) })
 	for _, o := range options {
 		o(l)
@@ -157,7 +165,11 @@ func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, g *policy
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
 	}
-	return l.take(ctx, now, g, h, p, r)
+	d, err := l.take(ctx, now, g, h, p, r)
+	if errors.Is(err, counter.ErrOut) {
+		return refuse(g, r, now, storeOut), nil
+	}
+	return d, err
 }
 
 // checkModel says why a request cannot be counted by its model.

@@ -160,9 +160,10 @@ func (e *epoch) newPlan(k planKey, model string) *plan {
 		p.counters = append(p.counters, counter.Limit{Key: keyOf(l), Window: windowOf(l), Max: l.Max})
 		p.caps = append(p.caps, capOf(l, p.limits))
 	}
-	p.set = e.limiter.store.Open(p.counters[:p.enforced])
+	store := e.limiter.stores(k.gateway.StoreOut)
+	p.set = store.Open(p.counters[:p.enforced])
 	if p.enforced < len(p.limits) {
-		p.shadow = e.limiter.store.Open(p.counters[p.enforced:])
+		p.shadow = store.Open(p.counters[p.enforced:])
 	}
 	return p
 }

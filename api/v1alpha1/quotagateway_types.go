@@ -42,6 +42,20 @@ const (
 	ServiceUnavailableDeny ServiceUnavailableAction = "Deny"
 )
 
+// StoreUnavailableAction is what becomes of a request while the store of the counters does not answer.
+// +kubebuilder:validation:Enum=LocalShare;Allow;Deny
+type StoreUnavailableAction string
+
+const (
+	// StoreUnavailableLocalShare lets each replica of the rate-limit service count for itself: it admits its part of what it saw
+	// remain.
+	StoreUnavailableLocalShare StoreUnavailableAction = "LocalShare"
+	// StoreUnavailableAllow forwards it if its key is valid, whatever its limits are. It is counted when the store is back.
+	StoreUnavailableAllow StoreUnavailableAction = "Allow"
+	// StoreUnavailableDeny answers 503.
+	StoreUnavailableDeny StoreUnavailableAction = "Deny"
+)
+
 // Failure says what becomes of requests while a part of Tierkeeper is out of order.
 //
 // +kubebuilder:validation:MinProperties=1
@@ -51,6 +65,15 @@ type Failure struct {
 	//
 	// +optional
 	WhenServiceUnavailable ServiceUnavailableAction `json:"whenServiceUnavailable,omitempty"`
+
+	// whenStoreUnavailable says what becomes of a request while the store that the replicas of the rate-limit service share, such as
+	// Redis, does not answer. With LocalShare each replica admits an equal part of what it saw remain of each limit, so that one
+	// outage admits at most max + replicas - 1 within a window. Allow forwards requests with a valid key, Deny answers 503. What
+	// passes is counted when the store is back. It says nothing where counters are in the memory of one service. Absent means
+	// LocalShare.
+	//
+	// +optional
+	WhenStoreUnavailable StoreUnavailableAction `json:"whenStoreUnavailable,omitempty"`
 }
 
 // QuotaGatewaySpec says what a fleet of Envoys serves, to whom, and what its responses tell.

@@ -315,6 +315,11 @@ func decodeGateway(name policy.Name, m *feedv1.Gateway) (policy.Part, error) {
 		p.Gateway.Sources = append(p.Gateway.Sources, policy.KeySource{Header: s.GetHeader(), Prefix: s.GetPrefix(), Query: s.GetQuery()})
 	}
 	var err error
+	if out := m.GetStoreOut(); out != feedv1.StoreOut_STORE_OUT_UNSPECIFIED {
+		if p.Gateway.StoreOut, err = meaning(out, storeOuts); err != nil {
+			return nil, err
+		}
+	}
 	if p.Gateway.MaxWait, err = duration("max_wait", m.GetMaxWait()); err != nil {
 		return nil, err
 	}

@@ -124,6 +124,7 @@ func encodeGateway(p *policy.GatewayPart) *feedv1.Gateway {
 		MissingKey: encodeRef(p.MissingKey), UnknownKey: encodeRef(p.UnknownKey), DenyUnknownModels: g.DenyUnknownModels,
 		Dialects: encodeDialects(g), MaxWait: span(g.MaxWait), Shadow: g.Shadow, Abuse: encodeAbuse(g.Abuse),
 		AllNamespaces: p.AllNamespaces, Namespaces: p.Namespaces, Selector: p.Selector,
+		StoreOut: number[feedv1.StoreOut](g.StoreOut, storeOuts),
 	}
 	for _, s := range g.Sources {
 		out.Sources = append(out.Sources, &feedv1.KeySource{Header: s.Header, Prefix: s.Prefix, Query: s.Query})

@@ -14,6 +14,7 @@ var (
 	metrics    = []policy.Metric{policy.Requests, policy.Tokens, policy.InputTokens, policy.OutputTokens, policy.ConcurrentRequests}
 	pers       = []policy.Per{policy.Second, policy.Minute, policy.Hour, policy.Day, policy.Month}
 	algorithms = []policy.Algorithm{policy.FixedWindow, policy.SlidingWindow}
+	storeOuts  = []policy.StoreOut{policy.StoreOutAllow, policy.StoreOutDeny}
 	resets     = []policy.Reset{policy.ResetUnixSeconds, policy.ResetDeltaSeconds, policy.ResetDuration}
 )
 

@@ -202,6 +202,55 @@ func (Algorithm) EnumDescriptor() ([]byte, []int) {
 	return file_xds_feed_feedv1_feed_proto_rawDescGZIP(), []int{2}
 }
 
+type StoreOut int32
+
+const (
+	StoreOut_STORE_OUT_UNSPECIFIED StoreOut = 0
+	StoreOut_STORE_OUT_ALLOW       StoreOut = 1
+	StoreOut_STORE_OUT_DENY        StoreOut = 2
+)
+
+// Enum value maps for StoreOut.
+var (
+	StoreOut_name = map[int32]string{
+		0: "STORE_OUT_UNSPECIFIED",
+		1: "STORE_OUT_ALLOW",
+		2: "STORE_OUT_DENY",
+	}
+	StoreOut_value = map[string]int32{
+		"STORE_OUT_UNSPECIFIED": 0,
+		"STORE_OUT_ALLOW":       1,
+		"STORE_OUT_DENY":        2,
+	}
+)
+
+func (x StoreOut) Enum() *StoreOut {
+	p := new(StoreOut)
+	*p = x
+	return p
+}
+
+func (x StoreOut) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StoreOut) Descriptor() protoreflect.EnumDescriptor {
+	return file_xds_feed_feedv1_feed_proto_enumTypes[3].Descriptor()
+}
+
+func (StoreOut) Type() protoreflect.EnumType {
+	return &file_xds_feed_feedv1_feed_proto_enumTypes[3]
+}
+
+func (x StoreOut) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StoreOut.Descriptor instead.
+func (StoreOut) EnumDescriptor() ([]byte, []int) {
+	return file_xds_feed_feedv1_feed_proto_rawDescGZIP(), []int{3}
+}
+
 type Reset int32
 
 const (
@@ -238,11 +287,11 @@ func (x Reset) String() string {
 }
 
 func (Reset) Descriptor() protoreflect.EnumDescriptor {
-	return file_xds_feed_feedv1_feed_proto_enumTypes[3].Descriptor()
+	return file_xds_feed_feedv1_feed_proto_enumTypes[4].Descriptor()
 }
 
 func (Reset) Type() protoreflect.EnumType {
-	return &file_xds_feed_feedv1_feed_proto_enumTypes[3]
+	return &file_xds_feed_feedv1_feed_proto_enumTypes[4]
 }
 
 func (x Reset) Number() protoreflect.EnumNumber {
@@ -251,7 +300,7 @@ func (x Reset) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Reset.Descriptor instead.
 func (Reset) EnumDescriptor() ([]byte, []int) {
-	return file_xds_feed_feedv1_feed_proto_rawDescGZIP(), []int{3}
+	return file_xds_feed_feedv1_feed_proto_rawDescGZIP(), []int{4}
 }
 
 // A Policy is one resource. Its name is KIND/NAMESPACE/NAME of its object, followed by /FORM where one object has several parts.
@@ -1250,7 +1299,9 @@ type Gateway struct {
 	AllNamespaces     bool                   `protobuf:"varint,9,opt,name=all_namespaces,json=allNamespaces,proto3" json:"all_namespaces,omitempty"`
 	Namespaces        []string               `protobuf:"bytes,10,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
 	// The form of the models that count here.
-	Selector      string `protobuf:"bytes,11,opt,name=selector,proto3" json:"selector,omitempty"`
+	Selector string `protobuf:"bytes,11,opt,name=selector,proto3" json:"selector,omitempty"`
+	// Not said: local shares.
+	StoreOut      StoreOut `protobuf:"varint,12,opt,name=store_out,json=storeOut,proto3,enum=tierkeeper.feed.v1.StoreOut" json:"store_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1360,6 +1411,13 @@ func (x *Gateway) GetSelector() string {
 		return x.Selector
 	}
 	return ""
+}
+
+func (x *Gateway) GetStoreOut() StoreOut {
+	if x != nil {
+		return x.StoreOut
+	}
+	return StoreOut_STORE_OUT_UNSPECIFIED
 }
 
 type KeySource struct {
@@ -1896,7 +1954,7 @@ const file_xds_feed_feedv1_feed_proto_rawDesc = "" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12+\n" +
 	"\x03own\x18\x03 \x01(\v2\x19.tierkeeper.feed.v1.RulesR\x03own\x12\x12\n" +
 	"\x04both\x18\x04 \x01(\bR\x04both\x12\x16\n" +
-	"\x06alerts\x18\x05 \x03(\x05R\x06alerts\"\x8a\x04\n" +
+	"\x06alerts\x18\x05 \x03(\x05R\x06alerts\"\xc5\x04\n" +
 	"\aGateway\x127\n" +
 	"\asources\x18\x01 \x03(\v2\x1d.tierkeeper.feed.v1.KeySourceR\asources\x12<\n" +
 	"\vmissing_key\x18\x02 \x01(\v2\x1b.tierkeeper.feed.v1.TierRefR\n" +
@@ -1913,7 +1971,8 @@ const file_xds_feed_feedv1_feed_proto_rawDesc = "" +
 	"namespaces\x18\n" +
 	" \x03(\tR\n" +
 	"namespaces\x12\x1a\n" +
-	"\bselector\x18\v \x01(\tR\bselector\"Q\n" +
+	"\bselector\x18\v \x01(\tR\bselector\x129\n" +
+	"\tstore_out\x18\f \x01(\x0e2\x1c.tierkeeper.feed.v1.StoreOutR\bstoreOut\"Q\n" +
 	"\tKeySource\x12\x16\n" +
 	"\x06header\x18\x01 \x01(\tR\x06header\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x14\n" +
@@ -1963,7 +2022,11 @@ const file_xds_feed_feedv1_feed_proto_rawDesc = "" +
 	"\tAlgorithm\x12\x19\n" +
 	"\x15ALGORITHM_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16ALGORITHM_FIXED_WINDOW\x10\x01\x12\x1c\n" +
-	"\x18ALGORITHM_SLIDING_WINDOW\x10\x02*c\n" +
+	"\x18ALGORITHM_SLIDING_WINDOW\x10\x02*N\n" +
+	"\bStoreOut\x12\x19\n" +
+	"\x15STORE_OUT_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fSTORE_OUT_ALLOW\x10\x01\x12\x12\n" +
+	"\x0eSTORE_OUT_DENY\x10\x02*c\n" +
 	"\x05Reset\x12\x15\n" +
 	"\x11RESET_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12RESET_UNIX_SECONDS\x10\x01\x12\x17\n" +
@@ -1982,89 +2045,91 @@ func file_xds_feed_feedv1_feed_proto_rawDescGZIP() []byte {
 	return file_xds_feed_feedv1_feed_proto_rawDescData
 }
 
-var file_xds_feed_feedv1_feed_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_xds_feed_feedv1_feed_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
 var file_xds_feed_feedv1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_xds_feed_feedv1_feed_proto_goTypes = []any{
 	(Metric)(0),                   // 0: tierkeeper.feed.v1.Metric
 	(Per)(0),                      // 1: tierkeeper.feed.v1.Per
 	(Algorithm)(0),                // 2: tierkeeper.feed.v1.Algorithm
-	(Reset)(0),                    // 3: tierkeeper.feed.v1.Reset
-	(*Policy)(nil),                // 4: tierkeeper.feed.v1.Policy
-	(*Rule)(nil),                  // 5: tierkeeper.feed.v1.Rule
-	(*Capacity)(nil),              // 6: tierkeeper.feed.v1.Capacity
-	(*Queue)(nil),                 // 7: tierkeeper.feed.v1.Queue
-	(*Share)(nil),                 // 8: tierkeeper.feed.v1.Share
-	(*Entry)(nil),                 // 9: tierkeeper.feed.v1.Entry
-	(*Rules)(nil),                 // 10: tierkeeper.feed.v1.Rules
-	(*TierRef)(nil),               // 11: tierkeeper.feed.v1.TierRef
-	(*Tier)(nil),                  // 12: tierkeeper.feed.v1.Tier
-	(*User)(nil),                  // 13: tierkeeper.feed.v1.User
-	(*Model)(nil),                 // 14: tierkeeper.feed.v1.Model
-	(*Quota)(nil),                 // 15: tierkeeper.feed.v1.Quota
-	(*Holder)(nil),                // 16: tierkeeper.feed.v1.Holder
-	(*Gateway)(nil),               // 17: tierkeeper.feed.v1.Gateway
-	(*KeySource)(nil),             // 18: tierkeeper.feed.v1.KeySource
-	(*Dialects)(nil),              // 19: tierkeeper.feed.v1.Dialects
-	(*PerMetric)(nil),             // 20: tierkeeper.feed.v1.PerMetric
-	(*Window)(nil),                // 21: tierkeeper.feed.v1.Window
-	(*Abuse)(nil),                 // 22: tierkeeper.feed.v1.Abuse
-	(*StatusRange)(nil),           // 23: tierkeeper.feed.v1.StatusRange
-	(*Refusals)(nil),              // 24: tierkeeper.feed.v1.Refusals
-	(*Refusal)(nil),               // 25: tierkeeper.feed.v1.Refusal
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(StoreOut)(0),                 // 3: tierkeeper.feed.v1.StoreOut
+	(Reset)(0),                    // 4: tierkeeper.feed.v1.Reset
+	(*Policy)(nil),                // 5: tierkeeper.feed.v1.Policy
+	(*Rule)(nil),                  // 6: tierkeeper.feed.v1.Rule
+	(*Capacity)(nil),              // 7: tierkeeper.feed.v1.Capacity
+	(*Queue)(nil),                 // 8: tierkeeper.feed.v1.Queue
+	(*Share)(nil),                 // 9: tierkeeper.feed.v1.Share
+	(*Entry)(nil),                 // 10: tierkeeper.feed.v1.Entry
+	(*Rules)(nil),                 // 11: tierkeeper.feed.v1.Rules
+	(*TierRef)(nil),               // 12: tierkeeper.feed.v1.TierRef
+	(*Tier)(nil),                  // 13: tierkeeper.feed.v1.Tier
+	(*User)(nil),                  // 14: tierkeeper.feed.v1.User
+	(*Model)(nil),                 // 15: tierkeeper.feed.v1.Model
+	(*Quota)(nil),                 // 16: tierkeeper.feed.v1.Quota
+	(*Holder)(nil),                // 17: tierkeeper.feed.v1.Holder
+	(*Gateway)(nil),               // 18: tierkeeper.feed.v1.Gateway
+	(*KeySource)(nil),             // 19: tierkeeper.feed.v1.KeySource
+	(*Dialects)(nil),              // 20: tierkeeper.feed.v1.Dialects
+	(*PerMetric)(nil),             // 21: tierkeeper.feed.v1.PerMetric
+	(*Window)(nil),                // 22: tierkeeper.feed.v1.Window
+	(*Abuse)(nil),                 // 23: tierkeeper.feed.v1.Abuse
+	(*StatusRange)(nil),           // 24: tierkeeper.feed.v1.StatusRange
+	(*Refusals)(nil),              // 25: tierkeeper.feed.v1.Refusals
+	(*Refusal)(nil),               // 26: tierkeeper.feed.v1.Refusal
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_xds_feed_feedv1_feed_proto_depIdxs = []int32{
-	12, // 0: tierkeeper.feed.v1.Policy.tier:type_name -> tierkeeper.feed.v1.Tier
-	13, // 1: tierkeeper.feed.v1.Policy.user:type_name -> tierkeeper.feed.v1.User
-	14, // 2: tierkeeper.feed.v1.Policy.model:type_name -> tierkeeper.feed.v1.Model
-	17, // 3: tierkeeper.feed.v1.Policy.gateway:type_name -> tierkeeper.feed.v1.Gateway
-	15, // 4: tierkeeper.feed.v1.Policy.quota:type_name -> tierkeeper.feed.v1.Quota
+	13, // 0: tierkeeper.feed.v1.Policy.tier:type_name -> tierkeeper.feed.v1.Tier
+	14, // 1: tierkeeper.feed.v1.Policy.user:type_name -> tierkeeper.feed.v1.User
+	15, // 2: tierkeeper.feed.v1.Policy.model:type_name -> tierkeeper.feed.v1.Model
+	18, // 3: tierkeeper.feed.v1.Policy.gateway:type_name -> tierkeeper.feed.v1.Gateway
+	16, // 4: tierkeeper.feed.v1.Policy.quota:type_name -> tierkeeper.feed.v1.Quota
 	0,  // 5: tierkeeper.feed.v1.Rule.metric:type_name -> tierkeeper.feed.v1.Metric
 	1,  // 6: tierkeeper.feed.v1.Rule.per:type_name -> tierkeeper.feed.v1.Per
 	2,  // 7: tierkeeper.feed.v1.Rule.algorithm:type_name -> tierkeeper.feed.v1.Algorithm
-	6,  // 8: tierkeeper.feed.v1.Rule.capacity:type_name -> tierkeeper.feed.v1.Capacity
-	7,  // 9: tierkeeper.feed.v1.Capacity.queue:type_name -> tierkeeper.feed.v1.Queue
-	8,  // 10: tierkeeper.feed.v1.Capacity.shares:type_name -> tierkeeper.feed.v1.Share
-	26, // 11: tierkeeper.feed.v1.Queue.max_wait:type_name -> google.protobuf.Duration
-	26, // 12: tierkeeper.feed.v1.Queue.age:type_name -> google.protobuf.Duration
-	5,  // 13: tierkeeper.feed.v1.Entry.rules:type_name -> tierkeeper.feed.v1.Rule
-	5,  // 14: tierkeeper.feed.v1.Rules.all:type_name -> tierkeeper.feed.v1.Rule
-	9,  // 15: tierkeeper.feed.v1.Rules.resources:type_name -> tierkeeper.feed.v1.Entry
-	9,  // 16: tierkeeper.feed.v1.Rules.classes:type_name -> tierkeeper.feed.v1.Entry
-	9,  // 17: tierkeeper.feed.v1.Rules.models:type_name -> tierkeeper.feed.v1.Entry
-	26, // 18: tierkeeper.feed.v1.Tier.max_wait:type_name -> google.protobuf.Duration
-	10, // 19: tierkeeper.feed.v1.Tier.rules:type_name -> tierkeeper.feed.v1.Rules
-	10, // 20: tierkeeper.feed.v1.User.rules:type_name -> tierkeeper.feed.v1.Rules
-	5,  // 21: tierkeeper.feed.v1.Model.shared:type_name -> tierkeeper.feed.v1.Rule
-	5,  // 22: tierkeeper.feed.v1.Model.per_key:type_name -> tierkeeper.feed.v1.Rule
-	27, // 23: tierkeeper.feed.v1.Quota.expires:type_name -> google.protobuf.Timestamp
-	16, // 24: tierkeeper.feed.v1.Quota.holder:type_name -> tierkeeper.feed.v1.Holder
-	11, // 25: tierkeeper.feed.v1.Holder.tier:type_name -> tierkeeper.feed.v1.TierRef
-	10, // 26: tierkeeper.feed.v1.Holder.own:type_name -> tierkeeper.feed.v1.Rules
-	18, // 27: tierkeeper.feed.v1.Gateway.sources:type_name -> tierkeeper.feed.v1.KeySource
-	11, // 28: tierkeeper.feed.v1.Gateway.missing_key:type_name -> tierkeeper.feed.v1.TierRef
-	11, // 29: tierkeeper.feed.v1.Gateway.unknown_key:type_name -> tierkeeper.feed.v1.TierRef
-	19, // 30: tierkeeper.feed.v1.Gateway.dialects:type_name -> tierkeeper.feed.v1.Dialects
-	26, // 31: tierkeeper.feed.v1.Gateway.max_wait:type_name -> google.protobuf.Duration
-	22, // 32: tierkeeper.feed.v1.Gateway.abuse:type_name -> tierkeeper.feed.v1.Abuse
-	20, // 33: tierkeeper.feed.v1.Dialects.per_metric:type_name -> tierkeeper.feed.v1.PerMetric
-	21, // 34: tierkeeper.feed.v1.Dialects.per_resource:type_name -> tierkeeper.feed.v1.Window
-	21, // 35: tierkeeper.feed.v1.Dialects.ietf:type_name -> tierkeeper.feed.v1.Window
-	21, // 36: tierkeeper.feed.v1.Dialects.anthropic:type_name -> tierkeeper.feed.v1.Window
-	3,  // 37: tierkeeper.feed.v1.PerMetric.requests_reset:type_name -> tierkeeper.feed.v1.Reset
-	3,  // 38: tierkeeper.feed.v1.PerMetric.tokens_reset:type_name -> tierkeeper.feed.v1.Reset
-	1,  // 39: tierkeeper.feed.v1.PerMetric.window:type_name -> tierkeeper.feed.v1.Per
-	1,  // 40: tierkeeper.feed.v1.Window.window:type_name -> tierkeeper.feed.v1.Per
-	26, // 41: tierkeeper.feed.v1.Abuse.window:type_name -> google.protobuf.Duration
-	26, // 42: tierkeeper.feed.v1.Abuse.block:type_name -> google.protobuf.Duration
-	23, // 43: tierkeeper.feed.v1.Abuse.counted:type_name -> tierkeeper.feed.v1.StatusRange
-	25, // 44: tierkeeper.feed.v1.Refusals.refusals:type_name -> tierkeeper.feed.v1.Refusal
-	45, // [45:45] is the sub-list for method output_type
-	45, // [45:45] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	7,  // 8: tierkeeper.feed.v1.Rule.capacity:type_name -> tierkeeper.feed.v1.Capacity
+	8,  // 9: tierkeeper.feed.v1.Capacity.queue:type_name -> tierkeeper.feed.v1.Queue
+	9,  // 10: tierkeeper.feed.v1.Capacity.shares:type_name -> tierkeeper.feed.v1.Share
+	27, // 11: tierkeeper.feed.v1.Queue.max_wait:type_name -> google.protobuf.Duration
+	27, // 12: tierkeeper.feed.v1.Queue.age:type_name -> google.protobuf.Duration
+	6,  // 13: tierkeeper.feed.v1.Entry.rules:type_name -> tierkeeper.feed.v1.Rule
+	6,  // 14: tierkeeper.feed.v1.Rules.all:type_name -> tierkeeper.feed.v1.Rule
+	10, // 15: tierkeeper.feed.v1.Rules.resources:type_name -> tierkeeper.feed.v1.Entry
+	10, // 16: tierkeeper.feed.v1.Rules.classes:type_name -> tierkeeper.feed.v1.Entry
+	10, // 17: tierkeeper.feed.v1.Rules.models:type_name -> tierkeeper.feed.v1.Entry
+	27, // 18: tierkeeper.feed.v1.Tier.max_wait:type_name -> google.protobuf.Duration
+	11, // 19: tierkeeper.feed.v1.Tier.rules:type_name -> tierkeeper.feed.v1.Rules
+	11, // 20: tierkeeper.feed.v1.User.rules:type_name -> tierkeeper.feed.v1.Rules
+	6,  // 21: tierkeeper.feed.v1.Model.shared:type_name -> tierkeeper.feed.v1.Rule
+	6,  // 22: tierkeeper.feed.v1.Model.per_key:type_name -> tierkeeper.feed.v1.Rule
+	28, // 23: tierkeeper.feed.v1.Quota.expires:type_name -> google.protobuf.Timestamp
+	17, // 24: tierkeeper.feed.v1.Quota.holder:type_name -> tierkeeper.feed.v1.Holder
+	12, // 25: tierkeeper.feed.v1.Holder.tier:type_name -> tierkeeper.feed.v1.TierRef
+	11, // 26: tierkeeper.feed.v1.Holder.own:type_name -> tierkeeper.feed.v1.Rules
+	19, // 27: tierkeeper.feed.v1.Gateway.sources:type_name -> tierkeeper.feed.v1.KeySource
+	12, // 28: tierkeeper.feed.v1.Gateway.missing_key:type_name -> tierkeeper.feed.v1.TierRef
+	12, // 29: tierkeeper.feed.v1.Gateway.unknown_key:type_name -> tierkeeper.feed.v1.TierRef
+	20, // 30: tierkeeper.feed.v1.Gateway.dialects:type_name -> tierkeeper.feed.v1.Dialects
+	27, // 31: tierkeeper.feed.v1.Gateway.max_wait:type_name -> google.protobuf.Duration
+	23, // 32: tierkeeper.feed.v1.Gateway.abuse:type_name -> tierkeeper.feed.v1.Abuse
+	3,  // 33: tierkeeper.feed.v1.Gateway.store_out:type_name -> tierkeeper.feed.v1.StoreOut
+	21, // 34: tierkeeper.feed.v1.Dialects.per_metric:type_name -> tierkeeper.feed.v1.PerMetric
+	22, // 35: tierkeeper.feed.v1.Dialects.per_resource:type_name -> tierkeeper.feed.v1.Window
+	22, // 36: tierkeeper.feed.v1.Dialects.ietf:type_name -> tierkeeper.feed.v1.Window
+	22, // 37: tierkeeper.feed.v1.Dialects.anthropic:type_name -> tierkeeper.feed.v1.Window
+	4,  // 38: tierkeeper.feed.v1.PerMetric.requests_reset:type_name -> tierkeeper.feed.v1.Reset
+	4,  // 39: tierkeeper.feed.v1.PerMetric.tokens_reset:type_name -> tierkeeper.feed.v1.Reset
+	1,  // 40: tierkeeper.feed.v1.PerMetric.window:type_name -> tierkeeper.feed.v1.Per
+	1,  // 41: tierkeeper.feed.v1.Window.window:type_name -> tierkeeper.feed.v1.Per
+	27, // 42: tierkeeper.feed.v1.Abuse.window:type_name -> google.protobuf.Duration
+	27, // 43: tierkeeper.feed.v1.Abuse.block:type_name -> google.protobuf.Duration
+	24, // 44: tierkeeper.feed.v1.Abuse.counted:type_name -> tierkeeper.feed.v1.StatusRange
+	26, // 45: tierkeeper.feed.v1.Refusals.refusals:type_name -> tierkeeper.feed.v1.Refusal
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_xds_feed_feedv1_feed_proto_init() }
@@ -2084,7 +2149,7 @@ func file_xds_feed_feedv1_feed_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xds_feed_feedv1_feed_proto_rawDesc), len(file_xds_feed_feedv1_feed_proto_rawDesc)),
-			NumEnums:      4,
+			NumEnums:      5,
 			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
