@@ -167,6 +167,9 @@ func checkOrder(t *testing.T, visits []visit, direct int, age time.Duration) {
 			continue
 		}
 		counts[v.key]++
+		if i+1 < len(visits) && visits[i+1].served.Equal(v.served) {
+			continue // In which order those are noted that were let in at one moment is chance.
+		}
 		for _, lows := range []bool{true, false} {
 			keys := left(lows)
 			if len(keys) < 3 {
