@@ -48,6 +48,9 @@ service is away says the gateway, in spec.failure.whenServiceUnavailable: by def
 			case c.Operator != "" && common.DataDir == "":
 				return errors.New("--data-dir is missing: there stand the counters, and what the operator told last")
 			}
+			if c.Drain < 0 {
+				return errors.New("--drain must not be negative")
+			}
 			return errors.Join(common.check(), c.TLS.Complete())
 		},
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
@@ -75,6 +78,7 @@ service is away says the gateway, in spec.failure.whenServiceUnavailable: by def
 	flags.StringVar(&c.Identity, "identity", "", "name of this replica, unlike that of any other (default: the host name, which is that of the pod)")
 	flags.StringVar(&c.Address, "address", "127.0.0.1:8081", "address to listen on; beyond loopback only with --cert, --key and --ca; port 0 is one of the kernel's choice")
 	addTLSFlags(cmd, &c.TLS)
+	flags.DurationVar(&c.Drain, "drain", standalone.DefaultDrain, "for how long a stop lets Envoys take notice and ask other replicas, and takes what still comes from them")
 	status.addFlags(cmd)
 	common.add(cmd)
 	flags.Lookup("data-dir").Usage += "; required with --operator"

@@ -38,7 +38,9 @@ type Listener struct {
 
 	mu        sync.Mutex
 	stopping  bool
+	connected map[*conn]bool
 	strangers map[*conn]bool // those whose handshake is not over
+	left      chan struct{}  // somebody may have gone
 }
 
 // Listen takes an address, as host:port.
@@ -48,7 +50,7 @@ func Listen(ctx context.Context, address string) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Listener{Listener: l, strangers: map[*conn]bool{}}, nil
+	return &Listener{Listener: l, connected: map[*conn]bool{}, strangers: map[*conn]bool{}, left: make(chan struct{}, 1)}, nil
 }
 
 // Accept implements net.Listener.
@@ -64,8 +66,28 @@ func (l *Listener) Accept() (net.Conn, error) {
 		_ = accepted.Close() // Its handshake fails at once.
 		return c, nil
 	}
-	l.strangers[c] = true
+	l.connected[c], l.strangers[c] = true, true
 	return c, nil
+}
+
+// Drain lets those who are connected take notice that the server is about to stop, and call others, before it does: they have so
+// long, or until the last of them has gone. Meanwhile it is served as before.
+func (l *Listener) Drain(wait time.Duration) {
+	late := time.NewTimer(wait)
+	defer late.Stop()
+	for l.busy() {
+		select {
+		case <-late.C:
+			return
+		case <-l.left:
+		}
+	}
+}
+
+func (l *Listener) busy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.connected) > 0
 }
 
 // Stop stops the server that serves the Listener. Calls under way may end, but only for so long; who has made no call yet is not waited
@@ -88,10 +110,22 @@ func (l *Listener) turnAway() []*conn {
 	return slices.Collect(maps.Keys(l.strangers))
 }
 
+// know notes that somebody has said who he is.
+func (l *Listener) know(c *conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.strangers, c)
+}
+
 func (l *Listener) forget(c *conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.strangers, c)
+	delete(l.connected, c)
+	select {
+	case l.left <- struct{}{}:
+	default:
+	}
 }
 
 // A conn tells the Listener when its handshake is over.
@@ -104,7 +138,7 @@ type conn struct {
 // SetDeadline implements net.Conn. A grpc.Server sets one for the handshake, and lifts it when that is over.
 func (c *conn) SetDeadline(t time.Time) error {
 	if t.IsZero() {
-		c.of.forget(c)
+		c.of.know(c)
 	}
 	return c.Conn.SetDeadline(t)
 }

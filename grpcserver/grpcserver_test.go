@@ -28,6 +28,17 @@ type server struct {
 	called  chan struct{}
 	answers chan struct{}
 	served  chan error
+	clients []*grpc.ClientConn
+}
+
+// leave closes the connections of all who called.
+func (s *server) leave(t *testing.T) {
+	t.Helper()
+	for _, c := range s.clients {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // serve bears a handshake for as long as grpc does by itself, which is longer than any test.
@@ -62,6 +73,7 @@ func (s *server) call(t *testing.T, with credentials.TransportCredentials) <-cha
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
+	s.clients = append(s.clients, conn)
 	done := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(t.Context(), enough)
@@ -171,6 +183,46 @@ func write(t *testing.T, conn net.Conn, b []byte) {
 	t.Helper()
 	if _, err := conn.Write(b); err != nil {
 		t.Error(err)
+	}
+}
+
+// While a server drains it is called as before, by those who were there and by others, until all of them have gone.
+func TestADrainServesUntilNobodyIsLeft(t *testing.T) {
+	t.Parallel()
+	s := serve(t, insecure.NewCredentials())
+	before := s.dial(t)
+	call := s.call(t, insecure.NewCredentials()) // Connections are accepted in their order.
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		s.Drain(time.Hour)
+	}()
+	another := s.call(t, insecure.NewCredentials())
+	for _, done := range []<-chan error{call, another} {
+		s.answers <- struct{}{}
+		if err := receive(t, "a call ends", done); err != nil {
+			t.Errorf("a call while the server drains: %v", err)
+		}
+	}
+	select {
+	case <-drained:
+		t.Error("the drain has ended while somebody is connected")
+	default:
+	}
+	s.leave(t)
+	_ = before.Close()
+	receive(t, "the drain ends", drained)
+	receive(t, "the stop ends", s.stop(time.Hour))
+}
+
+func TestADrainLastsNoLongerThanItMay(t *testing.T) {
+	t.Parallel()
+	s := serve(t, insecure.NewCredentials())
+	call := s.call(t, insecure.NewCredentials())
+	s.Drain(time.Millisecond)
+	s.answers <- struct{}{}
+	if err := receive(t, "the call ends", call); err != nil {
+		t.Errorf("the call under way: %v", err)
 	}
 }
 

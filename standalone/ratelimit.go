@@ -19,6 +19,9 @@ import (
 // tableFile keeps what the operator told last.
 const tableFile = "table.db"
 
+// DefaultDrain is longer than the two health checks after which an Envoy asks a replica no more.
+const DefaultDrain = 5 * time.Second
+
 // ServiceConfig says what RunService runs. Limits come from Manifests or from an Operator.
 type ServiceConfig struct {
 	Common
@@ -29,6 +32,10 @@ type ServiceConfig struct {
 	Operator     string // address of the operator, as host:port; empty: Manifests are read
 	OperatorName string // that the operator's certificate must be for; empty: the host of Operator
 	Identity     string // of this replica, unlike that of any other
+
+	// Drain is for how long a stop lets Envoys take notice, by their health checks, and ask other replicas, and takes what still
+	// comes from them.
+	Drain time.Duration
 
 	// Beside makes what is to run beside the limiter until its ctx ends, and what that measures; nil: nothing does.
 	Beside func(l *ratelimit.Limiter) (run func(ctx context.Context) error, measures prometheus.Collector)
@@ -103,6 +110,7 @@ func (r *serviceRunner) run(ctx context.Context) error {
 		err := obeying(ctx)
 		r.console.stopping()
 		r.enforcer.leave()
+		server.listener.Drain(r.Drain)
 		server.stop()
 		stopServing()
 		return err
