@@ -15,6 +15,7 @@ func newRatelimit() *cobra.Command {
 		c      standalone.ServiceConfig
 		common commonFlags
 		status reportingOptions
+		shared redisFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "ratelimit (--operator HOST:PORT | --manifests DIR)",
@@ -31,11 +32,18 @@ A change is in force with the next request, and no count is lost. Counters of a 
 written every second, and survive a restart; so does the key that signs what Envoys hold of requests under way. To replace that
 key, put the new one in the first line of the file and the old one in the second, and restart.
 
+One replica counts in its memory. Several count together in Redis or Valkey, named with --redis: limits hold over all of them, and
+any of them may be asked. While that does not answer, each goes on by what the gateway says in spec.failure.whenStoreUnavailable.
+
 Calls carry API keys: Envoys on other machines are answered with --cert, --key and --ca only. What becomes of requests while the
 service is away says the gateway, in spec.failure.whenServiceUnavailable: by default they are answered 503.`,
 		Example: `  # In a cluster.
   {{name}} ratelimit --operator tierkeeper-operator:8080 --address :8081 --data-dir /data \
     --cert /certs/tls.crt --key /certs/tls.key --ca /certs/ca.crt
+
+  # The same, as one of several replicas.
+  {{name}} ratelimit --operator tierkeeper-operator:8080 --address :8081 --data-dir /data --lease-key-file /keys/lease \
+    --redis redis:6379 --redis-password-file /keys/redis --cert /certs/tls.crt --key /certs/tls.key --ca /certs/ca.crt
 
   # Serve limits of manifests, and the gateway that asks for them.
   {{name}} ratelimit --manifests config/samples/quickstart --address 127.0.0.1:8081 &
@@ -51,9 +59,9 @@ service is away says the gateway, in spec.failure.whenServiceUnavailable: by def
 			if c.Drain < 0 {
 				return errors.New("--drain must not be negative")
 			}
-			return errors.Join(common.check(), c.TLS.Complete())
+			return errors.Join(common.check(), c.TLS.Complete(), shared.check(common.LeaseKeyFile))
 		},
-		RunE: work(func(cmd *cobra.Command, _ []string) error {
+		RunE: work(func(cmd *cobra.Command, _ []string) (err error) {
 			if err := common.complete(cmd); err != nil {
 				return err
 			}
@@ -65,6 +73,9 @@ service is away says the gateway, in spec.failure.whenServiceUnavailable: by def
 					return fmt.Errorf("finding the name of this replica (or give it with --identity): %w", err)
 				}
 				c.Identity = name
+			}
+			if c.Redis, err = shared.complete(); err != nil {
+				return err
 			}
 			if err := status.complete(cmd.Context(), &c); err != nil {
 				return err
@@ -79,6 +90,7 @@ service is away says the gateway, in spec.failure.whenServiceUnavailable: by def
 	flags.StringVar(&c.Address, "address", "127.0.0.1:8081", "address to listen on; beyond loopback only with --cert, --key and --ca; port 0 is one of the kernel's choice")
 	addTLSFlags(cmd, &c.TLS)
 	flags.DurationVar(&c.Drain, "drain", standalone.DefaultDrain, "for how long a stop lets Envoys take notice and ask other replicas, and takes what still comes from them")
+	shared.add(cmd)
 	status.addFlags(cmd)
 	common.add(cmd)
 	flags.Lookup("data-dir").Usage += "; required with --operator"

@@ -23,7 +23,7 @@ import (
 
 func TestTheServiceSaysWhenItCanBeAsked(t *testing.T) {
 	t.Parallel()
-	e, err := newEnforcer(&Common{DataDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	e, err := enforceAlone(&Common{DataDir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *
 	}
 	all := more
 	if e != nil {
-		all = append(all, e.limiter, forgotten(e.failures))
+		all = append(append(all, e.limiter, forgotten(e.failures)), e.measures...)
 	}
 	handler := metrics(all...)
 	if mtls.IsLoopback(c.MetricsAddress) {

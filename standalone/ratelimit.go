@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tierkeeper/tierkeeper/counter/redis"
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
@@ -33,6 +34,9 @@ type ServiceConfig struct {
 	OperatorName string // that the operator's certificate must be for; empty: the host of Operator
 	Identity     string // of this replica, unlike that of any other
 
+	// Redis is where replicas count together; nil: this one counts alone, in memory. Replicas need one LeaseKeyFile, or none could
+	// settle what another has charged.
+	Redis *redis.Options
 	// Drain is for how long a stop lets Envoys take notice, by their health checks, and ask other replicas, and takes what still
 	// comes from them.
 	Drain time.Duration
@@ -48,7 +52,7 @@ func RunService(ctx context.Context, c ServiceConfig) error {
 	if err := r.prepareSource(); err != nil {
 		return err
 	}
-	e, err := newEnforcer(&c.Common)
+	e, err := r.enforce(ctx)
 	if err != nil {
 		return err
 	}
@@ -74,6 +78,17 @@ func (r *serviceRunner) prepareSource() (err error) {
 		return fmt.Errorf("following the operator (--operator): %w", err)
 	}
 	return r.prepareServers()
+}
+
+func (r *serviceRunner) enforce(ctx context.Context) (*enforcer, error) {
+	if r.Redis == nil {
+		return enforceAlone(&r.Common)
+	}
+	counters, err := countTogether(ctx, *r.Redis, r.Identity, r.Log)
+	if err != nil {
+		return nil, err
+	}
+	return newEnforcer(&r.Common, counters)
 }
 
 func (r *serviceRunner) run(ctx context.Context) error {

@@ -127,7 +127,7 @@ func newRunner(c *Config) (*runner, error) {
 	}
 	r := &runner{Config: c, source: source, console: newConsole(c.Out)}
 	if c.Service == "" {
-		if r.enforcer, err = newEnforcer(&c.Common); err != nil {
+		if r.enforcer, err = enforceAlone(&c.Common); err != nil {
 			return nil, err
 		}
 	}

@@ -1,0 +1,86 @@
+package command
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tierkeeper/tierkeeper/counter/redis"
+)
+
+// redisFlags say where the replicas of the service count together.
+type redisFlags struct {
+	redis.Options
+
+	tls     bool
+	ca      string
+	cluster bool
+}
+
+func (f *redisFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.Addresses, "redis", nil, "Redis or Valkey in which replicas count together, as HOST:PORT: one server, some nodes of a Redis Cluster, or the sentinels (default: this process counts alone)")
+	flags.StringVar(&f.SentinelMaster, "redis-sentinel-master", "", "name by which sentinels know the Redis; --redis then lists the sentinels")
+	flags.BoolVar(&f.cluster, "redis-cluster", false, "fail unless --redis is a Redis Cluster, instead of finding out")
+	flags.IntVar(&f.Database, "redis-database", 0, "number of the database; a Redis Cluster has only 0")
+	flags.StringVar(&f.Username, "redis-username", "", "ACL user (default: the default user)")
+	flags.StringVar(&f.PasswordFile, "redis-password-file", "", "file with its password, read for each new connection")
+	flags.StringVar(&f.SentinelUsername, "redis-sentinel-username", "", "ACL user of the sentinels (default: the default user)")
+	flags.StringVar(&f.SentinelPasswordFile, "redis-sentinel-password-file", "", "file with its password, read for each new connection")
+	flags.BoolVar(&f.tls, "redis-tls", false, "speak TLS with Redis, and with the sentinels")
+	flags.StringVar(&f.ca, "redis-ca", "", "file with the authorities from which certificates of Redis may come, in PEM (default: those that this machine trusts)")
+	flags.StringVar(&f.Prefix, "redis-prefix", "", `beginning of all keys, which keeps installations apart that share a Redis (default "tk")`)
+	for _, name := range []string{"redis-password-file", "redis-sentinel-password-file", "redis-ca"} {
+		must(cmd.MarkFlagFilename(name))
+	}
+}
+
+// check finds what makes no sense.
+func (f *redisFlags) check(leaseKeyFile string) error {
+	switch {
+	case len(f.Addresses) == 0 && f.said():
+		return errors.New("--redis is missing: the other flags of Redis say nothing without it")
+	case len(f.Addresses) == 0:
+		return nil
+	case leaseKeyFile == "":
+		return errors.New("--lease-key-file is missing: replicas that share a Redis must sign with one key, or none could settle what another has charged; make one with: openssl rand -hex 32")
+	case f.ca != "" && !f.tls:
+		return errors.New("--redis-ca says nothing without --redis-tls")
+	}
+	return nil
+}
+
+// said reports whether any flag was given but --redis.
+func (f *redisFlags) said() bool {
+	o := &f.Options
+	return f.tls || f.cluster || o.Database != 0 || cmp.Or(f.ca, o.SentinelMaster, o.Username, o.PasswordFile, o.SentinelUsername, o.SentinelPasswordFile, o.Prefix) != ""
+}
+
+// complete returns nil where no Redis is named.
+func (f *redisFlags) complete() (*redis.Options, error) {
+	if len(f.Addresses) == 0 {
+		return nil, nil //nolint:nilnil // No Redis is not an error.
+	}
+	if f.cluster {
+		f.Cluster = redis.Yes
+	}
+	if f.tls {
+		f.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if f.ca != "" {
+		content, err := os.ReadFile(f.ca)
+		if err != nil {
+			return nil, fmt.Errorf("reading --redis-ca: %w", err)
+		}
+		f.TLS.RootCAs = x509.NewCertPool()
+		if !f.TLS.RootCAs.AppendCertsFromPEM(content) {
+			return nil, fmt.Errorf("reading --redis-ca: %s holds no certificate in PEM", f.ca)
+		}
+	}
+	return &f.Options, nil
+}
