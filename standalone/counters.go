@@ -20,7 +20,10 @@ import (
 type counters struct {
 	store    counter.Store
 	stores   func(policy.StoreOut) counter.Store // ways to store
-	failures *memory.Failures
+	failures interface {
+		counter.Failures
+		Forgotten() int64
+	}
 	measures []prometheus.Collector
 	run      func(ctx context.Context) // until ctx ends
 	close    func()
@@ -32,7 +35,8 @@ func countAlone(c *Common) (*counters, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := &counters{store: store, stores: func(policy.StoreOut) counter.Store { return store }, failures: memory.NewFailures()}
+	failures := memory.NewFailures()
+	own := &counters{store: store, stores: func(policy.StoreOut) counter.Store { return store }, failures: failures}
 	flush := func() {
 		if err := store.Flush(time.Now()); err != nil {
 			c.Log.Error("could not write the counters", "error", err)
@@ -49,7 +53,7 @@ func countAlone(c *Common) (*counters, error) {
 				return
 			case now := <-sweeps.C:
 				store.Sweep(now)
-				own.failures.Sweep(now)
+				failures.Sweep(now)
 			case <-flushes.C:
 				flush()
 			}
@@ -70,29 +74,36 @@ func countTogether(ctx context.Context, o redis.Options, name string, log *slog.
 	if err != nil {
 		return nil, err
 	}
-	replicas := store.Join(name)
+	replicas, blocks := store.Join(name), store.Failures()
+	if err := blocks.Refresh(ctx, time.Now()); err != nil {
+		store.Close()
+		return nil, err
+	}
 	lasting, end := context.WithCancel(context.WithoutCancel(ctx)) // Calls under way when the process is told to stop go on.
 	out := outage.New(lasting, store, outage.Options{Replicas: replicas.Count, Clock: time.Now, Log: log})
+	failures := out.Failures(blocks)
 	stores := map[policy.StoreOut]counter.Store{
 		policy.StoreOutLocalShare: out.LocalShare(), policy.StoreOutAllow: out.Allow(), policy.StoreOutDeny: out.Deny(),
 	}
 	shared := &counters{
 		store: stores[policy.StoreOutLocalShare], stores: func(s policy.StoreOut) counter.Store { return stores[s] },
-		failures: memory.NewFailures(), measures: outages(out.Stats),
+		failures: failures, measures: outages(out.Stats),
 	}
 	shared.run = func(ctx context.Context) {
-		sweeps := time.NewTicker(sweepEvery)
+		sweeps, reads := time.NewTicker(sweepEvery), time.NewTicker(redis.RefreshEvery)
 		defer sweeps.Stop()
+		defer reads.Stop()
 		var group sync.WaitGroup
 		defer group.Wait()
 		group.Go(func() { replicas.Run(ctx) })
 		group.Go(func() { out.Run(ctx) })
+		group.Go(func() { blocks.Follow(ctx, reads.C) })
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case now := <-sweeps.C:
-				shared.failures.Sweep(now)
+				failures.Sweep(now)
 			}
 		}
 	}

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tierkeeper/tierkeeper/admin"
-	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/mtls"
 )
 
@@ -39,7 +38,7 @@ func serveHTTP(ctx context.Context, group *errgroup.Group, what, address string,
 }
 
 // forgotten counts those whose failures were forgotten before their time.
-func forgotten(f *memory.Failures) prometheus.Collector {
+func forgotten(f interface{ Forgotten() int64 }) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "tierkeeper_abuse_forgotten_total",
 		Help: "ApiKeyQuotas and client addresses whose failures, or block, were forgotten early because too many failed.",
