@@ -28,6 +28,8 @@ const (
 	// ticks are in a deadline. They are counted, rather than time: a process that stood still has not listened.
 	ticks      = 4
 	probeEvery = 100 * time.Millisecond
+	// claims are as many as it takes until every replica has made one.
+	claims = 3
 	// settling is how long the store may take for one of the calls that make up for an outage.
 	settling = time.Second
 )
@@ -265,6 +267,9 @@ func (s *Store) probe(ctx context.Context) error {
 // recover charges the store what was counted without it, has it asked again, and charges what was counted meanwhile. What it could
 // not be told then is owed to it until the next outage ends.
 func (s *Store) recover(ctx context.Context, out *standIn) error {
+	if err := s.claim(ctx, out); err != nil {
+		return err
+	}
 	if err := s.tell(ctx, append(s.owed, out)); err != nil {
 		return err
 	}
@@ -275,6 +280,27 @@ func (s *Store) recover(ctx context.Context, out *standIn) error {
 	s.opts.Log.Info("the counter store is back", "after", s.opts.Clock().Sub(out.since).String())
 	if s.owed = nil; s.tell(ctx, []*standIn{out}) != nil {
 		s.owed = []*standIn{out}
+	}
+	return nil
+}
+
+// claim returns when the other replicas have found the store as well. What they have admitted, or may until they ask it again, is
+// charged to it then: a replica that asked it at once would be admitted the same.
+func (s *Store) claim(ctx context.Context, out *standIn) error {
+	if out.claimed = s.opts.Clock(); out.replicas == 1 {
+		return nil
+	}
+	again := time.NewTicker(probeEvery)
+	defer again.Stop()
+	for range claims {
+		if err := out.claim(ctx, s.opts.Clock(), s.shared); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-again.C:
+		}
 	}
 	return nil
 }
