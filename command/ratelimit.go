@@ -77,6 +77,7 @@ service is away says the gateway, in spec.failure.whenServiceUnavailable: by def
 			if c.Redis, err = shared.complete(); err != nil {
 				return err
 			}
+			c.StoreDeadline = shared.deadline
 			if err := status.complete(cmd.Context(), &c); err != nil {
 				return err
 			}

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tierkeeper/tierkeeper/counter/outage"
 	"github.com/tierkeeper/tierkeeper/counter/redis"
 )
 
@@ -17,9 +19,10 @@ import (
 type redisFlags struct {
 	redis.Options
 
-	tls     bool
-	ca      string
-	cluster bool
+	tls      bool
+	ca       string
+	cluster  bool
+	deadline time.Duration
 }
 
 func (f *redisFlags) add(cmd *cobra.Command) {
@@ -35,6 +38,7 @@ func (f *redisFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.tls, "redis-tls", false, "speak TLS with Redis, and with the sentinels")
 	flags.StringVar(&f.ca, "redis-ca", "", "file with the authorities from which certificates of Redis may come, in PEM (default: those that this machine trusts)")
 	flags.StringVar(&f.Prefix, "redis-prefix", "", `beginning of all keys, which keeps installations apart that share a Redis (default "tk")`)
+	flags.DurationVar(&f.deadline, "redis-deadline", outage.DefaultDeadline, "for how long requests wait for a Redis that answers none of them, before this replica counts for itself")
 	for _, name := range []string{"redis-password-file", "redis-sentinel-password-file", "redis-ca"} {
 		must(cmd.MarkFlagFilename(name))
 	}
@@ -51,6 +55,8 @@ func (f *redisFlags) check(leaseKeyFile string) error {
 		return errors.New("--lease-key-file is missing: replicas that share a Redis must sign with one key, or none could settle what another has charged; make one with: openssl rand -hex 32")
 	case f.ca != "" && !f.tls:
 		return errors.New("--redis-ca says nothing without --redis-tls")
+	case f.deadline < time.Millisecond:
+		return errors.New("--redis-deadline must be at least 1ms: every answer takes a while")
 	}
 	return nil
 }
@@ -58,7 +64,7 @@ func (f *redisFlags) check(leaseKeyFile string) error {
 // said reports whether any flag was given but --redis.
 func (f *redisFlags) said() bool {
 	o := &f.Options
-	return f.tls || f.cluster || o.Database != 0 || cmp.Or(f.ca, o.SentinelMaster, o.Username, o.PasswordFile, o.SentinelUsername, o.SentinelPasswordFile, o.Prefix) != ""
+	return f.tls || f.cluster || o.Database != 0 || f.deadline != outage.DefaultDeadline || cmp.Or(f.ca, o.SentinelMaster, o.Username, o.PasswordFile, o.SentinelUsername, o.SentinelPasswordFile, o.Prefix) != ""
 }
 
 // complete returns nil where no Redis is named.

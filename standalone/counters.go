@@ -2,7 +2,7 @@ package standalone
 
 import (
 	"context"
-	"log/slog"
+	"crypto/rand"
 	"path/filepath"
 	"sync"
 	"time"
@@ -69,25 +69,30 @@ func countAlone(c *Common) (*counters, error) {
 }
 
 // countTogether counts in a Redis that replicas share, and in this process while that is out.
-func countTogether(ctx context.Context, o redis.Options, name string, log *slog.Logger) (*counters, error) {
+func countTogether(ctx context.Context, c *ServiceConfig) (*counters, error) {
+	o := *c.Redis
+	o.Log = c.Log
 	store, err := redis.New(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	replicas, blocks := store.Join(name), store.Failures()
+	// Two replicas on one machine have one host name. Taken for one, each would admit all that remains in an outage.
+	replicas, blocks := store.Join(c.Identity+"/"+rand.Text()), store.Failures()
 	if err := blocks.Refresh(ctx, time.Now()); err != nil {
 		store.Close()
 		return nil, err
 	}
 	lasting, end := context.WithCancel(context.WithoutCancel(ctx)) // Calls under way when the process is told to stop go on.
-	out := outage.New(lasting, store, outage.Options{Replicas: replicas.Count, Clock: time.Now, Log: log})
+	out := outage.New(lasting, store, outage.Options{
+		Deadline: c.StoreDeadline, Replicas: replicas.Count, Clock: time.Now, Log: c.Log,
+	})
 	failures := out.Failures(blocks)
 	stores := map[policy.StoreOut]counter.Store{
 		policy.StoreOutLocalShare: out.LocalShare(), policy.StoreOutAllow: out.Allow(), policy.StoreOutDeny: out.Deny(),
 	}
 	shared := &counters{
 		store: stores[policy.StoreOutLocalShare], stores: func(s policy.StoreOut) counter.Store { return stores[s] },
-		failures: failures, measures: outages(out.Stats),
+		failures: failures, measures: outages(out.Stats, replicas.Count),
 	}
 	shared.run = func(ctx context.Context) {
 		sweeps, reads := time.NewTicker(sweepEvery), time.NewTicker(redis.RefreshEvery)
@@ -112,8 +117,11 @@ func countTogether(ctx context.Context, o redis.Options, name string, log *slog.
 }
 
 // outages tell how it stands with a store that is shared.
-func outages(stats func() outage.Stats) []prometheus.Collector {
+func outages(stats func() outage.Stats, replicas func() int) []prometheus.Collector {
 	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "tierkeeper_store_replicas", Help: "Replicas that share the store of the counters, as far as this one knows: an outage is divided among them.",
+		}, func() float64 { return float64(replicas()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "tierkeeper_store_out", Help: "1 while the store of the counters does not answer, and this replica counts for itself.",
 		}, func() float64 {

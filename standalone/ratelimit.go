@@ -37,6 +37,8 @@ type ServiceConfig struct {
 	// Redis is where replicas count together; nil: this one counts alone, in memory. Replicas need one LeaseKeyFile, or none could
 	// settle what another has charged.
 	Redis *redis.Options
+	// StoreDeadline is how long requests wait for a Redis that answers none of them; 0: [outage.DefaultDeadline].
+	StoreDeadline time.Duration
 	// Drain is for how long a stop lets Envoys take notice, by their health checks, and ask other replicas, and takes what still
 	// comes from them.
 	Drain time.Duration
@@ -84,7 +86,7 @@ func (r *serviceRunner) enforce(ctx context.Context) (*enforcer, error) {
 	if r.Redis == nil {
 		return enforceAlone(&r.Common)
 	}
-	counters, err := countTogether(ctx, *r.Redis, r.Identity, r.Log)
+	counters, err := countTogether(ctx, r.ServiceConfig)
 	if err != nil {
 		return nil, err
 	}
