@@ -64,7 +64,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	}
 	client, err := rueidis.NewClient(o.client())
 	if err != nil {
-		return nil, fmt.Errorf("connecting to Redis at %s: %w", strings.Join(o.Addresses, ", "), err)
+		return nil, fmt.Errorf("connecting to Redis at %s: %w", strings.Join(o.Addresses, ", "), advise(err))
 	}
 	s := &Store{client: client, ctx: context.WithoutCancel(ctx), script: counters, spread: client.Mode() == rueidis.ClientModeCluster, prefix: o.Prefix, log: o.Log}
 	if err := s.check(ctx, o.Cluster); err != nil {
@@ -72,6 +72,22 @@ func New(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("checking Redis at %s: %w", strings.Join(o.Addresses, ", "), err)
 	}
 	return s, nil
+}
+
+// advise says what to do about an error of a first connection that does not say so itself.
+func advise(err error) error {
+	switch text := err.Error(); {
+	case strings.HasPrefix(text, "NOAUTH"):
+		return errors.New("it asks for a password: name the file that holds it")
+	case strings.HasPrefix(text, "WRONGPASS"):
+		return errors.New("it refuses the user or the password: check both, and the file that holds the password")
+	case errors.Is(err, context.DeadlineExceeded):
+		return errors.New("it accepts a connection and does not answer: is it a Redis, and does it speak TLS, as it was or was not told to?")
+	case strings.HasPrefix(text, "received unknown message type"):
+		return fmt.Errorf("it is no Redis: %w", err)
+	default:
+		return err
+	}
 }
 
 // client has all calls pipelined, also those that come alone: so it is seen at once when a connection is closed, and not by the
