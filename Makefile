@@ -105,7 +105,7 @@ fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 ##@ Check it
 
 .PHONY: test
-test: need-go need-cc need-curl redis need-python need-node $(ENVOY_STEP) bin/sdk bin/envoyratelimit $(KUBE_BINS) verify lint test-unit test-fuzz test-bench test-envoy test-kube test-scale test-sdk ## Runs everything that CI runs; nothing is skipped.
+test: need-go need-cc need-curl redis need-python need-node $(ENVOY_STEP) bin/sdk bin/envoyratelimit $(KUBE_BINS) verify lint test-unit test-fuzz test-bench test-envoy test-replicas test-kube test-scale test-sdk ## Runs everything that CI runs; nothing is skipped.
 	$(say) 'all checks passed'
 
 .PHONY: verify
@@ -127,7 +127,7 @@ lint: bin/golangci-lint ## Runs the linters: the code's, and those of the Kubern
 .PHONY: test-unit
 test-unit: need-go need-cc redis ## Runs all tests that need nothing but Go and Redis, with the race detector, golden tests included.
 	$(say) 'running unit and golden tests (the first run compiles everything with the race detector, some minutes)'
-	@REQUIRE_REDIS=1 go test -race -shuffle=on $$(go list ./... | grep -v '/test/envoy')
+	@REQUIRE_REDIS=1 go test -race -shuffle=on $$(go list ./... | grep -v -e '/test/envoy' -e '/test/replicas')
 
 .PHONY: test-fuzz
 test-fuzz: need-go ## Runs every fuzz test with some thousand inputs; make fuzz runs them longer.
@@ -138,6 +138,11 @@ test-fuzz: need-go ## Runs every fuzz test with some thousand inputs; make fuzz 
 test-envoy: need-go need-cc need-curl $(ENVOY_STEP) ## Runs the tests with the real Envoy.
 	$(say) 'running the tests with Envoy'
 	@REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 -p 1 ./test/envoy/...
+
+.PHONY: test-replicas
+test-replicas: need-go need-cc redis ## Runs the tests with several replicas of the service on real Redis servers, which are made to fail; they print figures.
+	$(say) 'running the tests with several replicas on one Redis'
+	@REQUIRE_REDIS=1 go test -race -shuffle=on -count=1 -v ./test/replicas/... | grep -v -e '^=== ' -e '    --- PASS'; exit $${PIPESTATUS[0]}
 
 .PHONY: test-kube
 test-kube: need-go need-cc $(ENVOY_STEP) $(KUBE_BINS) ## Runs the tests with a real kube-apiserver and etcd, and the real Envoy.

@@ -411,7 +411,7 @@ func TestWhoIsBackFirstTakesNothingFromOthers(t *testing.T) {
 				pass(time.Duration(rapid.IntRange(0, 100).Draw(rt, "milliseconds")) * time.Millisecond)
 			}
 			shared.is(none)
-			for range 50 {
+			for range 40 {
 				for _, set := range sets {
 					sum += admitted(t, set, 2)
 				}

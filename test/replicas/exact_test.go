@@ -35,9 +35,10 @@ func exactly() (manifests string, names []string) {
 	)...), names
 }
 
-// TestReplicasCountAsOne offers far more than a limit at once, to all replicas in turn.
+// TestReplicasCountAsOne offers far more than a limit at once, to all replicas in turn. It runs beside nothing else: so many requests
+// keep the machine busy.
 func TestReplicasCountAsOne(t *testing.T) {
-	t.Parallel()
+	t.Run("a cluster", inACluster)
 	for _, replicas := range []int{2, 4} {
 		t.Run(fmt.Sprintf("%d replicas", replicas), func(t *testing.T) {
 			t.Parallel()
@@ -141,8 +142,8 @@ func (x *installation) slots(t *testing.T) {
 	x.settleAll(t, leases, func(int) int { return 1 })
 }
 
-// TestReplicasOnAClusterNeverAdmitTooMuch counts a request at several nodes: the key's limits at one, those of the model at another.
-func TestReplicasOnAClusterNeverAdmitTooMuch(t *testing.T) {
+// inACluster counts a request at several nodes: the key's limits at one, those of the model at another. Never is too much admitted.
+func inACluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)
 	names, docs := tenants("wide")

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +38,7 @@ func run(m *testing.M) int {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		return m.Run() // Each test says what it lacks.
 	}
+	waitMoreThanCompute()
 	dir, err := os.MkdirTemp("", "tierkeeper-replicas-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,6 +51,16 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// waitMoreThanCompute lets more tests run at once than there are cores, unless somebody said how many: most of the time they wait.
+func waitMoreThanCompute() {
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	n := strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))
+	if !said && flag.Set("test.parallel", n) != nil {
+		panic("the flag test.parallel is gone")
+	}
 }
 
 // A process is one life of the program.

@@ -1,0 +1,186 @@
+package replicas_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
+)
+
+// TestAStartOnARedisThatCannotBeUsedSaysWhatToDo runs the program until it ends: with 1, and one line that names what is wrong.
+func TestAStartOnARedisThatCannotBeUsedSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	const right, wrong = "the-right-password", "a-wrong-password"
+	closed := redistest.Start(t, "--requirepass", right)
+	open := redistest.Start(t)
+	open.Do("set", "newer:layout", "9")
+	open.Do("lpush", "list:layout", "9")
+	for name, tc := range map[string]struct {
+		flags []string
+		want  []string // in the line
+	}{
+		"a wrong password": {
+			[]string{on(closed.Addr), "--redis-password-file", write(t, "password", wrong+"\n")}, []string{closed.Addr, "it refuses the user or the password"},
+		},
+		"no password":      {[]string{on(closed.Addr)}, []string{closed.Addr, "it asks for a password"}},
+		"an unknown user":  {[]string{on(open.Addr), "--redis-username", "nobody", "--redis-password-file", write(t, "password", wrong)}, []string{open.Addr, "it refuses the user"}},
+		"no password file": {[]string{on(open.Addr), "--redis-password-file", "/nowhere/password"}, []string{"/nowhere/password"}},
+		"a web server":     {[]string{on(answering(t, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"))}, []string{"it is no Redis"}},
+		"somebody silent":  {[]string{on(answering(t, ""))}, []string{"does not answer"}},
+		"nobody":           {[]string{on(free(t))}, []string{"connecting to Redis at", "connection refused"}},
+		"no TLS there":     {[]string{on(open.Addr), "--redis-tls"}, []string{open.Addr, "does it speak TLS"}},
+		"no cluster":       {[]string{on(open.Addr), "--redis-cluster"}, []string{open.Addr, "not a cluster"}},
+		"a newer layout":   {[]string{on(open.Addr), "--redis-prefix", "newer"}, []string{"newer:layout", `"9"`, "another prefix"}},
+		"no layout":        {[]string{on(open.Addr), "--redis-prefix", "list"}, []string{"list:layout"}},
+		"an old release":   {[]string{on(aged(t, open.Addr))}, []string{"its version is", "6.2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x := prepare(t, troubled, tc.flags...)
+			p := x.launch(t)
+			var exit *exec.ExitError
+			if err := p.await(t); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+				t.Errorf("it ended with %v, want exit code 1", err)
+			}
+			said := strings.TrimSpace(p.stderr.String())
+			for _, want := range tc.want {
+				if !strings.Contains(said, want) {
+					t.Errorf("it does not say %q", want)
+				}
+			}
+			if strings.Contains(said, "\n") || strings.Contains(said+p.stdout.String(), wrong) {
+				t.Error("it says more than one line, or the password")
+			}
+			t.Log(said)
+		})
+	}
+}
+
+// answering is the address of a server that says one thing to everybody.
+func answering(t *testing.T, what string) string {
+	t.Helper()
+	return serve(t, func(c net.Conn) {
+		_, _ = bufio.NewReader(c).ReadString('\n')
+		if what == "" {
+			_, _ = io.Copy(io.Discard, c)
+		}
+		_, _ = io.WriteString(c, what)
+	})
+}
+
+// aged is the address of a Redis that says of itself that it is an old one.
+func aged(t *testing.T, address string) string {
+	t.Helper()
+	version := regexp.MustCompile(`redis_version:[0-9.]+`)
+	return serve(t, func(c net.Conn) {
+		to, err := net.Dial("tcp", address) //nolint:noctx // It does not wait.
+		if err != nil {
+			return
+		}
+		defer func() { _ = to.Close() }()
+		go func() { _, _ = io.Copy(to, c) }()
+		buffer := make([]byte, 1<<16)
+		for {
+			n, err := to.Read(buffer)
+			_, _ = c.Write(version.ReplaceAllFunc(buffer[:n], func(was []byte) []byte {
+				return append([]byte("redis_version:5.0"), bytes.Repeat([]byte("0"), len(was)-len("redis_version:5.0"))...)
+			}))
+			if err != nil {
+				return
+			}
+		}
+	})
+}
+
+func serve(t *testing.T, conversation func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not wait.
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				conversation(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// free is an address at which nobody listens.
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not wait.
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func TestARedisThatMayEvictIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	x := prepare(t, troubled, on(redistest.Start(t, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru").Addr))
+	r := x.start(t)
+	if said := r.stderr.String(); !strings.Contains(said, "maxmemory-policy") || !strings.Contains(said, "noeviction") {
+		t.Errorf("it does not say what to do about a Redis that may evict: %s", said)
+	}
+}
+
+// TestWhatOthersWroteUnderOurNamesIsLeftAsItIs has somebody overwrite a counter: requests are answered without the store, until that
+// is mended.
+func TestWhatOthersWroteUnderOurNamesIsLeftAsItIs(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		command []string // and the key after its first word
+		said    string
+	}{
+		"a list":                    {[]string{"lpush", "other"}, "WRONGTYPE"},
+		"a text":                    {[]string{"set", "other"}, "not a counter of this layout"},
+		"a value of a newer layout": {[]string{"set", "\x02aaaaaaaabbbb"}, "not a counter of this layout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			x := prepare(t, troubled, on(server.Addr))
+			r := x.start(t)
+			q := request{holder: tight, model: general}
+			r.reserve(t, q)
+			key := server.Do("--scan", "--pattern", counters)
+			if strings.Contains(key, "\n") {
+				t.Fatalf("there are several counters: %s", key)
+			}
+			server.Do("del", key)
+			server.Do(tc.command[0], key, tc.command[1])
+			for range 50 {
+				if _, ok := r.reserve(t, q); !ok {
+					t.Error("a request is refused, though much remains")
+				}
+			}
+			said := r.stderr.String()
+			if !strings.Contains(said, tc.said) || !strings.Contains(said, key) {
+				t.Errorf("it does not name the key %s and say %q: %s", key, tc.said, said)
+			}
+			if r.meter(t, "tierkeeper_store_out") != 1 {
+				t.Error("it asks the store all the same")
+			}
+			server.Do("del", key)
+			eventually(t, soon, "it asks the store again", func() bool { return r.meter(t, "tierkeeper_store_out") == 0 })
+			eventually(t, soon, "what was counted meanwhile is charged", func() bool { return x.used(t, tight)["Key/Requests/Day"] == 50 })
+		})
+	}
+}

@@ -1,0 +1,151 @@
+package replicas_test
+
+import (
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
+)
+
+// counters is the pattern of the keys of what is counted.
+const counters = "tk1:{*"
+
+// TestASentinelFindsAnotherRedis kills a master under load. What it had not copied yet is forgotten.
+func TestASentinelFindsAnotherRedis(t *testing.T) {
+	t.Parallel()
+	master := redistest.Start(t)
+	host, port, _ := net.SplitHostPort(master.Addr)
+	redistest.Start(t, "--replicaof", host, port)
+	eventually(t, soon, "the master has a replica", func() bool { return strings.Contains(master.Do("info", "replication"), "state=online") })
+	sentinels := startSentinels(t, host, port)
+	x := try(t, on(sentinels...), "--redis-sentinel-master=main")
+	x.fail(t, master.Kill)
+	x.check(t, true)
+}
+
+// fail makes trouble, and waits until it has been noticed by all.
+func (x *trial) fail(t *testing.T, trouble func()) {
+	t.Helper()
+	x.endure(t, func() {
+		trouble()
+		eventually(t, soon, "each replica has noticed", func() bool { return x.outOf(t) == len(x.replicas) })
+	})
+}
+
+// startSentinels starts three that watch a master and know of each other and of its replica.
+func startSentinels(t *testing.T, host, port string) (addresses []string) {
+	t.Helper()
+	var own []string
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not wait.
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, l.Addr().String())
+		_, p, _ := net.SplitHostPort(l.Addr().String())
+		own = append(own, p)
+		_ = l.Close() // So that it is free.
+	}
+	for _, p := range own {
+		config := write(t, "sentinel.conf", fmt.Sprintf(`bind 127.0.0.1
+port %s
+sentinel monitor main %s %s 2
+sentinel down-after-milliseconds main 1000
+sentinel failover-timeout main 5000
+`, p, host, port))
+		cmd := exec.CommandContext(t.Context(), "redis-server", config, "--sentinel")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Wait() }) // It is killed with the test.
+	}
+	for _, p := range own {
+		eventually(t, soon, "a sentinel knows of the others", func() bool {
+			out, err := exec.CommandContext(t.Context(), "redis-cli", "-p", p, "sentinel", "master", "main").Output()
+			fields := strings.Fields(string(out))
+			return err == nil && after(fields, "num-slaves") == "1" && after(fields, "num-other-sentinels") == "2"
+		})
+	}
+	return addresses
+}
+
+// after is the word that follows another.
+func after(words []string, word string) string {
+	for i, w := range words[:max(len(words)-1, 0)] {
+		if w == word {
+			return words[i+1]
+		}
+	}
+	return ""
+}
+
+// TestAClusterLosesANode kills the master that has most of what is counted, whose replica takes its place.
+func TestAClusterLosesANode(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	x := try(t, on(cluster.Addrs()...))
+	x.fail(t, busiest(cluster).Kill)
+	x.check(t, true)
+}
+
+func busiest(c *redistest.Cluster) (node *redistest.Server) {
+	most := -1
+	for _, n := range c.Nodes[:3] {
+		if keys := len(strings.Fields(n.Do("keys", counters))); keys > most {
+			node, most = n, keys
+		}
+	}
+	return node
+}
+
+// TestCountsMoveWithTheSlotsOfACluster moves everything that is counted to other nodes, under load.
+func TestCountsMoveWithTheSlotsOfACluster(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	x := try(t, on(cluster.Addrs()...))
+	x.endure(t, func() {
+		moved := 0
+		masters := cluster.Nodes[:3]
+		for i, from := range masters {
+			to := masters[(i+1)%len(masters)]
+			for slot := range slotsOf(from) {
+				move(slot, from, to, masters)
+				moved++
+			}
+		}
+		t.Logf("%d slots were moved", moved)
+	})
+	x.check(t, false)
+}
+
+// slotsOf are those of a node's own slots in which something is counted.
+func slotsOf(n *redistest.Server) map[string]bool {
+	slots := map[string]bool{}
+	for key := range strings.FieldsSeq(n.Do("keys", counters)) {
+		slots[n.Do("cluster", "keyslot", key)] = true
+	}
+	return slots
+}
+
+// move does what redis-cli does to move a slot.
+func move(slot string, from, to *redistest.Server, masters []*redistest.Server) {
+	source, target := from.Do("cluster", "myid"), to.Do("cluster", "myid")
+	host, port, _ := net.SplitHostPort(to.Addr)
+	to.Do("cluster", "setslot", slot, "importing", source)
+	from.Do("cluster", "setslot", slot, "migrating", target)
+	for {
+		keys := strings.Fields(from.Do("cluster", "getkeysinslot", slot, "100"))
+		if len(keys) == 0 {
+			break
+		}
+		from.Do(append([]string{"migrate", host, port, "", "0", "5000", "keys"}, keys...)...)
+	}
+	to.Do("cluster", "setslot", slot, "node", target)
+	from.Do("cluster", "setslot", slot, "node", target)
+	for _, other := range masters {
+		other.Do("cluster", "setslot", slot, "node", target)
+	}
+}
