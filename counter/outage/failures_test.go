@@ -10,13 +10,14 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/counter/countertest"
 	"github.com/tierkeeper/tierkeeper/counter/memory"
+	"github.com/tierkeeper/tierkeeper/counter/outage"
 )
 
 func TestFailuresOfASoundStoreAreThoseOfTheStore(t *testing.T) {
 	t.Parallel()
 	countertest.RunFailures(t, func(t *testing.T) counter.Failures {
 		t.Helper()
-		r := start(t.Context(), &troubled{Store: memory.New()}, 1)
+		r := startWith(t.Context(), &troubled{Store: memory.New()}, outage.Options{Deadline: patient, Replicas: func() int { return 1 }, Clock: now})
 		t.Cleanup(r.stop)
 		return r.Failures(memory.NewFailures())
 	})

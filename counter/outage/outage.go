@@ -27,6 +27,7 @@ const (
 
 	// ticks are in a deadline. They are counted, rather than time: a process that stood still has not listened.
 	ticks      = 4
+	starving   = 10 // deadlines are waited for at most by a process that is short of CPU
 	probeEvery = 100 * time.Millisecond
 	// claims are as many as it takes until every replica has made one.
 	claims = 3
@@ -215,27 +216,49 @@ func (s *Store) fail(st *state, now time.Time, why error) error {
 func (s *Store) Run(ctx context.Context) {
 	tick := time.NewTicker(s.opts.Deadline / ticks)
 	defer tick.Stop()
-	for silent, before := 0, uint64(0); ; {
+	w := silence{every: s.opts.Deadline / ticks, since: s.opts.Clock()}
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.woken:
 		case <-tick.C:
 		}
-		st, answers := s.state.Load(), s.answers.Load()
+		st := s.state.Load()
 		switch {
 		case st.out != nil:
 			s.endure(ctx, st.out)
-			silent = 0
-		case s.pending.Load() == 0, answers != before:
-			silent = 0
-		default:
-			silent++
-		}
-		if before = answers; silent > ticks {
+			w.broken(s.opts.Clock())
+		case w.lasts(s.opts.Clock(), s.pending.Load() > 0, s.answers.Load()):
 			_ = s.fail(st, s.opts.Clock(), errSilent)
 		}
 	}
+}
+
+// silence is how long calls have waited and none was answered.
+type silence struct {
+	every   time.Duration // between two looks
+	ticks   int
+	since   time.Time
+	looked  time.Time
+	answers uint64 // so far
+}
+
+func (w *silence) broken(now time.Time) { w.ticks, w.since, w.looked = 0, now, now }
+
+// lasts reports whether it is too long. A look that comes late counts for nothing, up to a point: the process is short of CPU, and
+// may not have got around to hear an answer.
+func (w *silence) lasts(now time.Time, waits bool, answers uint64) bool {
+	late := now.Sub(w.looked) > 2*w.every
+	heard := answers != w.answers
+	if w.looked, w.answers = now, answers; !waits || heard {
+		w.broken(now)
+		return false
+	}
+	if !late {
+		w.ticks++
+	}
+	return w.ticks > ticks || now.Sub(w.since) > starving*ticks*w.every
 }
 
 // endure returns when the store is back, or ctx ends.

@@ -108,12 +108,16 @@ type replica struct {
 
 // start starts a replica. Within a bubble it must be stopped before the end.
 func start(ctx context.Context, shared outage.Shared, replicas int) *replica {
-	return startAt(ctx, shared, replicas, now)
+	return startWith(ctx, shared, outage.Options{Replicas: func() int { return replicas }, Clock: now})
 }
 
-func startAt(ctx context.Context, shared outage.Shared, replicas int, clock func() time.Time) *replica {
+// patient is a deadline for tests outside of a bubble, where a busy machine could look like a store that is silent.
+const patient = time.Minute
+
+func startWith(ctx context.Context, shared outage.Shared, o outage.Options) *replica {
 	ctx, cancel := context.WithCancel(ctx)
-	s := outage.New(ctx, shared, outage.Options{Replicas: func() int { return replicas }, Clock: clock, Log: slog.New(slog.DiscardHandler)})
+	o.Log = slog.New(slog.DiscardHandler)
+	s := outage.New(ctx, shared, o)
 	go s.Run(ctx)
 	return &replica{s, cancel}
 }
@@ -122,7 +126,7 @@ func TestASoundStoreIsTheStore(t *testing.T) {
 	t.Parallel()
 	countertest.Run(t, func(t *testing.T) counter.Store {
 		t.Helper()
-		r := start(t.Context(), &troubled{Store: memory.New()}, 1)
+		r := startWith(t.Context(), &troubled{Store: memory.New()}, outage.Options{Deadline: patient, Replicas: func() int { return 1 }, Clock: now})
 		t.Cleanup(r.stop)
 		return r.LocalShare()
 	})
@@ -211,6 +215,32 @@ func TestSilenceIsWaitedForOnce(t *testing.T) {
 		r.back()
 		take(t, set, 1)
 	})
+}
+
+// TestAProcessThatIsShortOfCPUWaitsLonger: it may not have heard an answer. But it does not wait for ever.
+func TestAProcessThatIsShortOfCPUWaitsLonger(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		apart time.Duration // looks
+		want  int           // that are made until the store is out
+	}{
+		"in time": {2500 * time.Microsecond, 5},
+		"late":    {6 * time.Millisecond, 17},
+	} {
+		w := outage.NewSilence(2500 * time.Microsecond)
+		at := time.Date(2026, time.May, 14, 12, 0, 0, 0, time.UTC)
+		w.Lasts(at, false, 7)
+		looks := 1
+		for at = at.Add(test.apart); !w.Lasts(at, true, 7); at = at.Add(test.apart) {
+			looks++
+		}
+		if looks != test.want {
+			t.Errorf("%s: the store is out after %d looks, want %d", name, looks, test.want)
+		}
+		if w.Lasts(at.Add(test.apart), true, 8) {
+			t.Errorf("%s: it is out though it answers", name)
+		}
+	}
 }
 
 // slowSet answers one call late.
@@ -558,7 +588,7 @@ func TestNothingIsLostWhileOutagesComeAndGo(t *testing.T) {
 	t.Parallel()
 	noon := time.Date(2026, time.May, 14, 12, 0, 0, 0, time.UTC)
 	shared := &troubled{Store: memory.New()}
-	r := startAt(t.Context(), shared, 1, func() time.Time { return noon })
+	r := startWith(t.Context(), shared, outage.Options{Deadline: patient, Replicas: func() int { return 1 }, Clock: func() time.Time { return noon }})
 	defer r.stop()
 	limits := []counter.Limit{limit(counter.Month, 1<<40), limit(counter.SlidingHour, 1<<40)}
 	set := r.LocalShare().Open(limits)

@@ -78,7 +78,7 @@ func TestANewPasswordIsReadFromItsFile(t *testing.T) {
 
 	write("wrong-secret")
 	_, err := redis.New(t.Context(), options)
-	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "WRONGPASS") {
+	if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), "refuses the user or the password") {
 		t.Errorf("with a wrong password the error is %v", err)
 	}
 	write("first-secret")

@@ -1,0 +1,14 @@
+package outage
+
+import "time"
+
+// Silence is silence for tests.
+type Silence struct{ silence }
+
+// NewSilence looks every so often.
+func NewSilence(every time.Duration) *Silence { return &Silence{silence{every: every}} }
+
+// Lasts is lasts.
+func (s *Silence) Lasts(now time.Time, waits bool, answers uint64) bool {
+	return s.lasts(now, waits, answers)
+}
