@@ -41,6 +41,7 @@ var promises = map[string]func(*fixture){
 	"SetsShareACounter":             setsShareACounter,
 	"PeekChangesNothing":            peekChangesNothing,
 	"PeekTakesAnyNumber":            peekTakesAnyNumber,
+	"WhatIsNamedTwiceIsOneCounter":  whatIsNamedTwiceIsOneCounter,
 	"WindowsFollowTheCalendar":      windowsFollowTheCalendar,
 	"WindowsOnlyMoveForward":        windowsOnlyMoveForward,
 	"SettleCorrectsTheWindow":       settleCorrectsTheWindow,

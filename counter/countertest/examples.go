@@ -152,4 +152,22 @@ func peekTakesAnyNumber(f *fixture) {
 	}
 	f.wantUsed(noon, limits, want...)
 	f.peek(noon)
+
+	higher := limits[1]
+	higher.Max++
+	f.wantUsed(noon, []counter.Limit{limits[1], limits[2], higher, limits[1]}, 1, 2, 1, 1)
+}
+
+// whatIsNamedTwiceIsOneCounter in what a lease brings back as well.
+func whatIsNamedTwiceIsOneCounter(f *fixture) {
+	rate, slot := f.limit(counter.Hour, 10), f.limit(counter.InUse, 10)
+	lease := f.take(f.store.Open([]counter.Limit{rate, slot}), noon, 5, 1)
+	keys := []counter.Key{slot.Key, slot.Key}
+	if err := f.store.Renew(f.Context(), noon, lease, keys, noon.Add(time.Minute)); err != nil {
+		f.Fatalf("Renew: %v", err)
+	}
+	f.wantUsed(noon, []counter.Limit{rate, slot}, 5, 1)
+	charge := counter.Charge{Key: rate.Key, Window: rate.Window, Charged: 2, Used: 1}
+	f.settle(noon, lease, noon, charge, free(slot), free(slot), charge)
+	f.wantUsed(noon, []counter.Limit{rate, slot}, 3, 0)
 }

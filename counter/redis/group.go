@@ -82,6 +82,7 @@ func (s *Store) groupOf(parts []part, m mode) group {
 	slices.SortFunc(g.members, func(a, b member) int {
 		return cmp.Or(bytes.Compare(a.key[:len(a.key)-4], b.key[:len(b.key)-4]), cmp.Compare(a.name, b.name))
 	})
+	g.members = merged(g.members)
 	var sets []string
 	for i := 0; i < len(g.members); {
 		first := &g.members[i]
@@ -101,6 +102,19 @@ func (s *Store) groupOf(parts []part, m mode) group {
 	g.values = byte(len(g.keys)) //nolint:gosec // No lease and no set has more than 255 counters.
 	g.keys = append(g.keys, sets...)
 	return g
+}
+
+// merged makes one of members that are one counter, because the script takes each counter once.
+func merged(sorted []member) []member {
+	all := sorted[:0]
+	for _, m := range sorted {
+		if last := len(all) - 1; last >= 0 && all[last].name == m.name && sameValue(all[last].key, m.key) {
+			all[last].n += m.n
+			continue
+		}
+		all = append(all, m)
+	}
+	return all
 }
 
 func sameValue(a, b counter.Key) bool { return a.Subject() == b.Subject() && a.Entry() == b.Entry() }

@@ -114,16 +114,28 @@ func (s *Store) Renew(ctx context.Context, now time.Time, lease counter.LeaseID,
 // Peek implements [counter.Store].
 func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error {
 	counts = counts[:len(limits)]
-	h := header{mode: look, now: micros(now)}
+	places := make(map[counter.Key]int, len(limits)) // where each counter is named first
+	var parts []part
+	for _, p := range partsOf(limits) {
+		if _, named := places[p.key]; !named {
+			places[p.key] = p.place
+			parts = append(parts, p)
+		}
+	}
 	var groups []group
-	for few := range slices.Chunk(partsOf(limits), counter.MaxLimits) {
+	for few := range slices.Chunk(parts, counter.MaxLimits) {
 		groups = append(groups, s.group(few, look)...)
 	}
-	return each(groups, func(g *group) error {
+	h := header{mode: look, now: micros(now)}
+	err := each(groups, func(g *group) error {
 		answer, err := s.ask(ctx, s.question(g, h.request(g, func(m *member) (at, n int64) { return moment(m.window, now), 0 })))
 		if err == nil {
 			_, err = g.read(answer, nil, counts)
 		}
 		return wrap("looking at", err)
 	})
+	for i, l := range limits {
+		counts[i] = counts[places[l.Key]]
+	}
+	return err
 }
