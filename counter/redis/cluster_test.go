@@ -45,7 +45,7 @@ func TestManyProcessesOnAClusterAreNeverOver(t *testing.T) {
 // A replica takes over where a master dies, and the store finds it.
 func TestAClusterComesBackByItself(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.StartCluster(t)
+	cluster := redistest.StartCluster(t, "--cluster-node-timeout", "2000")
 	s := open(t, redis.Options{Addresses: cluster.Addrs()})
 	limits := make([]counter.Limit, 20) // on all masters
 	for i := range limits {

@@ -20,6 +20,12 @@ local arg = ARGV[1]
 local mode, values, final, now, expiry, lease, begin = read('<BBBI8I8c8', arg)
 local second = now / 1000000
 
+-- What is found out, and what is to be done when everything has been read: nothing may be written before.
+local ok, doubtful, looking, late = true, false, mode == LOOK, {}
+local function later(...)
+  late[#late + 1] = {...}
+end
+
 -- For how many seconds more a record can matter. One that lies in the future, because a clock was wrong, matters for no longer
 -- than if it began now: so it is forgotten once nobody takes from it any more.
 local function life(kind, a, last)
@@ -92,11 +98,104 @@ local function place(s, id)
 end
 
 local EMPTY = '\1' .. rep('\0', 18) -- version, time of the last take that was not final, until when it lives and when that was set
-local held, made, lives, late = {}, {}, {}, {}
-local function later(...)
-  late[#late + 1] = {...}
+-- What a counter of a sliding window holds and when that changes, what becomes of its record, and its newest sub-window.
+local function slide(name, v, q, a, b, at, n, most)
+  local used, time, record = 0, at, nil
+  if mode > LOOK then
+    if n ~= 0 and not (a and a - at >= 17) and (n > 0 or a and at <= a) then
+      local sum, ring
+      a, sum, ring = put(v, q, a, b, at, n)
+      record = write('<I5I8I8', name, a, sum) .. ring
+    end
+    return used, time, record, a
+  end
+  time = a and max(a, at) or at
+  if a and time - a < 17 then
+    used = b
+    for o = q + 8 * (17 - time + a), q + 128, 8 do
+      used = used - read('<I8', v, o)
+    end
+  end
+  local ceiling = 0
+  if n > 0 and n > most - used then
+    ok, ceiling = false, max(most - n, 0)
+  elseif n > 0 and not looking then
+    local sum, ring
+    a, sum, ring = put(v, q, a, b, time, n)
+    return used, time, write('<I5I8I8', name, a, sum) .. ring, a
+  end
+  return used, a and gone(v, q, a, time, ceiling) or time, nil, a
 end
 
+-- The same for a counter of slots, whose leases are in own, or in a set if they are many.
+local function hold(name, own, clock, first, last, leases, n, most, set, settled)
+  local t = max(now, clock)
+  local many, used, change = leases == MANY, 0, n ~= 0
+  if mode <= LOOK then
+    if many then
+      used = redis.call('ZCOUNT', set, '(' .. string.format('%.0f', t), '+inf')
+    elseif t < first then
+      used = leases
+    elseif leases > 0 then
+      local _
+      _, used = sweep(own, t)
+    end
+    local fits = n <= 0 or n <= most - used
+    ok, change = ok and fits, n > 0 and fits and not looking
+  elseif mode == RENEW then
+    local at = redis.call('ZSCORE', settled, lease)
+    change = not at or t - at >= REMEMBER * 1000000
+  elseif mode == SETTLE then
+    later('ZADD', settled, t, lease)
+    later('PEXPIRE', settled, (2 * REMEMBER + GRACE) * 1000)
+    if floor(t / (REMEMBER * 1000000)) ~= floor(clock / (REMEMBER * 1000000)) then -- now and then
+      later('ZREMRANGEBYSCORE', settled, '-inf', t - REMEMBER * 1000000)
+    end
+  end
+  if not change then
+    return used, 0, nil, clock, last
+  end
+
+  local adds, ends = mode == TAKE or mode == RENEW, expiry + t - now
+  if not many then
+    local o = mode ~= TAKE and place(own, lease)
+    if o then
+      ends = max(ends, (read('<I8', own, o + 8)))
+      own, leases = sub(own, 1, o - 1) .. sub(own, o + 16), leases - 1
+    end
+    if t >= first then
+      own, leases, first = sweep(own, t)
+    end
+    if adds and leases == FEW then
+      for o = 1, #own, 16 do
+        later('ZADD', set, read('<I8', own, o + 8), sub(own, o, o + 7))
+      end
+      own, leases, many = '', MANY, true
+    end
+  end
+  if adds then
+    last = max(last, ends)
+  end
+  if not many then
+    if adds then
+      own, leases = own .. lease .. write('<I8', ends), leases + 1
+      first = leases == 1 and ends or min(first, ends)
+    end
+  else
+    if adds then
+      later('ZADD', set, 'GT', ends, lease)
+      later('PEXPIRE', set, floor((last - t) / 1000) + GRACE * 1000)
+    else
+      later('ZREM', set, lease)
+    end
+    if floor(t / 1000000) ~= floor(clock / 1000000) then -- now and then
+      later('ZREMRANGEBYSCORE', set, '-inf', t)
+    end
+  end
+  return used, 0, write('<I5I8I8I8I2', name, t, first, last, leases) .. own, t, last
+end
+
+local held, made, lives = {}, {}, {}
 for k = 1, values do
   local v = redis.pcall('GET', KEYS[k])
   if v then
@@ -110,7 +209,6 @@ for k = 1, values do
   held[k] = v or EMPTY
 end
 
-local ok, doubtful, looking = true, false, mode == LOOK
 local out
 repeat
   local p, sets = begin, values
@@ -181,7 +279,7 @@ repeat
           if mode <= LOOK then
             if n > 0 then
               if n > most - used then
-                ok, doubtful = false, doubtful or doubt > now - DOUBT
+                ok = false
               elseif not looking then
                 a, record = time, write('<I5I8I8', want, time, used + n)
               end
@@ -190,112 +288,17 @@ repeat
             a, record = at, write('<I5I8I8', want, at, n > MAX - used and MAX or max(used + n, 0))
           end
         elseif c > INUSE then
-          local r = q + 21
-          if have and a > time and mode <= LOOK then
-            time = a
-          end
-          if mode <= LOOK then
-            if have and time - a < 17 then
-              used = b
-              for o = r + 8 * (17 - time + a), r + 128, 8 do
-                used = used - read('<I8', v, o)
-              end
-            end
-            local ceiling = 0
-            if n > 0 and n > most - used then
-              ok, doubtful, ceiling = false, doubtful or doubt > now - DOUBT, max(most - n, 0)
-            elseif n > 0 and not looking then
-              local sum, ring
-              a, sum, ring = put(v, r, a, b, time, n)
-              record = write('<I5I8I8', want, a, sum) .. ring
-            end
-            if have and not record then
-              time = gone(v, r, a, time, ceiling)
-            end
-          elseif n ~= 0 and not (have and a - at >= 17) and (n > 0 or have and at <= a) then
-            local sum, ring
-            a, sum, ring = put(v, r, a, b, at, n)
-            record = write('<I5I8I8', want, a, sum) .. ring
-          end
+          used, time, record, a = slide(want, v, q + 21, a, b, at, n, most)
         else
+          local settled
           sets = sets + 1
-          local set, clock = KEYS[sets], a or 0
-          local t = max(now, clock)
-          local many, own = leases == MANY, have and sub(v, q + 31, after - 1) or ''
-          if mode <= LOOK then
-            if many then
-              used = redis.call('ZCOUNT', set, '(' .. string.format('%.0f', t), '+inf')
-            elseif t < b then
-              used = leases
-            elseif leases > 0 then
-              local _
-              _, used = sweep(own, t)
-            end
-            time = 0
-          end
-          local ends, change = expiry + t - now, false
-          if mode <= LOOK then
-            if n > 0 then
-              if n > most - used then
-                ok, doubtful = false, doubtful or doubt > now - DOUBT
-              else
-                change = not looking
-              end
-            end
-          elseif mode == RENEW then
+          local set = KEYS[sets]
+          if mode == SETTLE or mode == RENEW then
             sets = sets + 1
-            local settled = redis.call('ZSCORE', KEYS[sets], lease)
-            change = not settled or t - settled >= REMEMBER * 1000000
-          else
-            if mode == SETTLE then
-              sets = sets + 1
-              later('ZADD', KEYS[sets], t, lease)
-              later('PEXPIRE', KEYS[sets], (2 * REMEMBER + GRACE) * 1000)
-              if floor(t / 20000000) ~= floor(clock / 20000000) then
-                later('ZREMRANGEBYSCORE', KEYS[sets], '-inf', t - REMEMBER * 1000000)
-              end
-            end
-            change = n ~= 0
+            settled = KEYS[sets]
           end
-          if change then
-            local adds = mode == TAKE or mode == RENEW
-            if adds then
-              last = max(last, ends)
-            end
-            if not many then
-              local o = mode ~= TAKE and place(own, lease)
-              if o then
-                if mode == RENEW then
-                  ends = max(ends, (read('<I8', own, o + 8)))
-                end
-                own, leases = sub(own, 1, o - 1) .. sub(own, o + 16), leases - 1
-              end
-              if t >= b then
-                own, leases, b = sweep(own, t)
-              end
-            end
-            if adds and leases == FEW then
-              for o = 1, #own, 16 do
-                later('ZADD', set, read('<I8', own, o + 8), sub(own, o, o + 7))
-              end
-              own, leases, many = '', MANY, true
-            end
-            if many then
-              if adds then
-                later('ZADD', set, 'GT', ends, lease)
-                later('PEXPIRE', set, floor((last - t) / 1000) + GRACE * 1000)
-              else
-                later('ZREM', set, lease)
-              end
-              if floor(t / 1000000) ~= floor(clock / 1000000) then
-                later('ZREMRANGEBYSCORE', set, '-inf', t)
-              end
-            elseif adds then
-              own, leases = own .. lease .. write('<I8', ends), leases + 1
-              b = leases == 1 and ends or min(b, ends)
-            end
-            a, record = t, write('<I5I8I8I8I2', want, t, b, last, leases) .. own
-          end
+          local own = have and sub(v, q + 31, after - 1) or ''
+          used, time, record, a, last = hold(want, own, a or 0, b, last, leases, n, most, set, settled)
         end
         if mode <= LOOK then
           out = out .. write('<I8I8', used, time)
@@ -313,8 +316,9 @@ repeat
         want = nil
       end
     end
+    doubtful = doubtful or not ok and doubt > now - DOUBT
     if changed then
-      if final == 0 then
+      if mode == TAKE and final == 0 then
         doubt = max(doubt, now)
       end
       if second + lasting + GRACE > alive or since > second + GRACE then -- or by a clock that was wrong
@@ -332,6 +336,9 @@ until not again
 if mode <= LOOK and not ok then
   return (doubtful and '\2' or '\0') .. out
 end
+for i = 1, #late do
+  redis.call(unpack(late[i]))
+end
 for k = 1, values do
   if made[k] then
     if lives[k] then
@@ -340,8 +347,5 @@ for k = 1, values do
       redis.call('SET', KEYS[k], made[k], 'KEEPTTL')
     end
   end
-end
-for i = 1, #late do
-  redis.call(unpack(late[i]))
 end
 return mode <= LOOK and '\1' .. out or ''

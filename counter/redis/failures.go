@@ -98,7 +98,7 @@ func (f *Failures) ask(ctx context.Context, mode byte, now time.Time, s counter.
 }
 
 // root begins all keys of failures. The braces give them one slot of a cluster.
-func (f *Failures) root() string { return f.store.root() + ":{failures}:" }
+func (f *Failures) root() string { return f.store.prefix + layout + ":{failures}:" }
 
 func (f *Failures) blocksKey() string { return f.root() + "blocks" }
 

@@ -86,16 +86,15 @@ func (s *Store) groupOf(parts []part, m mode) group {
 	var sets []string
 	for i := 0; i < len(g.members); {
 		first := &g.members[i]
-		value := s.valueKey(first.key)
-		g.keys = append(g.keys, value)
+		g.keys = append(g.keys, s.valueKey(first.key))
 		for ; i < len(g.members) && sameValue(g.members[i].key, first.key); i++ {
 			first.siblings++
 			if g.members[i].window != counter.InUse {
 				continue
 			}
-			sets = append(sets, heldKey(value, g.members[i].key))
+			sets = append(sets, s.setKey(g.members[i].key, heldSet))
 			if m == settle || m == renew {
-				sets = append(sets, settledKey(value, g.members[i].key))
+				sets = append(sets, s.setKey(g.members[i].key, settledSet))
 			}
 		}
 	}

@@ -46,32 +46,33 @@ var _ counter.Store = (*Store)(nil)
 // Close ends all connections. Calls fail from then on.
 func (s *Store) Close() { s.client.Close() }
 
-// root begins all keys of this layout.
-func (s *Store) root() string { return s.prefix + layout }
-
 // valueKey names the value that holds the counters of one entry. The braces make the subject one slot of a cluster.
 func (s *Store) valueKey(k counter.Key) string {
-	subject, entry := k.Subject(), k.Entry()
-	b := make([]byte, 0, 64)
-	b = append(append(b, s.root()...), ":{"...)
-	b = append(hex.AppendEncode(b, subject[:]), "}:"...)
-	return string(hex.AppendEncode(b, entry[:]))
+	return string(s.appendValueKey(make([]byte, 0, 64), k))
 }
 
-// heldKey names the set of leases of a counter that holds too many for its value.
-func heldKey(value string, k counter.Key) string { return ofCounter(value, k) + ":held" }
+func (s *Store) appendValueKey(b []byte, k counter.Key) []byte {
+	subject, entry := k.Subject(), k.Entry()
+	b = append(append(append(b, s.prefix...), layout...), ":{"...)
+	b = append(hex.AppendEncode(b, subject[:]), "}:"...)
+	return hex.AppendEncode(b, entry[:])
+}
 
-// settledKey names the set of the leases that were settled of late.
-func settledKey(value string, k counter.Key) string { return ofCounter(value, k) + ":settled" }
+// The sets of leases of a counter of slots: those that its value has no room for, and those that were settled of late.
+const (
+	heldSet    = ":held"
+	settledSet = ":settled"
+)
 
-func ofCounter(value string, k counter.Key) string {
+func (s *Store) setKey(k counter.Key, set string) string {
 	id := k.Counter()
-	return value + ":" + hex.EncodeToString(id[:])
+	b := append(s.appendValueKey(make([]byte, 0, 64), k), ':')
+	return string(append(hex.AppendEncode(b, id[:]), set...))
 }
 
 // Settle implements [counter.Store]. In a cluster it may settle part of the charges and fail.
 func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
-	var parts []part
+	parts := make([]part, 0, len(settlement.Charges))
 	for _, c := range settlement.Charges {
 		if p, matters := correction(c, settlement.Taken, now); matters {
 			parts = append(parts, p)

@@ -13,7 +13,8 @@ type Cluster struct {
 	Nodes []*Server // the masters first, as they are at the start
 }
 
-// StartCluster starts a cluster, and ends it with the test. Further arguments are given to each node.
+// StartCluster starts a cluster, and ends it with the test. Further arguments are given to each node. A master is replaced only
+// after a minute, so that a busy machine makes no failover: who wants one gives a shorter "--cluster-node-timeout".
 func StartCluster(tb testing.TB, args ...string) *Cluster {
 	tb.Helper()
 	need(tb)
@@ -21,7 +22,7 @@ func StartCluster(tb testing.TB, args ...string) *Cluster {
 	line := []string{"--cluster", "create"}
 	for range 6 {
 		bus := strconv.Itoa(freePort(tb))
-		node := Start(tb, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-port", bus}, args...)...)
+		node := Start(tb, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "60000", "--cluster-port", bus}, args...)...)
 		c.Nodes = append(c.Nodes, node)
 		line = append(line, node.Addr+"@"+bus)
 	}
