@@ -246,8 +246,9 @@ func TestWhatIsNoCounterIsAnErrorAndStays(t *testing.T) {
 				"Peek":  s.Peek(t.Context(), noon, []counter.Limit{slot}, make([]counter.Count, 1)),
 			}
 			for call, err := range errs {
-				if err == nil || !strings.Contains(err.Error(), key) {
-					t.Errorf("%s: the error is %v, want one that names the key %s", call, err, key)
+				advice := map[bool]string{true: "WRONGTYPE", false: "then delete it"}[name == "another type"]
+				if err == nil || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), advice) {
+					t.Errorf("%s: the error is %v, want one that names the key %s and says %q", call, err, key, advice)
 				}
 			}
 			if after := server.Do("dump", key); after != before {
