@@ -100,6 +100,21 @@ type taken struct {
 	answer string
 }
 
+// giveBackInTime is giveBack, which goes on when ctx has ended.
+func (s *Store) giveBackInTime(ctx context.Context, all []taken) error {
+	if len(all) == 0 {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.giveBack(all) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // giveBack returns what was taken, whatever became of whoever took it.
 func (s *Store) giveBack(all []taken) error {
 	ctx, cancel := context.WithTimeout(s.ctx, patience)

@@ -1,9 +1,12 @@
 package redis_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +43,32 @@ func TestManyProcessesOnAClusterAreNeverOver(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A call that ends while it takes from one subject after the other leaves nothing taken.
+func TestACallToAClusterEndsWithItsContextAndTakesNothing(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	s := open(t, redis.Options{Addresses: cluster.Addrs()})
+	limits := make([]counter.Limit, 20) // on all masters
+	for i := range limits {
+		limits[i] = some(fmt.Sprint(i), counter.Hour, 10)
+	}
+	acquire(t, s, noon, limits...)
+
+	cluster.Nodes[1].Pause()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := s.Open(limits).Acquire(ctx, noon, newLease(), noon.Add(time.Minute), slices.Repeat([]int64{1}, len(limits)), make([]counter.Count, len(limits)))
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Acquire: %v, want that its deadline is exceeded", err)
+	}
+	cluster.Nodes[1].Resume()
+	eventually(t, "all that was taken is given back", func() bool {
+		counts := make([]counter.Count, len(limits))
+		err := s.Peek(t.Context(), noon, limits, counts)
+		return err == nil && !slices.ContainsFunc(counts, func(c counter.Count) bool { return c.Used != 1 })
+	})
 }
 
 // A replica takes over where a master dies, and the store finds it.

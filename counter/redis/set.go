@@ -103,7 +103,7 @@ func (a *attempt) tryAll(ctx context.Context) (status, error) {
 			done = append(done, t)
 			continue
 		}
-		if gave := a.store.giveBack(done); err != nil || gave != nil {
+		if gave := a.store.giveBackInTime(ctx, done); err != nil || gave != nil {
 			return refused, errors.Join(err, gave)
 		}
 		return st, a.lookAt(ctx, i)
