@@ -2,7 +2,8 @@
 //
 // A store is out when a call fails, or when calls wait and none was answered for the deadline: a slow answer among others that
 // come is waited for. From then on each replica counts for itself, and asks the store no more, until a probe succeeds. What was
-// counted meanwhile is charged to the store then, before it is asked again.
+// counted meanwhile is charged to the store then, before it is asked again: and at first all that this replica may admit, until the
+// others have found the store as well.
 //
 // An outage admits, within one window of a limit, at most max + replicas - 1 hits: each replica gets an equal part of what it
 // saw remain, or of the whole limit where it saw nothing of the window, and at least one hit. Calls that were under way when the

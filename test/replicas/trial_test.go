@@ -136,10 +136,10 @@ func (x *trial) check(t *testing.T, forgets bool) {
 		t.Errorf("%d settlements failed, the first by: %v", len(x.load.settles), x.load.settles[0])
 	}
 	outages, lost := x.outages(t), x.sum(t, "tierkeeper_store_lost_settlements_total")
-	t.Logf("before: %s", latencies(x.load.those(func(c call) bool { return c.at.Before(x.began) })))
-	t.Logf("beginning: %s", latencies(x.load.those(func(c call) bool { return c.at.After(x.began.Add(-fresh)) && c.at.Before(x.out) })))
-	t.Logf("from then on: %s", latencies(x.load.those(func(c call) bool { return c.at.After(x.out) })))
-	t.Logf("%d outages of %d replicas, noticed by all within %s; the store was asked again %s after the trouble; %d settlements lost",
+	t.Logf("%s:\n  before        %s\n  until noticed %s\n  from then on  %s\n  %d outages of %d replicas, noticed by all within %s; asked again by all %s after the trouble; %d settlements lost", t.Name(),
+		latencies(x.load.those(func(c call) bool { return c.at.Before(x.began) })),
+		latencies(x.load.those(func(c call) bool { return c.at.After(x.began.Add(-fresh)) && c.at.Before(x.out) })),
+		latencies(x.load.those(func(c call) bool { return c.at.After(x.out) })),
 		outages, len(x.replicas), x.out.Sub(x.began).Round(time.Millisecond), x.back.Sub(x.ended).Round(time.Millisecond), lost)
 	x.checkCounts(t, forgets, outages)
 	x.checkSlots(t, forgets)
@@ -151,7 +151,8 @@ func (x *trial) checkCounts(t *testing.T, forgets bool, outages int) {
 	admitted := map[string]int64{wide: int64(x.load.admitted(wide)), tight: int64(x.load.admitted(tight))}
 	counted := x.used(t, wide)
 	narrow := x.used(t, tight)["Key/Requests/Day"]
-	t.Logf("admitted %d, counted %v; of a limit of %d admitted %d, counted %d", admitted[wide], counted, tightMost, admitted[tight], narrow)
+	t.Logf("%s:\n  admitted %d requests of %d tokens, counted %v; of a limit of %d admitted %d, counted %d", t.Name(),
+		admitted[wide], costs, counted, tightMost, admitted[tight], narrow)
 	if forgets {
 		return
 	}
@@ -172,7 +173,7 @@ func (x *trial) checkCounts(t *testing.T, forgets bool, outages int) {
 func (x *trial) checkSlots(t *testing.T, forgets bool) {
 	t.Helper()
 	if forgets {
-		t.Logf("held right after: %v of 2", x.used(t, held))
+		t.Logf("%s:\n  held right after: %v of 2", t.Name(), x.used(t, held))
 	} else {
 		x.slots(t, "after", 2)
 	}
