@@ -125,14 +125,21 @@ func TestTheUserOfTheDocsMayDoEverything(t *testing.T) {
 		"Settle": s.Settle(t.Context(), noon.Add(time.Minute), counter.Settlement{Lease: lease, Taken: noon, Charges: []counter.Charge{
 			{Key: l.Key, Window: counter.InUse},
 		}}),
-		"Peek":   s.Peek(t.Context(), noon, []counter.Limit{l}, make([]counter.Count, 1)),
-		"Lift":   lifted,
-		"Blocks": read,
+		"Peek":    s.Peek(t.Context(), noon, []counter.Limit{l}, make([]counter.Count, 1)),
+		"Probe":   s.Probe(t.Context()),
+		"Restore": s.Restore(t.Context(), noon, []counter.Limit{some("b", counter.Hour, 100)}, []counter.Count{{Used: 1, Reset: noon.Add(time.Hour)}}),
+		"Lift":    lifted,
+		"Blocks":  read,
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", call, err)
 		}
 	}
+	lifeOf(t, s)
+	one, other := s.Join("one"), s.Join("other")
+	go one.Run(t.Context())
+	go other.Run(t.Context())
+	eventually(t, "replicas count themselves", func() bool { return max(one.Count(), other.Count()) == 2 })
 	go f.Follow(t.Context(), nil)
 	eventually(t, "the store listens", func() bool { return server.Do("pubsub", "channels") != "" })
 	if log := server.Do("acl", "log"); log != "" {
