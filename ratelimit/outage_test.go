@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/counter/outage"
@@ -18,6 +19,12 @@ type probed struct{ *faultyStore }
 
 // Probe implements outage.Shared.
 func (p probed) Probe(context.Context) error { return p.call("Probe", func() error { return nil }) }
+
+// Life implements outage.Shared: it never forgets.
+func (probed) Life(context.Context) (string, error) { return "one", nil }
+
+// Restore implements outage.Shared.
+func (probed) Restore(context.Context, time.Time, []counter.Limit, []counter.Count) error { return nil }
 
 func TestAGatewaySaysWhatAnOutageOfTheStoreCosts(t *testing.T) {
 	t.Parallel()

@@ -44,6 +44,13 @@ type Shared interface {
 
 	// Probe fails unless the store can be read and written.
 	Probe(ctx context.Context) error
+
+	// Life names what the store has held since it was last empty: one that has forgotten everything has another.
+	Life(ctx context.Context) (string, error)
+
+	// Restore charges counters what they held before the store forgot them: each once in a life, whoever is the first. It leaves out
+	// what it cannot restore.
+	Restore(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error
 }
 
 // Options say how a Store bears outages.
@@ -64,7 +71,11 @@ type Store struct {
 	opening sync.Mutex // while state changes
 	woken   chan struct{}
 
-	owed []*standIn // of former outages, what the store could not be told; Run's alone
+	owed  []*standIn  // of former outages, what the store could not be told; Run's alone
+	life  string      // of the store, when it was last asked; Run's alone
+	first chan string // life, from before the first outage
+
+	losses atomic.Uint64 // times that the store had forgotten everything
 
 	pending atomic.Int64
 	answers atomic.Uint64
@@ -84,7 +95,7 @@ func New(ctx context.Context, shared Shared, o Options) *Store {
 	if o.Deadline == 0 {
 		o.Deadline = DefaultDeadline
 	}
-	s := &Store{shared: shared, opts: o, base: ctx, woken: make(chan struct{}, 1)}
+	s := &Store{shared: shared, opts: o, base: ctx, woken: make(chan struct{}, 1), first: make(chan string, 1)}
 	s.state.Store(s.sound())
 	return s
 }
@@ -217,6 +228,11 @@ func (s *Store) fail(st *state, now time.Time, why error) error {
 func (s *Store) Run(ctx context.Context) {
 	tick := time.NewTicker(s.opts.Deadline / ticks)
 	defer tick.Stop()
+	go func() {
+		if life, err := s.shared.Life(ctx); err == nil { // Else it is learnt after the first outage.
+			s.first <- life
+		}
+	}()
 	w := silence{every: s.opts.Deadline / ticks, since: s.opts.Clock()}
 	for {
 		select {
@@ -291,6 +307,9 @@ func (s *Store) probe(ctx context.Context) error {
 // recover charges the store what was counted without it, has it asked again, and charges what was counted meanwhile. What it could
 // not be told then is owed to it until the next outage ends.
 func (s *Store) recover(ctx context.Context, out *standIn) error {
+	if err := s.learn(ctx); err != nil {
+		return err
+	}
 	if err := s.claim(ctx, out); err != nil {
 		return err
 	}
@@ -305,6 +324,28 @@ func (s *Store) recover(ctx context.Context, out *standIn) error {
 	if s.owed = nil; s.tell(ctx, []*standIn{out}) != nil {
 		s.owed = []*standIn{out}
 	}
+	return nil
+}
+
+// learn finds out whether the store has forgotten everything. What was seen of it is restored as it is asked for.
+func (s *Store) learn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settling)
+	defer cancel()
+	life, err := s.shared.Life(ctx)
+	if err != nil {
+		return err //nolint:wrapcheck // It says what is wrong with the store.
+	}
+	if s.life == "" {
+		select {
+		case s.life = <-s.first:
+		default:
+		}
+	}
+	if s.life != "" && s.life != life {
+		s.losses.Add(1)
+		s.opts.Log.WarnContext(ctx, "the counter store has forgotten everything; what this replica saw of it is restored: keep it on disk, and copied")
+	}
+	s.life = life
 	return nil
 }
 

@@ -64,6 +64,14 @@ func (s *troubled) Probe(ctx context.Context) error {
 	}
 }
 
+// Life implements outage.Shared. It forgets nothing.
+func (s *troubled) Life(ctx context.Context) (string, error) { return "one", s.Probe(ctx) }
+
+// Restore implements outage.Shared.
+func (s *troubled) Restore(context.Context, time.Time, []counter.Limit, []counter.Count) error {
+	return errors.New("nothing was forgotten")
+}
+
 func (s *troubled) Open(limits []counter.Limit) counter.Set {
 	return &troubledSet{s.Store.Open(limits), s}
 }

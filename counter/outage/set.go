@@ -18,6 +18,7 @@ type set struct {
 	limits []counter.Limit
 	seen   []seen
 	local  atomic.Pointer[localSet] // of the newest outage in which it was asked
+	losses atomic.Uint64            // of the store, after which what was seen was restored
 }
 
 // seen is what a counter held, and the window by its end.
@@ -29,7 +30,11 @@ func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID,
 		st := s.store.state.Load()
 		if st.out == nil {
 			s.store.pending.Add(1)
-			ok, err := s.shared.Acquire(st.calls, now, lease, expiry, hits, counts)
+			err := s.restore(st.calls, now)
+			ok := false
+			if err == nil {
+				ok, err = s.shared.Acquire(st.calls, now, lease, expiry, hits, counts)
+			}
 			s.store.pending.Add(-1)
 			if err == nil {
 				s.store.answers.Add(1)
@@ -48,6 +53,23 @@ func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID,
 			return ok, err
 		}
 	}
+}
+
+// restore has the store know again what it has forgotten.
+func (s *set) restore(ctx context.Context, now time.Time) error {
+	before, losses := s.losses.Load(), s.store.losses.Load()
+	if before == losses || !s.losses.CompareAndSwap(before, losses) {
+		return nil
+	}
+	counts := make([]counter.Count, len(s.limits))
+	for i := range s.seen {
+		counts[i] = counter.Count{Used: s.seen[i].usedAt(now), Reset: time.Unix(0, s.seen[i].reset.Load())}
+	}
+	err := s.store.shared.Restore(ctx, now, s.limits, counts)
+	if err != nil {
+		s.losses.Store(before)
+	}
+	return err //nolint:wrapcheck // It says what is wrong with the store.
 }
 
 func (s *set) see(counts []counter.Count) {
