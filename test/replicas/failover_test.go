@@ -85,7 +85,7 @@ func after(words []string, word string) string {
 // TestAClusterLosesANode kills the master that has most of what is counted, whose replica takes its place.
 func TestAClusterLosesANode(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.StartCluster(t)
+	cluster := redistest.StartCluster(t, "--cluster-node-timeout", "2000")
 	x := try(t, on(cluster.Addrs()...))
 	x.fail(t, busiest(cluster).Kill)
 	x.check(t, true)
