@@ -7,3 +7,9 @@ func MemoryLimit(flag string, ofCgroup func() (uint64, error)) (int64, error) {
 	f := memoryFlags{limit: resource.QuantityValue{Quantity: resource.MustParse(flag)}}
 	return f.bytes(partAlone, ofCgroup)
 }
+
+// GCPercentOf is by how many percent a heap grows of which so many bytes are in use, where --gc-percent is most.
+func GCPercentOf(most int, inUse uint64) int {
+	f := memoryFlags{percent: most}
+	return f.percentOf(inUse)
+}

@@ -1,12 +1,15 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
+	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
@@ -16,6 +19,14 @@ import (
 // GCPercent is by how many percent the heap of a service grows, by default, over what is in use before garbage is collected. Go's
 // own 100 costs a service that answers as fast as it can a seventh more CPU.
 const GCPercent = 400
+
+// Of a large heap four times as much would be a lot of memory, and win nothing: what counts is how much is made until it is looked
+// through. So garbage is collected when there is more than this of it, but not before it is as much as what is in use.
+const (
+	garbage      = 64 << 20 // bytes
+	leastPercent = 100
+	lookAfter    = 10 * time.Second // at what is in use
+)
 
 // Of what a cgroup may take, Go is to stay within this part, in percent: the rest is what Go does not know of, such as pages of
 // files that are mapped, and an Envoy if there is one beside it.
@@ -37,7 +48,7 @@ func (f *memoryFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.Var(&f.limit, "memory-limit", fmt.Sprintf("memory that Go is to stay within, such as 512Mi: near it, garbage is collected more often (default: %d%% of what the process's cgroup may take, %d%% with an Envoy beside it; none if that has no limit). GOMEMLIMIT wins",
 		partAlone, partBesideEnvoy))
-	flags.IntVar(&f.percent, "gc-percent", GCPercent, "by how many percent the heap grows over what is in use before garbage is collected, as long as the memory limit is far: 400 takes up to five times what is in use, 100 up to twice and more CPU. GOGC wins")
+	flags.IntVar(&f.percent, "gc-percent", GCPercent, "by how many percent the heap grows at most over what is in use before garbage is collected, as long as the memory limit is far; above 64 MiB of garbage, 100 is enough. Less takes less memory and more CPU. GOGC wins")
 }
 
 func (f *memoryFlags) check() error {
@@ -51,9 +62,10 @@ func (f *memoryFlags) check() error {
 }
 
 // apply tells Go. What stands in the environment goes before flags.
-func (f *memoryFlags) apply(part int64, log *slog.Logger) {
+func (f *memoryFlags) apply(ctx context.Context, part int64, log *slog.Logger) {
 	if _, set := os.LookupEnv("GOGC"); !set {
 		debug.SetGCPercent(f.percent)
+		go f.follow(ctx)
 	}
 	if _, set := os.LookupEnv("GOMEMLIMIT"); set {
 		return
@@ -63,6 +75,30 @@ func (f *memoryFlags) apply(part int64, log *slog.Logger) {
 		log.Warn("could not find out how much memory the process may take; give it with --memory-limit", "error", err)
 	}
 	debug.SetMemoryLimit(limit)
+}
+
+// follow has garbage collected by what is in use, until ctx ends.
+func (f *memoryFlags) follow(ctx context.Context) {
+	looks := time.NewTicker(lookAfter)
+	defer looks.Stop()
+	inUse := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	for now := f.percent; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-looks.C:
+		}
+		metrics.Read(inUse)
+		if next := f.percentOf(inUse[0].Value.Uint64()); next != now {
+			now = next
+			debug.SetGCPercent(now)
+		}
+	}
+}
+
+func (f *memoryFlags) percentOf(inUse uint64) int {
+	enough := 100 * garbage / max(inUse, 1)
+	return min(f.percent, max(leastPercent, int(enough))) //nolint:gosec // It is at most 100 times garbage.
 }
 
 // bytes is the limit; math.MaxInt64 is none.

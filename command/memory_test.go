@@ -78,3 +78,21 @@ func TestTheMemoryLimitIsThatOfTheCgroup(t *testing.T) {
 		}
 	}
 }
+
+func TestALargeHeapHasLittleGarbage(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		most, want int
+		inUse      uint64
+	}{
+		"nothing is in use":                 {400, 400, 0},
+		"so little that the room is enough": {400, 400, 16 << 20},
+		"so much that it is not":            {400, 200, 32 << 20},
+		"more than the room":                {400, 100, 1 << 30},
+		"who wants less gets less":          {50, 50, 32 << 20},
+	} {
+		if got := command.GCPercentOf(tc.most, tc.inUse); got != tc.want {
+			t.Errorf("%s: %d %%, want %d", name, got, tc.want)
+		}
+	}
+}

@@ -65,7 +65,7 @@ service is away says the gateway, in spec.failure.whenServiceUnavailable: by def
 			if err := common.complete(cmd); err != nil {
 				return err
 			}
-			common.memory.apply(partAlone, common.Log)
+			common.memory.apply(cmd.Context(), partAlone, common.Log)
 			c.Common = common.Common
 			if c.Identity == "" {
 				name, err := os.Hostname()

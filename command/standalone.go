@@ -56,7 +56,7 @@ Envoys, and its counters and keys belong to it. What becomes of requests while i
 			if c.Envoy == "none" {
 				part = partAlone
 			}
-			common.memory.apply(part, common.Log)
+			common.memory.apply(cmd.Context(), part, common.Log)
 			c.Common, c.Port = common.Common, uint32(port)
 			c.EnvoyOut, c.EnvoyLog = cmd.ErrOrStderr(), logLevels[common.logLevel].envoy
 			return standalone.Run(cmd.Context(), c)

@@ -159,7 +159,7 @@ func (b *bench) startAll(ctx context.Context) (empty [2]int64, err error) {
 	if b.operator, err = b.s.StartOperator(ctx, "operator-0", "--log-level", "debug", "--status-writes-per-second", fmt.Sprint(b.writes)); err != nil {
 		return empty, err
 	}
-	if b.service, err = b.s.StartService(ctx, "ratelimit-0"); err != nil {
+	if b.service, err = b.s.StartService(ctx, "ratelimit-0", "--drain", "0s"); err != nil {
 		return empty, err
 	}
 	if _, err := b.s.StartEnvoy(ctx, "default/main", "envoy-0", b.service.Address); err != nil {
@@ -367,6 +367,6 @@ func (b *bench) startOver(ctx context.Context) (*stack.Process, error) {
 		return nil, err
 	}
 	b.operator = operator
-	b.service, err = b.s.StartService(ctx, "ratelimit-0")
+	b.service, err = b.s.StartService(ctx, "ratelimit-0", "--drain", "0s")
 	return b.service, err
 }
