@@ -109,7 +109,7 @@ func (s *Store) sound() *state {
 type Stats struct {
 	Out     bool   // at the moment
 	Outages uint64 // the present one included
-	Lost    uint64 // settlements of leases from before an outage that were too many to keep
+	Lost    uint64 // settlements that came in an outage and the store was not told: they were too many to keep, or it failed again
 }
 
 // Stats returns what has happened so far.
