@@ -2,7 +2,6 @@ package servers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -83,16 +82,8 @@ func (p *process) awaitListening(ctx context.Context, address string) error {
 	}
 }
 
-// usageError is the exit status of a program of ours that does not know a flag.
-const usageError = 2
-
-// whyEnded is an UnavailableError where the program knows no such command line.
 func (p *process) whyEnded() error {
 	said, _ := os.ReadFile(p.log)
-	first, _, _ := strings.Cut(string(said), "\n")
-	if exit, ok := errors.AsType[*exec.ExitError](p.err); ok && exit.ExitCode() == usageError {
-		return &UnavailableError{p.name, first}
-	}
 	return fmt.Errorf("%s ended before it listened (%w): %s", p.name, p.err, strings.TrimSpace(string(said)))
 }
 

@@ -96,8 +96,9 @@ func (s *Server) start(ctx context.Context, p Programs, dir string) (err error) 
 	if s.Metrics {
 		s.metrics = "http://" + at(ports[1]) + "/metrics"
 	}
-	manifests := filepath.Join(dir, "manifests")
+	manifests, leaseKey := filepath.Join(dir, "manifests"), filepath.Join(dir, "lease.key")
 	err = errors.Join(
+		write(leaseKey, strings.Repeat("0123456789abcdef", 4)),
 		write(filepath.Join(manifests, "all.yaml"), s.setup.Manifests(s.Concurrency, 9)), // The service asks no provider.
 		write(filepath.Join(dir, "ratelimit", "config", "bench.yaml"), s.setup.peerConfig()),
 	)
@@ -106,6 +107,7 @@ func (s *Server) start(ctx context.Context, p Programs, dir string) (err error) 
 	}
 	places := strings.NewReplacer(
 		"{self}", p.Self, "{tierkeeper}", p.Tierkeeper, "{peer}", p.Peer, "{redis}", store, "{dir}", dir, "{manifests}", manifests,
+		"{lease-key}", leaseKey,
 		"{address}", s.Address, "{port}", strconv.Itoa(ports[0]), "{metrics}", at(ports[1]), "{metrics-port}", strconv.Itoa(ports[1]),
 		"{other-port}", strconv.Itoa(ports[2]),
 	)

@@ -11,7 +11,7 @@ import (
 
 // A Variant is a program, how it is started and what it is asked. In Command and Env stand places to be filled: {self}, {tierkeeper}
 // and {peer} are programs; {address} and {metrics} free addresses of loopback, {port} and {metrics-port} their ports, {other-port} one
-// more; {redis} the address of a Redis of its own, {dir} a directory of its own and {manifests} one of manifests.
+// more; {redis} the address of a Redis of its own, {dir} a directory of its own, {manifests} one of manifests and {lease-key} a file.
 type Variant struct {
 	Name        string
 	About       string
@@ -80,7 +80,7 @@ var (
 		"--manifests", "{manifests}", "--data-dir", "{dir}/data", "--log-level", "error",
 	}
 
-	oursOverRedis = append(slices.Clip(ours), "--redis", "{redis}")
+	oursOverRedis = append(slices.Clip(ours), "--redis", "{redis}", "--lease-key-file", "{lease-key}")
 
 	peer = []string{
 		"DISABLE_STATS=true", "LOG_LEVEL=WARN", "REDIS_SOCKET_TYPE=tcp", "REDIS_TYPE=SINGLE", "REDIS_URL={redis}",

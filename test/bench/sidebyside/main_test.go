@@ -84,6 +84,9 @@ func TestPeersMeasuresRealServers(t *testing.T) {
 		args = append(args, "--ratelimit", peer)
 	}
 	out := mustRun(t, args...)
+	if _, err := exec.LookPath("redis-server"); err == nil || os.Getenv("REQUIRE_PEERS") == "1" {
+		wantLines(t, out, `redis +\d`, `redis-settle +\d`, `redis +1000$`, `redis-settle +1000$`, `Redis: CPU beside floor +\d`, `Redis: allocations +\d`)
+	}
 	wantLines(t, out,
 		`== 4 limits, below them, 100 subjects, 64 outstanding on 4 connections$`,
 		`== 4 limits, above them, 10 subjects, 64 outstanding on 4 connections$`,
