@@ -2,7 +2,9 @@ package redis
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // See newScript.
 	_ "embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,12 +17,23 @@ import (
 //go:embed counters.lua
 var countersSource string
 
-// Redis may have forgotten a script: then it is sent again.
-var counters = rueidis.NewLuaScript(countersSource)
+var counters = newScript(countersSource)
+
+// A script is one that Redis knows by its hash, unless it has forgotten it: then it is sent again.
+type script struct {
+	*rueidis.Lua
+
+	hash string
+}
+
+func newScript(source string) *script {
+	sum := sha1.Sum([]byte(source)) //nolint:gosec // It is how Redis names scripts.
+	return &script{rueidis.NewLuaScript(source), hex.EncodeToString(sum[:])}
+}
 
 // A question is one run of a script.
 type question struct {
-	script  *rueidis.Lua
+	script  *script
 	keys    []string
 	request string
 	channel string // that the script may publish in; empty: none
@@ -36,13 +49,17 @@ func (q *question) took(answer string) bool {
 	return q.group != nil && mode(q.request[0]) == take && answer != "" && status(answer[0]) == admitted
 }
 
-func (s *Store) run(ctx context.Context, q question) (string, error) {
-	args := [...]string{q.request, q.channel}
-	n := len(args)
+// args are those of the script.
+func (q *question) args(room *[2]string) []string {
+	*room = [...]string{q.request, q.channel}
 	if q.channel == "" {
-		n--
+		return room[:1]
 	}
-	answer, err := q.script.Exec(ctx, s.client, q.keys, args[:n]).ToString()
+	return room[:]
+}
+
+func (s *Store) run(ctx context.Context, q question) (string, error) {
+	answer, err := q.script.Exec(ctx, s.client, q.keys, q.args(new([2]string))).ToString()
 	return answer, explain(err)
 }
 
@@ -54,11 +71,18 @@ func (s *Store) ask(ctx context.Context, q question) (string, error) {
 	}
 	c := calls.Get().(*call) //nolint:forcetypeassert // The pool holds nothing else.
 	c.question = q
-	go c.run(s)
+	p := s.pipeline.Load()
+	if s.spread {
+		go c.run(s) // In a batch it would wait for the slowest node.
+	} else {
+		p.send(s, c)
+	}
 	select {
 	case <-c.answered:
 	case <-ctx.Done():
 		if c.over.CompareAndSwap(false, true) {
+			// Batches that hang must not hold up who comes when Redis answers again.
+			s.pipeline.CompareAndSwap(p, new(pipeline))
 			return "", ctx.Err()
 		}
 		<-c.answered
@@ -81,15 +105,21 @@ type call struct {
 
 var calls = sync.Pool{New: func() any { return &call{answered: make(chan struct{}, 1)} }}
 
-// run does not end with the context of whoever asks: the answer would be lost.
+// run sends the call alone, with its script where Redis does not know that. It does not end with the context of whoever asks: the answer
+// would be lost.
 func (c *call) run(s *Store) {
 	answer, err := s.run(s.ctx, c.question)
+	c.end(s, answer, err)
+}
+
+// end hands over the answer, or gives back what was taken for somebody who has gone.
+func (c *call) end(s *Store, answer string, err error) {
 	q := c.question
 	c.answer, c.err = answer, err
 	if c.over.CompareAndSwap(false, true) {
 		c.answered <- struct{}{}
 	} else if err == nil && q.took(answer) {
-		_ = s.giveBack([]taken{{q, answer}}) // It tells of its trouble itself.
+		go func() { _ = s.giveBack([]taken{{q, answer}}) }() // It tells of its trouble itself.
 	}
 }
 

@@ -67,6 +67,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 		return nil, fmt.Errorf("connecting to Redis at %s: %w", strings.Join(o.Addresses, ", "), advise(err))
 	}
 	s := &Store{client: client, ctx: context.WithoutCancel(ctx), script: counters, spread: client.Mode() == rueidis.ClientModeCluster, prefix: o.Prefix, log: o.Log}
+	s.pipeline.Store(new(pipeline))
 	if err := s.check(ctx, o.Cluster); err != nil {
 		client.Close()
 		return nil, fmt.Errorf("checking Redis at %s: %w", strings.Join(o.Addresses, ", "), err)

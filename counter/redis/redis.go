@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -35,10 +36,12 @@ const patience = 5 * time.Second
 type Store struct {
 	client rueidis.Client
 	ctx    context.Context // of calls that outlive whoever made them; it does not end
-	script *rueidis.Lua    // of counters
+	script *script         // of counters
 	spread bool            // over the slots of a cluster
 	prefix string          // of all keys
 	log    *slog.Logger
+
+	pipeline atomic.Pointer[pipeline] // what waits to be sent; another once a call has been given up
 }
 
 var _ counter.Store = (*Store)(nil)
