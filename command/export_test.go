@@ -8,8 +8,13 @@ func MemoryLimit(flag string, ofCgroup func() (uint64, error)) (int64, error) {
 	return f.bytes(partAlone, ofCgroup)
 }
 
-// GCPercentOf is by how many percent a heap grows of which so many bytes are in use, where --gc-percent is most.
-func GCPercentOf(most int, inUse uint64) int {
-	f := memoryFlags{percent: most}
-	return f.percentOf(inUse)
+// GCPercents are by how many percent a heap grows of which so many bytes are in use, where --gc-percent is most, look after look at how
+// many have been made in all.
+func GCPercents(most int, inUse uint64, made ...uint64) []int {
+	f, p := memoryFlags{percent: most}, pace{}
+	var all []int
+	for _, m := range made {
+		all = append(all, f.percentOf(inUse, p.garbage(m)))
+	}
+	return all
 }

@@ -20,12 +20,14 @@ import (
 // own 100 costs a service that answers as fast as it can a seventh more CPU.
 const GCPercent = 400
 
-// Of a large heap four times as much would be a lot of memory, and win nothing: what counts is how much is made until it is looked
-// through. So garbage is collected when there is more than this of it, but not before it is as much as what is in use.
+// Of a large heap four times as much would be a lot of memory, and win little: what counts is how often all that is in use is looked
+// through. So garbage is collected as soon as there is as much of it as is made in half a second, within bounds: a busy service gets the
+// memory that saves it CPU, one that only learns of edits does without. It is never before there is as much as what is in use.
 const (
-	garbage      = 64 << 20 // bytes
+	leastGarbage = 64 << 20  // bytes
+	mostGarbage  = 256 << 20 // bytes
 	leastPercent = 100
-	lookAfter    = 10 * time.Second // at what is in use
+	lookEvery    = 250 * time.Millisecond // at what is made
 )
 
 // Of what a cgroup may take, Go is to stay within this part, in percent: the rest is what Go does not know of, such as pages of
@@ -48,7 +50,7 @@ func (f *memoryFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.Var(&f.limit, "memory-limit", fmt.Sprintf("memory that Go is to stay within, such as 512Mi: near it, garbage is collected more often (default: %d%% of what the process's cgroup may take, %d%% with an Envoy beside it; none if that has no limit). GOMEMLIMIT wins",
 		partAlone, partBesideEnvoy))
-	flags.IntVar(&f.percent, "gc-percent", GCPercent, "by how many percent the heap grows at most over what is in use before garbage is collected, as long as the memory limit is far; above 64 MiB of garbage, 100 is enough. Less takes less memory and more CPU. GOGC wins")
+	flags.IntVar(&f.percent, "gc-percent", GCPercent, "by how many percent the heap grows at most over what is in use before garbage is collected, as long as the memory limit is far; above 64 MiB of garbage, or 256 MiB where as much is made in half a second, 100 is enough. Less takes less memory and more CPU. GOGC wins")
 }
 
 func (f *memoryFlags) check() error {
@@ -77,28 +79,41 @@ func (f *memoryFlags) apply(ctx context.Context, part int64, log *slog.Logger) {
 	debug.SetMemoryLimit(limit)
 }
 
-// follow has garbage collected by what is in use, until ctx ends.
+// follow has garbage collected by what is made and what is in use, until ctx ends.
 func (f *memoryFlags) follow(ctx context.Context) {
-	looks := time.NewTicker(lookAfter)
+	looks := time.NewTicker(lookEvery)
 	defer looks.Stop()
-	inUse := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	heap := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
+	var p pace
 	for now := f.percent; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-looks.C:
 		}
-		metrics.Read(inUse)
-		if next := f.percentOf(inUse[0].Value.Uint64()); next != now {
+		metrics.Read(heap)
+		if next := f.percentOf(heap[1].Value.Uint64(), p.garbage(heap[0].Value.Uint64())); next != now {
 			now = next
 			debug.SetGCPercent(now)
 		}
 	}
 }
 
-func (f *memoryFlags) percentOf(inUse uint64) int {
+// percentOf lets so much garbage be, beside what is in use.
+func (f *memoryFlags) percentOf(inUse, garbage uint64) int {
 	enough := 100 * garbage / max(inUse, 1)
-	return min(f.percent, max(leastPercent, int(enough))) //nolint:gosec // It is at most 100 times garbage.
+	return min(f.percent, max(leastPercent, int(enough))) //nolint:gosec // It is at most 100 times mostGarbage.
+}
+
+// A pace is how fast bytes are made, or were a moment ago: it rises at once and falls by half in a second or so.
+type pace struct{ made, halfSecond uint64 }
+
+// garbage is how much may be, where so many bytes have been made in all.
+func (p *pace) garbage(made uint64) uint64 {
+	const looks = uint64(time.Second / 2 / lookEvery)
+	p.halfSecond = max(looks*(made-p.made), p.halfSecond-p.halfSecond/8)
+	p.made = made
+	return min(max(p.halfSecond, leastGarbage), mostGarbage)
 }
 
 // bytes is the limit; math.MaxInt64 is none.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/tierkeeper/tierkeeper/command"
 )
@@ -79,20 +80,28 @@ func TestTheMemoryLimitIsThatOfTheCgroup(t *testing.T) {
 	}
 }
 
-func TestALargeHeapHasLittleGarbage(t *testing.T) {
+func TestALargeHeapHasAsMuchGarbageAsItIsWorth(t *testing.T) {
 	t.Parallel()
+	const mib = 1 << 20
 	for name, tc := range map[string]struct {
-		most, want int
-		inUse      uint64
+		most  int
+		inUse uint64
+		made  []uint64
+		want  []int
 	}{
-		"nothing is in use":                 {400, 400, 0},
-		"so little that the room is enough": {400, 400, 16 << 20},
-		"so much that it is not":            {400, 200, 32 << 20},
-		"more than the room":                {400, 100, 1 << 30},
-		"who wants less gets less":          {50, 50, 32 << 20},
+		"nothing is in use":                 {400, 0, []uint64{0}, []int{400}},
+		"so little that the room is enough": {400, 16 * mib, []uint64{0}, []int{400}},
+		"so much that it is not":            {400, 32 * mib, []uint64{0}, []int{200}},
+		"more than the room":                {400, 1024 * mib, []uint64{0}, []int{100}},
+		"who wants less gets less":          {50, 32 * mib, []uint64{0}, []int{50}},
+		"as much as is made in half a second, from now on": {
+			400, 64 * mib, []uint64{0, 64 * mib, 128 * mib}, []int{100, 200, 200},
+		},
+		"but not without end":    {1000, 64 * mib, []uint64{0, 1024 * mib}, []int{100, 400}},
+		"and for a moment after": {400, 64 * mib, []uint64{64 * mib, 64 * mib, 64 * mib, 64 * mib, 64 * mib, 64 * mib, 64 * mib}, []int{200, 175, 153, 133, 117, 102, 100}},
 	} {
-		if got := command.GCPercentOf(tc.most, tc.inUse); got != tc.want {
-			t.Errorf("%s: %d %%, want %d", name, got, tc.want)
+		if diff := cmp.Diff(tc.want, command.GCPercents(tc.most, tc.inUse, tc.made...)); diff != "" {
+			t.Errorf("%s: percents (-want +got):\n%s", name, diff)
 		}
 	}
 }
