@@ -15,11 +15,20 @@ import (
 // the others grow their own; more workers than are busy cost as much again, because they take turns and their stacks are cold.
 const streamWorkers = 64
 
+// The windows of flow control, in bytes, hold any call, and many of them. Where they are not fixed, grpc-go sends a ping with nearly every
+// call to find out how large they ought to be.
+const (
+	streamWindow     = 1 << 17
+	connectionWindow = 1 << 20
+)
+
 // ServerOptions are for the grpc.Server that Register is given, which cannot do without them. The server may have other services.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
 		grpc.NumStreamWorkers(streamWorkers),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
 	}
 }
 
