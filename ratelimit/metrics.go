@@ -75,7 +75,10 @@ func newEstimateError() prometheus.Histogram {
 
 // Describe and Collect make a Limiter a prometheus.Collector. Models are those that objects name, at most 1,000 of them; the
 // rest together are "other". Gateways are those that protect themselves.
-func (l *Limiter) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(l, ch) }
+func (l *Limiter) Describe(ch chan<- *prometheus.Desc) {
+	l.queues.metrics.waits.Describe(ch) // The first wait may end between Describe and Collect.
+	prometheus.DescribeByCollect(l, ch)
+}
 
 // Collect implements prometheus.Collector.
 func (l *Limiter) Collect(ch chan<- prometheus.Metric) {
