@@ -22,6 +22,15 @@ const StepBack = stepBack
 // WindowOf tells them what it counts in.
 var WindowOf = windowOf
 
+// BidKeys are the counters by which replicas tell each other who waits, by rank.
+func BidKeys(group string) []counter.Key {
+	keys := bidKeys(group)
+	return keys[:]
+}
+
+// BidExpiry is for how long a replica is believed that has died.
+const BidExpiry = bidExpiry
+
 // MaxReserved is the most input, and the most output, that one request reserves.
 const MaxReserved = maxReserved
 

@@ -163,7 +163,7 @@ func TestAStoreThatFailsIsToldSparinglyWhileRequestsWait(t *testing.T) {
 		var log lockedBuffer
 		var down atomic.Bool
 		s, _ := serveFaulty(t, waiting("{concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 90}}", "high1"), func(_ int64, method string) fault {
-			if down.Load() && method == "Acquire" {
+			if down.Load() && method == "Peek" {
 				return before
 			}
 			return sound
@@ -175,7 +175,7 @@ func TestAStoreThatFailsIsToldSparinglyWhileRequestsWait(t *testing.T) {
 		down.Store(true)
 		all.Wait()
 		pause(time.Second)
-		if n := strings.Count(log.String(), "could not take a slot"); n != 2 {
+		if n := strings.Count(log.String(), "could not look for slots"); n != 2 {
 			t.Errorf("it is told %d times in 90 seconds, want 2", n)
 		}
 	})

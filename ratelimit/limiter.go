@@ -256,10 +256,16 @@ func (l *Limiter) enter(ctx context.Context, now time.Time, id counter.LeaseID, 
 	if c == nil {
 		return p.acquire(ctx, now, id, t)
 	}
-	if c.queue == nil || !c.queue.busy() {
+	if c.queue == nil || !c.queue.busy(ctx) {
 		ok, err := p.acquire(ctx, now, id, t)
-		if ok || err != nil || c.queue == nil || c.longest == 0 || p.refuser(t) != c.limit {
+		if err != nil || c.queue == nil {
 			return ok, err
+		}
+		if t.counts[c.limit].Used >= c.Max {
+			c.queue.others.full.Store(true)
+		}
+		if ok || c.longest == 0 || p.refuser(t) != c.limit {
+			return ok, nil
 		}
 	}
 	c.slots(t, 0)

@@ -162,34 +162,29 @@ func (l *line) push(w *waiter) {
 	l.bytes += w.bytes
 }
 
-// next is the waiter that gets the next slot, nil if nobody waits. Entitled says whether a tier has not used up its share.
-func (l *line) next(now time.Time, entitled func(tier string) bool) *waiter {
+// next is the waiter that gets the next slot and its rank, nil if nobody waits. Entitled says whether a tier has not used up its
+// share.
+func (l *line) next(now time.Time, entitled func(tier string) bool) (*waiter, int) {
 	var best *turn
-	var bestFirst bool
 	var bestRank int
 	for lane, ts := range l.lanes {
 		t := ts.heap[0] // Where nobody waits there is no lane.
-		first, rank := lane.share != "" && entitled(lane.share), l.rank(lane, t, now)
-		switch {
-		case best == nil:
-		case first != bestFirst:
-			if !first {
-				continue
-			}
-		case rank != bestRank:
-			if rank < bestRank {
-				continue
-			}
-		case !t.before(best):
-			continue
+		rank := l.rank(lane, t, now)
+		if lane.share != "" && entitled(lane.share) {
+			rank += policy.HighestPriority
 		}
-		best, bestFirst, bestRank = t, first, rank
+		if best == nil || rank > bestRank || rank == bestRank && t.before(best) {
+			best, bestRank = t, rank
+		}
 	}
 	if best == nil {
-		return nil
+		return nil, 0
 	}
-	return best.waiting.Front().Value.(*waiter) //nolint:forcetypeassert // The list holds nothing else.
+	return best.waiting.Front().Value.(*waiter), bestRank //nolint:forcetypeassert // The list holds nothing else.
 }
+
+// highestRank is that of Critical on a share that is not used up. The lowest is 1.
+const highestRank = 2 * policy.HighestPriority
 
 func (l *line) rank(lane lane, t *turn, now time.Time) int {
 	risen := int(max(now.Sub(t.since), 0) / l.age)

@@ -111,7 +111,7 @@ func TestLineAgreesWithANaiveOne(t *testing.T) {
 		for step := range 2000 {
 			now = now.Add(time.Duration(r.Int64N(int64(4 * time.Second))))
 			entitled := func(tier string) bool { return (step/7)%2 == 0 && tier == "gold" }
-			switch w := l.next(now, entitled); {
+			switch w, _ := l.next(now, entitled); {
 			case r.IntN(2) == 0:
 				w := &waiter{
 					holder: fmt.Sprint("h", r.IntN(5)), arrived: now, bytes: r.Int64N(10),
@@ -163,7 +163,7 @@ func TestNobodyIsPushedBackByWhoSendsMore(t *testing.T) {
 			served := map[string]int{}
 			for i := range 600 {
 				now := lineStart.Add(time.Duration(i) * every)
-				w := l.next(now, nobodyEntitled)
+				w, _ := l.next(now, nobodyEntitled)
 				l.serve(w, now)
 				served[w.holder]++
 				if most, least := max(served["hog"], served["a"], served["b"]), min(served["hog"], served["a"], served["b"]); most-least > 1 {
@@ -184,10 +184,10 @@ func TestWhoWaitsRisesUpToCritical(t *testing.T) {
 		l.push(low)
 		high := &waiter{holder: "high", arrived: lineStart.Add(time.Duration(above)*l.age - 1), lane: lane{priority: 1 + above}}
 		l.push(high)
-		if got := l.next(high.arrived, nobodyEntitled); got != high {
+		if got, _ := l.next(high.arrived, nobodyEntitled); got != high {
 			t.Errorf("%d priorities below, it is next before it has waited so many ages", above)
 		}
-		if got := l.next(high.arrived.Add(1), nobodyEntitled); got != low {
+		if got, _ := l.next(high.arrived.Add(1), nobodyEntitled); got != low {
 			t.Errorf("%d priorities below, it is not next after it has waited so many ages", above)
 		}
 	}
@@ -209,7 +209,7 @@ func TestALineNeverHoldsMoreThanItMay(t *testing.T) {
 		bounds := &policy.Queue{MaxLength: 1 + r.IntN(40), MaxBodyBytes: 1 + r.Int64N(300)}
 		for range 2000 {
 			now = now.Add(time.Second)
-			if w := l.next(now, nobodyEntitled); w != nil && r.IntN(4) == 0 {
+			if w, _ := l.next(now, nobodyEntitled); w != nil && r.IntN(4) == 0 {
 				l.serve(w, now)
 				continue
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +17,8 @@ import (
 )
 
 const (
-	// lookAgain is how often a queue looks for slots of which nobody told it: of leases that have expired, and of requests that
-	// ended elsewhere.
+	// lookAgain is after how long at most a queue looks for slots of which nobody told it: of leases that have expired, and of
+	// requests that ended elsewhere.
 	lookAgain = 50 * time.Millisecond
 	// burst and pace bound how fast slots are given out that become free at once: some thousand requests that are let go in one
 	// moment find more connections to make than a backend, or Envoy, can bear.
@@ -40,9 +41,12 @@ const (
 )
 
 // A queue holds those who wait for one capacity, and gives out its slots: the slots are counted in the store, which other
-// replicas share, and who waits is known here alone. It is safe for concurrent use.
+// replicas share, and of those who wait there it knows what they bid. It is safe for concurrent use.
 type queue struct {
 	group   string
+	key     counter.Key // of the slots
+	bidKeys [highestRank + 1]counter.Key
+	leases  *leases
 	store   counter.Store
 	clock   func() time.Time
 	log     *slog.Logger
@@ -51,22 +55,21 @@ type queue struct {
 
 	wake    chan struct{}
 	waiting atomic.Int64 // line.n, for those who do not wait for mu
+	others  others
 
-	mu       sync.Mutex
-	capacity *policy.Capacity // nil: not any more
-	line     line
-	active   bool          // a goroutine gives out slots
-	last     time.Time     // when a slot was given out while others waited
-	gap      time.Duration // between two of them, on average; 0: not known
+	mu     sync.Mutex
+	scene  scene
+	line   line
+	bid    bid
+	active bool          // a goroutine gives out slots
+	last   time.Time     // when a slot was given out while others waited
+	gap    time.Duration // between two of them, on average; 0: not known
 }
-
-// busy reports whether anybody waits, so that nobody may overtake.
-func (q *queue) busy() bool { return q.waiting.Load() > 0 }
 
 // update takes over what the capacity is now. Where there is none any more all waiters go on without a slot.
 func (q *queue) update(c *policy.Capacity) {
 	q.mu.Lock()
-	q.capacity = c
+	q.scene = q.newScene(c)
 	if c != nil && c.Queue != nil {
 		q.line.age = c.Queue.Age
 	}
@@ -157,94 +160,94 @@ func (w *waiter) ended() outcome {
 
 // giveOut gives slots to waiters until nobody waits.
 func (q *queue) giveOut(ctx context.Context) {
-	tick := time.NewTicker(lookAgain)
-	defer tick.Stop()
+	look := time.NewTimer(rand.N(lookAgain)) //nolint:gosec // See untilLook.
+	defer look.Stop()
 	breath := time.NewTimer(0)
 	defer breath.Stop()
 	for {
-		n := q.round(ctx)
+		told := true
+		select {
+		case <-q.wake:
+		case <-look.C:
+			told = false
+			look.Reset(q.untilLook())
+		}
+		for q.round(ctx, told) == burst {
+			breath.Reset(pace)
+			<-breath.C
+		}
 		if q.rest() {
 			return
 		}
-		if n == burst {
-			breath.Reset(pace)
-			<-breath.C
-			continue
-		}
-		select {
-		case <-q.wake:
-		case <-tick.C:
-		}
 	}
+}
+
+// untilLook differs from time to time, so that no replica is always the first to look.
+func (q *queue) untilLook() time.Duration {
+	return lookAgain/2 + rand.N(lookAgain/2) //nolint:gosec // Nobody gains by guessing it.
 }
 
 // rest reports that nobody waits: the next one to join starts anew.
 func (q *queue) rest() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.active = q.line.n > 0
+	q.active = q.line.n > 0 || q.bid.rank > 0
 	return !q.active
 }
 
-// round gives out the slots that are free, and returns how many.
-func (q *queue) round(ctx context.Context) int {
-	for n := range burst {
-		w := q.next(ctx)
-		if w == nil {
-			return n
+// round gives out the slots that are free, if it is for this replica to do so, and returns how many. Told says that one was freed
+// here, or that somebody came.
+func (q *queue) round(ctx context.Context, told bool) (n int) {
+	rank := 0
+	if q.waiting.Load() > 0 {
+		v, err := q.look(ctx)
+		if err != nil {
+			q.complain(ctx, "could not look for slots for requests that wait", err)
+			return 0
+		}
+		n, rank = q.serveAll(ctx, &v, told)
+	}
+	if err := q.tell(ctx, rank); err != nil {
+		q.complain(ctx, "could not tell other replicas of requests that wait", err)
+	}
+	return n
+}
+
+// serveAll gives out what it sees, and returns how many slots that were, and the rank of who is next.
+func (q *queue) serveAll(ctx context.Context, v *view, told bool) (n, rank int) {
+	for {
+		var w *waiter
+		w, rank = q.next(v)
+		if w == nil || n == burst || int64(n) >= v.free || !v.turn(rank, told) {
+			return n, rank
 		}
 		ok, err := q.take(ctx, w)
 		if err != nil {
 			q.complain(ctx, "could not take a slot for a request that waits", err)
 		}
 		if !ok {
-			return n
+			return n, rank
 		}
+		n++
 		if !q.serve(w) {
 			q.giveBack(ctx, w)
+		} else if v.inUse != nil {
+			v.inUse[w.lane.share]++
 		}
 	}
-	return burst
 }
 
-// next is whose turn it is.
-func (q *queue) next(ctx context.Context) *waiter {
-	inUse := q.sharesInUse(ctx)
+// next is whose turn it is, and of which rank.
+func (q *queue) next(v *view) (*waiter, int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.line.next(q.clock(), func(tier string) bool { return q.capacity != nil && inUse[tier] < q.capacity.Shares[tier].Size })
-}
-
-// sharesInUse is how many requests each tier has under way that has a share. A store that fails has none in use: its
-// trouble is seen where slots are taken.
-func (q *queue) sharesInUse(ctx context.Context) map[string]int64 {
-	q.mu.Lock()
-	capacity := q.capacity
-	q.mu.Unlock()
-	if capacity == nil || len(capacity.Shares) == 0 {
-		return nil
-	}
-	var tiers []string
-	var limits []counter.Limit
-	for tier, share := range capacity.Shares {
-		tiers = append(tiers, tier)
-		limits = append(limits, counter.Limit{Key: keyOf(shareLimit(capacity, share)), Window: counter.InUse})
-	}
-	counts := make([]counter.Count, len(limits))
-	if err := q.store.Peek(ctx, q.clock(), limits, counts); err != nil {
-		return nil
-	}
-	inUse := make(map[string]int64, len(tiers))
-	for i, tier := range tiers {
-		inUse[tier] = counts[i].Used
-	}
-	return inUse
+	return q.line.next(q.clock(), v.entitled)
 }
 
 // take takes a slot for w by what the capacity is now, which may differ from what it was when w came.
 func (q *queue) take(ctx context.Context, w *waiter) (bool, error) {
 	q.mu.Lock()
-	capacity := q.capacity
+	capacity := q.scene.capacity
 	q.mu.Unlock()
 	if capacity == nil {
 		w.free = true
@@ -330,7 +333,10 @@ func newQueues() *queues {
 // do so by a table that another has replaced meanwhile.
 func (qs *queues) of(c *policy.Capacity, key counter.Key, l *Limiter) *queue {
 	q, _ := qs.byKey.LoadOrCompute(key, func() (*queue, bool) {
-		q := &queue{group: c.Group, store: l.store, clock: l.clock, log: l.log, metrics: qs.metrics, wake: make(chan struct{}, 1), line: newLine()}
+		q := &queue{
+			group: c.Group, key: key, bidKeys: bidKeys(c.Group), leases: l.leases, store: l.store, clock: l.clock, log: l.log, metrics: qs.metrics,
+			wake: make(chan struct{}, 1), line: newLine(),
+		}
 		q.line.age = c.Queue.Age
 		q.update((*qs.now.Load())[c.Group])
 		return q, false
@@ -343,7 +349,7 @@ func (qs *queues) update(all map[string]*policy.Capacity) {
 	qs.now.Store(&all)
 	for key, q := range qs.byKey.All() {
 		q.update(all[q.group])
-		if all[q.group] == nil && !q.busy() {
+		if all[q.group] == nil && q.waiting.Load() == 0 {
 			qs.byKey.Delete(key)
 		}
 	}

@@ -30,7 +30,8 @@ func BenchmarkLineOfTenThousand(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				now = now.Add(time.Millisecond)
-				l.serve(l.next(now, nobodyEntitled), now)
+				w, _ := l.next(now, nobodyEntitled)
+				l.serve(w, now)
 				add(i)
 			}
 		})

@@ -160,7 +160,7 @@ func (r *rehearsal) takeOut(a *actor, at time.Time) {
 	r.running--
 	r.inUse[a.lane.share]--
 	for r.running < r.capacity.Max {
-		w := r.line.next(at, func(tier string) bool { return r.inUse[tier] < r.capacity.Shares[tier].Size })
+		w, _ := r.line.next(at, func(tier string) bool { return r.inUse[tier] < r.capacity.Shares[tier].Size })
 		if w == nil {
 			return
 		}
