@@ -48,12 +48,16 @@ var imports = map[string][]string{
 	"admin":             {"policy", "ratelimit", "mtls"},
 	"controllers":       {"api/...", "policy", "election"},
 	"operator":          {"controllers", "policy", "xds/...", "grpcserver", "mtls"},
-	"standalone":        {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "grpcserver", "mtls"},
+	"standalone":        {"policy", "xds/...", "ratelimit", "counter/...", "manifest", "demo", "admin", "grpcserver", "mtls", "internal/child"},
 	"command":           anything,
+	"internal/await":    {},
 	"internal/boltfile": {},
+	"internal/child":    {},
 	"internal/golden":   {},
 	"internal/testca":   {},
 	"test/...":          anything,
+
+	"counter/redis/redistest": {"internal/await", "internal/child"},
 }
 
 var anything = []string{"./..."}

@@ -11,6 +11,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter/outage"
 	"github.com/tierkeeper/tierkeeper/counter/redis"
 	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
+	"github.com/tierkeeper/tierkeeper/internal/await"
 )
 
 // TestWhatARedisForgetsIsRestored kills a Redis that keeps nothing on disk.
@@ -42,7 +43,7 @@ func TestWhatARedisForgetsIsRestored(t *testing.T) {
 		}
 		return sum
 	}
-	eventually(t, "a replica knows the life of the store", func() bool { return server.Do("exists", "tk1:life") == "1" })
+	await.True(t, 30*time.Second, "a replica knows the life of the store", func() bool { return server.Do("exists", "tk1:life") == "1" })
 	admitted := try(60)
 	for _, set := range sets { // so that both have seen the same
 		if ok, err := set.Acquire(t.Context(), now(), newLease(), now().Add(time.Minute), []int64{0, 0}, make([]counter.Count, 2)); !ok || err != nil {
@@ -52,7 +53,7 @@ func TestWhatARedisForgetsIsRestored(t *testing.T) {
 	server.Kill()
 	admitted += try(20)
 	server.Restart()
-	eventually(t, "both ask the store again", func() bool { return !replicas[0].Stats().Out && !replicas[1].Stats().Out })
+	await.True(t, 30*time.Second, "both ask the store again", func() bool { return !replicas[0].Stats().Out && !replicas[1].Stats().Out })
 	admitted += try(60)
 	if admitted != 100 {
 		t.Errorf("%d are admitted of 100, by a store that forgot everything after 60", admitted)
@@ -70,17 +71,4 @@ func startPatiently(t *testing.T, shared outage.Shared, replicas int) *replica {
 	})
 	go s.Run(t.Context())
 	return &replica{s, func() {}}
-}
-
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick, late := time.NewTicker(5*time.Millisecond), time.After(30*time.Second)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
 }

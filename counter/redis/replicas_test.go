@@ -11,20 +11,6 @@ import (
 
 const enough = 30 * time.Second // for what happens on loopback, however busy the machine
 
-// await waits until something holds.
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick, late := time.NewTicker(5*time.Millisecond), time.After(enough)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
 // TestReplicasCountThemselves also shows that one that leaves is missed by those that come after it.
 func TestReplicasCountThemselves(t *testing.T) {
 	t.Parallel()
@@ -46,10 +32,10 @@ func TestReplicasCountThemselves(t *testing.T) {
 		t.Errorf("a replica that has heard nothing counts %d, want itself", n)
 	}
 	second, _ := join("second")
-	await(t, "the second knows of the first", func() bool { return second.Count() == 2 })
+	eventually(t, "the second knows of the first", func() bool { return second.Count() == 2 })
 	leave()
 	third, _ := join("third")
-	await(t, "the third has been counted", func() bool { return third.Count() == 2 })
+	eventually(t, "the third has been counted", func() bool { return third.Count() == 2 })
 }
 
 // TestAProbeTellsWhetherTheStoreCanBeWritten makes Redis refuse in the ways in which it does.
@@ -88,13 +74,13 @@ func TestAProbeTellsWhetherTheStoreCanBeWritten(t *testing.T) {
 		t.Error("a Redis that stands still passes")
 	}
 	server.Resume()
-	await(t, "it answers again", func() bool { return probe() == nil })
+	eventually(t, "it answers again", func() bool { return probe() == nil })
 	server.Kill()
 	if probe() == nil {
 		t.Error("a Redis that is not there passes")
 	}
 	server.Restart()
-	await(t, "it answers after a restart", func() bool { return probe() == nil })
+	eventually(t, "it answers after a restart", func() bool { return probe() == nil })
 }
 
 func TestAProbeLooksAtAllOfACluster(t *testing.T) {
@@ -112,7 +98,7 @@ func TestAProbeLooksAtAllOfACluster(t *testing.T) {
 		}
 		cancel()
 		master.Resume()
-		await(t, "it answers again", func() bool {
+		eventually(t, "it answers again", func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), enough)
 			defer cancel()
 			return s.Probe(ctx) == nil

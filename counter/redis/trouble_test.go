@@ -21,6 +21,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/counter/redis"
 	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
+	"github.com/tierkeeper/tierkeeper/internal/await"
 	"github.com/tierkeeper/tierkeeper/internal/testca"
 )
 
@@ -54,15 +55,7 @@ func usedOf(tb testing.TB, s *redis.Store, now time.Time, l counter.Limit) int64
 // eventually waits until what it waits for has happened.
 func eventually(tb testing.TB, what string, happened func() bool) {
 	tb.Helper()
-	tick, deadline := time.NewTicker(5*time.Millisecond), time.After(30*time.Second)
-	defer tick.Stop()
-	for !happened() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			tb.Fatalf("it did not happen within 30 s that %s", what)
-		}
-	}
+	await.True(tb, enough, what, happened)
 }
 
 func TestANewPasswordIsReadFromItsFile(t *testing.T) {

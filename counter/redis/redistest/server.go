@@ -3,7 +3,6 @@
 package redistest
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -12,10 +11,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tierkeeper/tierkeeper/internal/await"
+	"github.com/tierkeeper/tierkeeper/internal/child"
 )
 
 // wait is how long anything may take before a test fails.
@@ -33,9 +33,8 @@ type Server struct {
 	args     []string
 	cli      []string // what redis-cli must be given
 	ready    string   // what it says when it accepts connections
-	cmd      *exec.Cmd
-	done     chan struct{} // closed when the process has ended
-	out      *output
+	process  *child.Process
+	out      *child.Output
 }
 
 // Start starts a server with more arguments, such as "--requirepass", "secret", and ends it with the test. Where there is no
@@ -45,7 +44,6 @@ func Start(tb testing.TB, args ...string) *Server {
 	need(tb)
 	s := &Server{tb: tb, ready: "Ready to accept connections", portFlag: "--port"}
 	s.args = append([]string{"--dir", tb.TempDir(), "--save", "", "--appendonly", "no"}, args...)
-	tb.Cleanup(s.Kill)
 	s.startSomewhere()
 	return s
 }
@@ -60,24 +58,33 @@ func StartTLS(tb testing.TB, cert, key, authorities string, args ...string) *Ser
 	s.args = append([]string{
 		"--port", "0", "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", authorities, "--dir", tb.TempDir(), "--save", "", "--appendonly", "no",
 	}, args...)
-	tb.Cleanup(s.Kill)
 	s.startSomewhere()
 	return s
 }
 
-// StartSentinel starts a sentinel that watches a server, and its replicas, by the name of main.
-func StartSentinel(tb testing.TB, watched *Server) *Server {
+// StartSentinels starts n sentinels that watch a server, and its replicas, by the name of main, and waits until they know of each other.
+// A replica takes the place of a server that most of them have not heard of for the time of patience.
+func StartSentinels(tb testing.TB, n int, watched *Server, patience time.Duration) []*Server {
 	tb.Helper()
+	need(tb)
 	host, port, _ := strings.Cut(watched.Addr, ":")
-	file := filepath.Join(tb.TempDir(), "sentinel.conf")
-	config := fmt.Sprintf("sentinel monitor main %s %s 1\nsentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n", host, port)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		tb.Fatal(err)
+	config := fmt.Sprintf("sentinel monitor main %s %s %d\nsentinel down-after-milliseconds main %d\nsentinel failover-timeout main %d\n",
+		host, port, n/2+1, patience.Milliseconds(), 5*patience.Milliseconds())
+	all := make([]*Server, n)
+	for i := range all {
+		file := filepath.Join(tb.TempDir(), "sentinel.conf")
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		all[i] = &Server{tb: tb, ready: "+monitor master", portFlag: "--port", args: []string{"--sentinel"}, config: []string{file}}
+		all[i].startSomewhere()
 	}
-	s := &Server{tb: tb, ready: "+monitor master", portFlag: "--port", args: []string{"--sentinel"}, config: []string{file}}
-	tb.Cleanup(s.Kill)
-	s.startSomewhere()
-	return s
+	for _, s := range all {
+		await.True(tb, wait, "a sentinel knows of the others", func() bool {
+			return strings.Contains(s.Do("sentinel", "master", "main"), fmt.Sprintf("\nnum-other-sentinels\n%d\n", n-1))
+		})
+	}
+	return all
 }
 
 func need(tb testing.TB) {
@@ -94,9 +101,14 @@ func need(tb testing.TB) {
 	}
 }
 
-// startSomewhere starts it at a free port. Somebody else may take that first: then at another.
+// startSomewhere starts it at a free port, until the test ends. Somebody else may take that first: then at another.
 func (s *Server) startSomewhere() {
 	s.tb.Helper()
+	s.tb.Cleanup(func() {
+		if s.process != nil {
+			s.Kill()
+		}
+	})
 	for range 10 {
 		s.Addr = "127.0.0.1:" + strconv.Itoa(freePort(s.tb))
 		if s.tryStart() {
@@ -121,24 +133,18 @@ func (s *Server) tryStart() bool {
 	s.tb.Helper()
 	_, port, _ := strings.Cut(s.Addr, ":")
 	args := slices.Concat(s.config, []string{s.portFlag, port, "--bind", "127.0.0.1"}, s.args)
-	s.cmd, s.done, s.out = exec.Command("redis-server", args...), make(chan struct{}), newOutput(s.ready) //nolint:noctx,gosec // It ends with the test.
-	s.cmd.Stdout, s.cmd.Stderr, s.cmd.SysProcAttr = s.out, s.out, attributes()
-	if err := s.cmd.Start(); err != nil {
+	cmd := exec.Command("redis-server", args...) //nolint:gosec // Tests name them.
+	s.out = &child.Output{}
+	cmd.Stdout, cmd.Stderr = s.out, s.out
+	var err error
+	if s.process, err = child.Start(cmd); err != nil {
 		s.tb.Fatalf("starting redis-server: %v", err)
 	}
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // It is ended by signals.
-		close(done)
-	}(s.cmd, s.done)
-	select {
-	case <-s.out.ready:
-		return true
-	case <-s.done:
-		return false
-	case <-time.After(wait):
-		s.tb.Fatalf("redis-server is not ready after %v:\n%s", wait, s.out)
-		return false
+	err = s.process.Until(s.tb.Context(), func() bool { return strings.Contains(s.out.String(), s.ready) })
+	if err != nil && !s.process.HasEnded() {
+		s.tb.Fatalf("redis-server is not ready: %v\n%s", err, s.out)
 	}
+	return err == nil
 }
 
 // Restart starts a server that was stopped or killed, at the same address and empty.
@@ -150,36 +156,21 @@ func (s *Server) Restart() {
 }
 
 // Stop ends the server in order.
-func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+func (s *Server) Stop() { s.must(s.process.Stop) }
 
 // Kill ends the server at once. A server that has ended stays as it is.
-func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+func (s *Server) Kill() { s.must(s.process.Kill) }
 
 // Pause makes the server stand still, with its connections open, until Resume.
-func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+func (s *Server) Pause() { s.must(s.process.Pause) }
 
 // Resume ends a Pause.
-func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+func (s *Server) Resume() { s.must(s.process.Resume) }
 
-func (s *Server) end(sig syscall.Signal) {
-	if s.cmd == nil || s.cmd.Process == nil {
-		return
-	}
-	s.signal(sig)
-	select {
-	case <-s.done:
-	case <-time.After(wait):
-		s.tb.Errorf("redis-server goes on after %v", sig)
-	}
-}
-
-func (s *Server) signal(sig syscall.Signal) {
-	select {
-	case <-s.done:
-	default:
-		if err := s.cmd.Process.Signal(sig); err != nil {
-			s.tb.Errorf("sending %v to redis-server: %v", sig, err)
-		}
+func (s *Server) must(do func() error) {
+	s.tb.Helper()
+	if err := do(); err != nil {
+		s.tb.Errorf("redis-server: %v", err)
 	}
 }
 
@@ -197,34 +188,4 @@ func (s *Server) try(command ...string) (string, error) {
 	host, port, _ := strings.Cut(s.Addr, ":")
 	out, err := exec.Command("redis-cli", slices.Concat([]string{"-e", "-h", host, "-p", port}, s.cli, command)...).CombinedOutput() //nolint:noctx,gosec // It is brief.
 	return strings.TrimSpace(string(out)), err
-}
-
-// An output is what a process says. Ready is closed when it accepts connections.
-type output struct {
-	mu    sync.Mutex
-	text  bytes.Buffer
-	sign  string // that it accepts connections
-	said  bool
-	ready chan struct{}
-}
-
-func newOutput(sign string) *output { return &output{sign: sign, ready: make(chan struct{})} }
-
-// Write implements io.Writer.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	n, err := o.text.Write(p)
-	if !o.said && bytes.Contains(o.text.Bytes(), []byte(o.sign)) {
-		o.said = true
-		close(o.ready)
-	}
-	return n, err
-}
-
-// String is all that was said.
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
