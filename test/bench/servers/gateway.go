@@ -10,12 +10,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tierkeeper/tierkeeper/internal/child"
 	"github.com/tierkeeper/tierkeeper/test/bench/meter"
 )
 
 // An Upstream is a provider that answers at once.
 type Upstream struct {
-	process *process
+	process *child.Process
 	port    int
 }
 
@@ -38,15 +39,15 @@ func StartUpstream(ctx context.Context, p Programs, dir string) (*Upstream, erro
 }
 
 // CPU is the time that it has computed.
-func (u *Upstream) CPU() (time.Duration, error) { return meter.CPU(u.process.pid()) }
+func (u *Upstream) CPU() (time.Duration, error) { return meter.CPU(u.process.PID()) }
 
 // Stop stops it.
-func (u *Upstream) Stop() { u.process.stop() }
+func (u *Upstream) Stop() { _ = u.process.Stop() }
 
 // A Gateway is an Envoy that asks a Server, and the Tierkeeper that configures it.
 type Gateway struct {
 	Address string
-	process *process
+	process *child.Process
 }
 
 // asksNobody runs an Envoy that passes requests without asking about them, by a setting that its rate limit filter knows.
@@ -88,10 +89,10 @@ func StartGateway(ctx context.Context, p Programs, s *Server, u *Upstream, asks 
 
 // CPU is the time that Envoy has computed, and Tierkeeper beside it.
 func (g *Gateway) CPU() (envoy, besides time.Duration, err error) {
-	if besides, err = meter.CPU(g.process.pid()); err != nil {
+	if besides, err = meter.CPU(g.process.PID()); err != nil {
 		return 0, 0, err
 	}
-	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", g.process.pid()))
+	children, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", g.process.PID()))
 	if err != nil {
 		return 0, 0, fmt.Errorf("looking for Envoy: %w", err)
 	}
@@ -120,4 +121,4 @@ func (g *Gateway) CPU() (envoy, besides time.Duration, err error) {
 }
 
 // Stop stops both.
-func (g *Gateway) Stop() { g.process.stop() }
+func (g *Gateway) Stop() { _ = g.process.Stop() }

@@ -10,11 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tierkeeper/tierkeeper/internal/child"
 )
 
 // A redis is a Redis that keeps nothing on disk.
 type redis struct {
-	*process
+	*child.Process
 	address string
 }
 

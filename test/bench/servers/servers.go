@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tierkeeper/tierkeeper/internal/child"
 	"github.com/tierkeeper/tierkeeper/test/bench/calls"
 	"github.com/tierkeeper/tierkeeper/test/bench/load"
 	"github.com/tierkeeper/tierkeeper/test/bench/meter"
@@ -47,7 +48,7 @@ type Server struct {
 	Address string
 	setup   Setup
 	metrics string
-	process *process
+	process *child.Process
 	redis   *redis // nothing, where it needs none
 }
 
@@ -136,10 +137,10 @@ func write(path, content string) error {
 // Stop stops what Start has started.
 func (s *Server) Stop() {
 	if s.process != nil {
-		s.process.stop()
+		_ = s.process.Stop() // It is gone, in order or not.
 	}
 	if s.redis != nil {
-		s.redis.stop()
+		_ = s.redis.Stop()
 	}
 }
 
@@ -169,10 +170,10 @@ func (s *Server) Meters(ctx context.Context) (r Reading, err error) {
 			return r, err
 		}
 	}
-	if r.CPU, err = meter.CPU(s.process.pid()); err != nil {
+	if r.CPU, err = meter.CPU(s.process.PID()); err != nil {
 		return r, err
 	}
-	r.Memory, err = meter.Memory(s.process.pid())
+	r.Memory, err = meter.Memory(s.process.PID())
 	return r, err
 }
 

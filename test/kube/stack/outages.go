@@ -21,7 +21,10 @@ const (
 	apiServer = "kube-apiserver"
 )
 
-const lookForAPIServer = 100 * time.Millisecond
+const (
+	lookForAPIServer = 100 * time.Millisecond
+	startMost        = time.Minute // a machine may be busy
+)
 
 // trace makes a folder like that of the Assets, whose programs first write down their process and their arguments: envtest
 // tells neither, and loses its users when it restarts an API server itself.

@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,25 +9,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
-	"syscall"
-	"time"
-)
 
-const (
-	startMost = 60 * time.Second // a machine may be busy
-	stopMost  = 15 * time.Second
+	"github.com/tierkeeper/tierkeeper/internal/child"
 )
 
 // A Process is one life of one program.
 type Process struct {
+	*child.Process
+
 	Name    string
 	Address string // that it said it listens at, if it was to say one
-	cmd     *exec.Cmd
 	log     string // file
-	ended   chan struct{}
-	err     error // once ended
 }
 
 // run starts a program whose output goes to a log, and waits until a line of its output matches; the first group of the match is
@@ -38,88 +30,39 @@ func (s *Stack) run(ctx context.Context, name string, ready *regexp.Regexp, prog
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{Name: name, cmd: exec.Command(program, args...), log: filepath.Join(s.Dir, name+".log"), ended: make(chan struct{})}
-	p.cmd.Dir = s.Dir
-	p.cmd.SysProcAttr = childAttributes()
-	out, in := io.Pipe()
-	p.cmd.Stdout, p.cmd.Stderr = io.MultiWriter(log, in), log
-	started := make(chan error, 1)
-	go func() {
-		// The kernel kills the child when the thread that started it ends.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
-		started <- err
-		if err == nil {
-			p.err = p.cmd.Wait()
-		}
-		_, _ = in.Close(), log.Close()
-		close(p.ended)
-	}()
-	if err := <-started; err != nil {
-		return nil, fmt.Errorf("starting %s: %w", name, err)
+	var said child.Output
+	cmd := exec.Command(program, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.Dir, io.MultiWriter(log, &said), log
+	started, err := child.Start(cmd)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("starting %s: %w", name, err), log.Close())
 	}
-	lines := make(chan string, 1)
 	go func() {
-		for scanner := bufio.NewScanner(out); scanner.Scan(); {
-			if ready != nil {
-				if match := ready.FindStringSubmatch(scanner.Text()); match != nil {
-					select {
-					case lines <- match[1]:
-					default:
-					}
-				}
-			}
-		}
-		_, _ = io.Copy(io.Discard, out)
+		<-started.Ended()
+		_ = log.Close()
 	}()
+	p := &Process{Process: started, Name: name, log: filepath.Join(s.Dir, name+".log")}
 	s.stops = append(s.stops, p.Stop)
 	if ready == nil {
 		return p, nil
 	}
-	select {
-	case p.Address = <-lines:
-		return p, nil
-	case <-p.ended:
-		return nil, fmt.Errorf("%s ended before it was ready (%w); its log is %s/%s.log", name, p.err, s.Dir, name)
-	case <-time.After(startMost):
-		return nil, errors.Join(fmt.Errorf("%s was not ready after %s; its log is %s/%s.log", name, startMost, s.Dir, name), p.Kill())
-	case <-ctx.Done():
-		return nil, errors.Join(ctx.Err(), p.Kill())
+	err = p.Until(ctx, func() bool {
+		match := ready.FindStringSubmatch(said.String())
+		if match != nil {
+			p.Address = match[1]
+		}
+		return match != nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s is not ready: %w; its log is %s", name, err, p.log), p.Kill())
 	}
+	return p, nil
 }
-
-// Stop lets it end in order.
-func (p *Process) Stop() error {
-	return p.end(syscall.SIGTERM)
-}
-
-// Kill ends it at once.
-func (p *Process) Kill() error { return p.end(syscall.SIGKILL) }
-
-func (p *Process) end(signal syscall.Signal) error {
-	_ = p.cmd.Process.Signal(syscall.SIGCONT)
-	_ = p.cmd.Process.Signal(signal) // It may have ended.
-	select {
-	case <-p.ended:
-		return nil
-	case <-time.After(stopMost):
-		_ = p.cmd.Process.Kill()
-		<-p.ended
-		return fmt.Errorf("%s did not stop within %s", p.Name, stopMost)
-	}
-}
-
-// Pause stops it from doing anything, and Resume lets it go on.
-func (p *Process) Pause() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
-
-// Resume undoes Pause.
-func (p *Process) Resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Memory is how much of the machine's memory it takes, in bytes, without what is only files: that the system can have back. It is
 // known on Linux only.
 func (p *Process) Memory() (int64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		return 0, fmt.Errorf("reading the memory of %s: %w", p.Name, err)
 	}
@@ -134,6 +77,3 @@ func (p *Process) Memory() (int64, error) {
 
 // Log is what it has said so far.
 func (p *Process) Log() ([]byte, error) { return os.ReadFile(p.log) }
-
-// Ended is closed when it has ended.
-func (p *Process) Ended() <-chan struct{} { return p.ended }

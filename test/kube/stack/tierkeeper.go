@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-var answers = regexp.MustCompile(`answers .* on (\S+:\d+)\.$`)
+var answers = regexp.MustCompile(`(?m)answers .* on (\S+:\d+)\.$`)
 
 // StartOperator runs a replica of the operator, with the rights of its service account, and puts it behind the Front.
 func (s *Stack) StartOperator(ctx context.Context, identity string, args ...string) (*Process, error) {
