@@ -57,11 +57,7 @@ func (a answer) blocked() bool {
 // tierkeeper runs the program against the admin address of the system.
 func (s *system) tierkeeper(t *testing.T, args ...string) string {
 	t.Helper()
-	at := regexp.MustCompile(`Admin: (\S+)`).FindStringSubmatch(s.stdout.String())
-	if at == nil {
-		t.Fatal("no address of admin is printed")
-	}
-	cmd := exec.CommandContext(t.Context(), binary, append(args, "--admin", at[1])...)
+	cmd := exec.CommandContext(t.Context(), binary, append(args, "--admin", s.Says(t, `Admin: (\S+)`))...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -262,12 +258,9 @@ func TestNobodyLiftsABlockThroughAGateway(t *testing.T) {
 	t.Parallel()
 	files := manifests(gateway, tier("good", "concurrency: 100"), holder("good", "good", keyGood))
 	s := startWithoutDemo(t, files)
-	at := regexp.MustCompile(`Admin: http://127.0.0.1:(\d+)`).FindStringSubmatch(s.stdout.String())
-	if at == nil {
-		t.Fatal("no address of admin is printed")
-	}
+	admin := s.Says(t, `Admin: http://127.0.0.1:(\d+)`)
 	const images = "path: {type: PathPrefix, value: /v1/images}"
-	for before, after := range map[string]string{"port: 8090": "port: " + at[1], images: "path: {type: PathPrefix, value: /}"} {
+	for before, after := range map[string]string{"port: 8090": "port: " + admin, images: "path: {type: PathPrefix, value: /}"} {
 		name, content := edit(t, files, before, after)
 		files[name] = content
 	}
@@ -291,8 +284,8 @@ func TestNobodyLiftsABlockThroughAGateway(t *testing.T) {
 	}
 
 	// Nor does anybody read the metrics, which name keys of all namespaces.
-	metrics := regexp.MustCompile(`Metrics: http://127.0.0.1:(\d+)`).FindStringSubmatch(s.stdout.String())
-	s.write(t, "all.yaml", strings.Replace(files["all.yaml"], "port: "+at[1], "port: "+metrics[1], 1))
+	metrics := s.Says(t, `Metrics: http://127.0.0.1:(\d+)`)
+	s.write(t, "all.yaml", strings.Replace(files["all.yaml"], "port: "+admin, "port: "+metrics, 1))
 	read := request{method: http.MethodGet, path: "/metrics", key: keyGood}
 	eventually(t, soon, "the edit is in force", func() bool { return s.send(t, read).status != http.StatusNotFound })
 	if a := s.send(t, read); a.status != http.StatusForbidden {

@@ -1,13 +1,11 @@
 package envoy_test
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/test/program"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
 	"github.com/tierkeeper/tierkeeper/xds/server"
 )
@@ -75,21 +74,10 @@ func runEnvoyFrom(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
 	cmd := exec.Command(binary, "-c", file, "--disable-hot-restart", "-l", "warning", "--concurrency", "1")
-	cmd.Dir, cmd.Stdout, cmd.Stderr = t.TempDir(), &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		hard := time.AfterFunc(stopMost, func() { _ = cmd.Process.Kill() })
-		err := cmd.Wait()
-		hard.Stop()
-		if t.Failed() {
-			t.Logf("Envoy ended with %v and said:\n%s", err, out.String())
-		}
-	})
+	cmd.Dir = t.TempDir()
+	p := program.Start(t, cmd)
+	t.Cleanup(func() { _ = p.Stop() })
 }
 
 // nowhere is a rate-limit service that does not answer: Envoy takes its configuration all the same.

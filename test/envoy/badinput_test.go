@@ -41,11 +41,11 @@ func (s *system) checkUsed(t *testing.T, least, most int64) {
 	if used := a.number(t, "x-ratelimit-used"); used < least+1 || used > most+1 {
 		t.Errorf("afterwards %d requests are used, want %d to %d and this one", used, least, most)
 	}
-	if strings.Contains(s.stderr.String(), "Envoy is gone") {
+	if strings.Contains(s.Stderr.String(), "Envoy is gone") {
 		t.Error("Envoy died")
 	}
-	if s.hasEnded() {
-		t.Errorf("tierkeeper ended: %v", s.err)
+	if s.HasEnded() {
+		t.Errorf("tierkeeper ended: %v", s.Err())
 	}
 }
 

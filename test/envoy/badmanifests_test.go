@@ -50,7 +50,7 @@ func TestBadManifestsCostOnlyThemselves(t *testing.T) {
 		files[name] = bad.content
 	}
 	s := start(t, files)
-	told := s.stdout.String()
+	told := s.Stdout.String()
 	for name, bad := range badManifests {
 		if !regexp.MustCompile(`(?m)^  REJECTED  \S*/` + bad.told).MatchString(told) {
 			t.Errorf("%s: nothing like %q is told", name, bad.told)

@@ -21,6 +21,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/internal/testca"
 	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/test/program"
 	"github.com/tierkeeper/tierkeeper/xds/envoy"
 	"github.com/tierkeeper/tierkeeper/xds/server"
 )
@@ -32,10 +33,10 @@ func bootstrapped(t *testing.T, gateway policy.Name, xds, service policy.Endpoin
 	t.Helper()
 	dir := t.TempDir()
 	hostPort := func(e policy.Endpoint) string { return net.JoinHostPort(e.Address, strconv.Itoa(int(e.Port))) }
-	p := execute(t, "bootstrap", "--gateway", gateway.String(), "--node", "envoy-0", "--dir", dir,
+	p := program.Start(t, exec.Command(binary, "bootstrap", "--gateway", gateway.String(), "--node", "envoy-0", "--dir", dir,
 		"--xds", hostPort(xds), "--xds-server-name", "xds.tierkeeper", "--service", hostPort(service), "--service-server-name", "limits.tierkeeper",
-		"--cert", files.Cert, "--key", files.Key, "--ca", files.CA)
-	if err := p.await(t); err != nil {
+		"--cert", files.Cert, "--key", files.Key, "--ca", files.CA))
+	if err := p.Result(t); err != nil {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, "envoy.yaml")

@@ -1,7 +1,9 @@
 package envoy_test
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -21,7 +23,7 @@ func TestSignalsEndCleanlyWhileStreamsAreOpen(t *testing.T) {
 					t.Errorf("a stream ended as if it was whole: %s", body)
 				}
 			}
-			if strings.Contains(s.stderr.String(), "panic") {
+			if strings.Contains(s.Stderr.String(), "panic") {
 				t.Error("something panicked")
 			}
 		})
@@ -66,14 +68,13 @@ func TestAnEnvoyThatIsNoneIsRefused(t *testing.T) {
 func (s *system) refuses(t *testing.T, says string, flags ...string) {
 	t.Helper()
 	p := s.launch(t, flags...)
-	_ = p.await(t) // the code is looked at
-	if code := p.cmd.ProcessState.ExitCode(); code != 1 {
-		t.Errorf("the exit code is %d, want 1", code)
+	if exit, ok := errors.AsType[*exec.ExitError](p.Result(t)); !ok || exit.ExitCode() != 1 {
+		t.Errorf("it ended with %v, want exit code 1", p.Err())
 	}
-	if !strings.Contains(p.stderr.String(), says) {
-		t.Errorf("stderr says %q, want %q", p.stderr, says)
+	if !strings.Contains(p.Stderr.String(), says) {
+		t.Errorf("stderr says %q, want %q", p.Stderr.String(), says)
 	}
-	if strings.Contains(p.stdout.String(), "serves http") {
+	if strings.Contains(p.Stdout.String(), "serves http") {
 		t.Error("it says that it serves")
 	}
 }

@@ -4,9 +4,6 @@ package envoy_test
 
 import (
 	"bytes"
-	"errors"
-	"flag"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,55 +11,38 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tierkeeper/tierkeeper/internal/await"
+	"github.com/tierkeeper/tierkeeper/test/program"
 )
 
 const (
-	pollEvery = 20 * time.Millisecond
 	startMost = 30 * time.Second // a machine may be busy with other tests
-	stopMost  = 15 * time.Second
 	soon      = 10 * time.Second // for what happens at once on a machine that has nothing else to do
+)
+
+var (
+	eventually = await.True
+	clearOf    = program.ClearOf
 )
 
 // binary is the program under test, built by TestMain.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	flag.Parse()
+func TestMain(m *testing.M) {
 	if os.Getenv("ENVOY") == "" {
+		os.Exit(m.Run()) // Each test says what it lacks.
+	}
+	program.AtOnce(6) // Some wait for two minutes, and all of them for other processes.
+	os.Exit(program.Build(func(path string) int {
+		binary = path
 		return m.Run()
-	}
-	waitMoreThanCompute()
-	dir, err := os.MkdirTemp("", "tierkeeper-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	binary = filepath.Join(dir, "tierkeeper")
-	if out, err := exec.Command("go", "build", "-o", binary, "../..").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building tierkeeper: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
-
-// waitMoreThanCompute lets more tests run at once than there are cores, unless somebody said how many: some wait for two
-// minutes, and all of them wait for other processes.
-func waitMoreThanCompute() {
-	said := false
-	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
-	n := strconv.Itoa(max(6, runtime.GOMAXPROCS(0)))
-	if !said && flag.Set("test.parallel", n) != nil {
-		panic("the flag test.parallel is gone")
-	}
+	}))
 }
 
 // envoyBinary is the Envoy to run. Without one the test is skipped, or fails where nothing may be skipped.
@@ -86,16 +66,8 @@ type system struct {
 	port               *port
 	flags              []string // beside those of the harness
 	guest              visitor  // who sends its requests; zero: one who speaks HTTP to its port
-	*process
-}
-
-// A process is one life of tierkeeper standalone, or of tierkeeper ratelimit.
-type process struct {
-	cmd            *exec.Cmd
-	stdout, stderr *transcript
-	ended          chan struct{} // closed once err is set
-	err            error
-	demo           string // host:port of the demo upstream, if it runs
+	*program.Process
+	demo string // host:port of the demo upstream, if it runs
 }
 
 // prepare makes everything but the process. Files are by name, relative to the directory of manifests.
@@ -146,23 +118,23 @@ func (s *system) start(t *testing.T) {
 	t.Helper()
 	p := s.launch(t, s.flags...)
 	t.Cleanup(func() { s.ensureStopped(t, p) })
-	eventually(t, startMost, "the gateway serves", func() bool {
-		if p.hasEnded() {
-			t.Fatalf("tierkeeper ended instead of serving: %v", p.err)
-		}
-		if strings.Contains(p.stdout.String(), "REJECTED by Envoy") {
+	err := p.Until(t.Context(), func() bool {
+		if strings.Contains(p.Stdout.String(), "REJECTED by Envoy") {
 			t.Fatal("Envoy rejects its configuration")
 		}
-		return p.serves(s.port)
+		return s.serves(s.port)
 	})
-	if at := regexp.MustCompile(`Demo upstream: http://(\S+) `).FindStringSubmatch(p.stdout.String()); at != nil {
-		p.demo = at[1]
+	if err != nil {
+		t.Fatalf("the gateway does not serve: %v", err)
+	}
+	if at := regexp.MustCompile(`Demo upstream: http://(\S+) `).FindStringSubmatch(p.Stdout.String()); at != nil {
+		s.demo = at[1]
 	}
 }
 
 // serves says whether the process told that it serves at a port.
-func (p *process) serves(at *port) bool {
-	return strings.Contains(p.stdout.String(), "://127.0.0.1:"+at.String()+". Try")
+func (s *system) serves(at *port) bool {
+	return strings.Contains(s.Stdout.String(), "://127.0.0.1:"+at.String()+". Try")
 }
 
 // relative writes a path as seen from the working directory.
@@ -181,76 +153,20 @@ func relative(t *testing.T, path string) string {
 
 // launch runs a process and returns at once. Flags that are given go before those of the harness. Paths are relative, as a
 // person writes them: Envoy runs in a directory of its own and must be found all the same.
-func (s *system) launch(t *testing.T, flags ...string) *process {
+func (s *system) launch(t *testing.T, flags ...string) *program.Process {
 	t.Helper()
 	args := append([]string{
 		"standalone", "--manifests", relative(t, s.manifests), "--port", s.port.String(), "--envoy", relative(t, envoyBinary(t)),
 		"--demo-upstream", "--data-dir", relative(t, s.dataDir), "--log-level", "debug",
 	}, flags...)
-	s.process = execute(t, args...)
-	return s.process
-}
-
-// execute runs a process of the program and returns at once.
-func execute(t *testing.T, args ...string) *process {
-	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), stdout: &transcript{}, stderr: &transcript{}, ended: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
-	p.cmd.WaitDelay = 5 * time.Second // an Envoy that outlives its parent holds stderr open
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.ended)
-		p.err = p.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("stdout of %v:\n%s", p.cmd.Args, p.stdout)
-			t.Logf("stderr:\n%s", p.stderr.withoutChatter())
-		}
-	})
-	return p
-}
-
-func (p *process) hasEnded() bool {
-	select {
-	case <-p.ended:
-		return true
-	default:
-		return false
-	}
-}
-
-// await waits for the end of the process, however it ends.
-func (p *process) await(t *testing.T) error {
-	t.Helper()
-	timer := time.NewTimer(stopMost)
-	defer timer.Stop()
-	select {
-	case <-p.ended:
-		return p.err
-	case <-timer.C:
-		_ = p.cmd.Process.Kill()
-		t.Errorf("tierkeeper did not end within %s", stopMost)
-		return errors.New("killed by the test")
-	}
-}
-
-func (p *process) signal(t *testing.T, signal syscall.Signal) {
-	t.Helper()
-	if err := p.cmd.Process.Signal(signal); err != nil {
-		t.Errorf("sending %s: %v", signal, err)
-	}
+	s.Process = program.Start(t, exec.Command(binary, args...))
+	return s.Process
 }
 
 // stop demands that the process ends cleanly and leaves no Envoy behind.
 func (s *system) stop(t *testing.T, signal syscall.Signal) {
 	t.Helper()
-	s.signal(t, signal)
-	if err := s.await(t); err != nil {
-		t.Errorf("tierkeeper ended with %v on %s, want exit code 0", err, signal)
-	}
+	s.EndsInOrder(t, signal)
 	if left := s.envoys(t); len(left) > 0 {
 		t.Errorf("Envoys %v outlive their tierkeeper", left)
 	}
@@ -259,13 +175,14 @@ func (s *system) stop(t *testing.T, signal syscall.Signal) {
 // kill ends the process as a crash would.
 func (s *system) kill(t *testing.T) {
 	t.Helper()
-	s.signal(t, syscall.SIGKILL)
-	_ = s.await(t) // a process that is killed ends with an error
+	if err := s.Kill(); err != nil {
+		t.Error(err)
+	}
 	eventually(t, soon, "Envoy dies with its tierkeeper", func() bool { return len(s.envoys(t)) == 0 })
 }
 
-func (s *system) ensureStopped(t *testing.T, p *process) {
-	if s.process == p && !p.hasEnded() {
+func (s *system) ensureStopped(t *testing.T, p *program.Process) {
+	if s.Process == p && !p.HasEnded() {
 		s.stop(t, syscall.SIGTERM)
 	}
 }
@@ -291,36 +208,6 @@ func (s *system) envoys(t *testing.T) []int {
 		found = append(found, id)
 	}
 	return found
-}
-
-// A transcript keeps what a process writes.
-type transcript struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (w *transcript) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.Write(p)
-}
-
-func (w *transcript) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.text.String()
-}
-
-// withoutChatter leaves out what Envoy tells whether or not something is wrong.
-func (w *transcript) withoutChatter() string {
-	var b strings.Builder
-	for line := range strings.Lines(w.String()) {
-		if !strings.Contains(line, "][info]") {
-			b.WriteString(line)
-		}
-	}
-	return b.String()
 }
 
 // A port is held by a socket that is bound and does not listen. Envoy's listeners allow ports to be shared (SO_REUSEPORT),
@@ -353,28 +240,3 @@ func reservePort(t *testing.T) *port {
 func (p *port) String() string { return strconv.Itoa(p.number) }
 
 func (p *port) url() string { return "http://127.0.0.1:" + p.String() }
-
-// eventually asks until the answer is yes.
-func eventually(t *testing.T, limit time.Duration, what string, ask func() bool) {
-	t.Helper()
-	timer, ticker := time.NewTimer(limit), time.NewTicker(pollEvery)
-	defer timer.Stop()
-	defer ticker.Stop()
-	for !ask() {
-		select {
-		case <-ticker.C:
-		case <-timer.C:
-			t.Fatalf("not within %s: %s", limit, what)
-		}
-	}
-}
-
-// clearOf waits, if the calendar window ends within a minute, until the next one has begun: so that what follows happens in
-// one window.
-func clearOf(t *testing.T, window time.Duration) {
-	t.Helper()
-	eventually(t, 2*time.Minute, "the next window begins", func() bool {
-		now := time.Now()
-		return now.Truncate(window).Add(window).Sub(now) > time.Minute
-	})
-}

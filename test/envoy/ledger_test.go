@@ -40,7 +40,7 @@ func (s *system) reservations(model string) []entry {
 
 func (s *system) entries(wanted func(entry) bool) []entry {
 	var found []entry
-	for line := range strings.Lines(s.stderr.String()) {
+	for line := range strings.Lines(s.Stderr.String()) {
 		if !strings.HasPrefix(line, "time=") {
 			continue // Envoy's
 		}

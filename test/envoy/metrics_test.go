@@ -2,7 +2,6 @@ package envoy_test
 
 import (
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,11 +11,7 @@ import (
 // metrics is all that is measured, as it is told.
 func (s *system) metrics(t *testing.T) string {
 	t.Helper()
-	at := regexp.MustCompile(`Metrics: (\S+)`).FindStringSubmatch(s.stdout.String())
-	if at == nil {
-		t.Fatal("no address of metrics is printed")
-	}
-	a, err := fetch(t.Context(), strings.TrimSuffix(at[1], "/metrics"), request{method: http.MethodGet, path: "/metrics"})
+	a, err := fetch(t.Context(), strings.TrimSuffix(s.Says(t, `Metrics: (\S+)`), "/metrics"), request{method: http.MethodGet, path: "/metrics"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -212,7 +212,7 @@ func TestQuickstartEditsHoldAtOnceAndKeepTheCount(t *testing.T) {
 		s.write(t, "tiers.yaml", s.edited(t, files, perMin, "{metric: Requests, per: Minute, max: "+strconv.FormatInt(most, 10)+"}"))
 		eventually(t, soon, fmt.Sprintf("the limit is %d", most), func() bool { return ask() == most })
 	}
-	if s.hasEnded() || len(s.envoys(t)) != 1 {
+	if s.HasEnded() || len(s.envoys(t)) != 1 {
 		t.Error("something was restarted")
 	}
 }
@@ -231,7 +231,7 @@ func TestABrokenEditKeepsTheLastGoodState(t *testing.T) {
 		rejected := regexp.MustCompile(`(?m)^  REJECTED  \S*/tiers\.yaml:\d+: ` + tc.says + `.*Keeping the last good version\.$`)
 		line := ""
 		eventually(t, soon, name+" is told", func() bool {
-			line = rejected.FindString(s.stdout.String())
+			line = rejected.FindString(s.Stdout.String())
 			return line != ""
 		})
 		if a := s.settled(t, chat(demoFree, prompt{})); a.header.Get("X-RateLimit-Limit") != "10" {
@@ -239,7 +239,7 @@ func TestABrokenEditKeepsTheLastGoodState(t *testing.T) {
 		}
 		s.write(t, "tiers.yaml", files["tiers.yaml"])
 		eventually(t, soon, name+" is told to be mended", func() bool {
-			return strings.Contains(s.stdout.String(), "  resolved  "+strings.TrimPrefix(line, "  REJECTED  "))
+			return strings.Contains(s.Stdout.String(), "  resolved  "+strings.TrimPrefix(line, "  REJECTED  "))
 		})
 	}
 }

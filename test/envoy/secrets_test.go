@@ -114,12 +114,12 @@ func TestNoKeyIsWrittenAnywhere(t *testing.T) {
 	s.write(t, "misspelt.yaml", strings.Replace(holder("misspelt", "plan", liveGood), "stringData", "stringDate", 1))
 	s.write(t, "misplaced.yaml", `{apiVersion: tierkeeper.io/v1alpha1, kind: ApiKeyQuota, metadata: {name: misplaced}, spec: {tierRef: {name: plan}, keys: [{name: a, digest: "`+liveGood+`"}]}}`)
 	for _, name := range []string{"broken.yaml", "misspelt.yaml", "misplaced.yaml"} {
-		eventually(t, soon, name+" is told", func() bool { return strings.Contains(s.stdout.String(), name) })
+		eventually(t, soon, name+" is told", func() bool { return strings.Contains(s.Stdout.String(), name) })
 	}
 	places := map[string]string{"/demo/requests": s.history(t)}
 	s.administration(t, places)
 	s.stop(t, syscall.SIGTERM)
-	places["stdout"], places["stderr, and Envoy's log"] = s.stdout.String(), s.stderr.String()
+	places["stdout"], places["stderr, and Envoy's log"] = s.Stdout.String(), s.Stderr.String()
 	files(t, s.dataDir, places)
 	for place, proof := range map[string]string{
 		"stdout": "ApiKeyQuota default/good", "stderr, and Envoy's log": "default/good", "/demo/requests": `"authorization"`,
@@ -130,7 +130,7 @@ func TestNoKeyIsWrittenAnywhere(t *testing.T) {
 			t.Errorf("%s does not hold what it should: %d bytes", place, len(content))
 		}
 	}
-	if !strings.Contains(s.stderr.String(), "][info]") {
+	if !strings.Contains(s.Stderr.String(), "][info]") {
 		t.Error("Envoy's own log is not among what is searched")
 	}
 	if found := leaks(places); found != nil {

@@ -4,16 +4,20 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tierkeeper/tierkeeper/test/program"
 )
 
 // apart is a system whose rate-limit service is a process of its own.
 type apart struct {
 	*system
-	service *process
+	service *program.Process
 	address string // of the service
 }
 
@@ -39,38 +43,38 @@ func startApart(t *testing.T, files map[string]string) *apart {
 // startService runs the service, whose data directory is the one of the rest, until it can be asked.
 func (s *apart) startService(t *testing.T) {
 	t.Helper()
-	p := execute(t, "ratelimit", "--manifests", relative(t, s.manifests), "--data-dir", relative(t, s.dataDir), "--address", s.address, "--log-level", "debug")
+	p := program.Start(t, exec.Command(binary, "ratelimit", "--manifests", relative(t, s.manifests), "--data-dir", relative(t, s.dataDir),
+		"--address", s.address, "--log-level", "debug"))
 	s.service = p
 	t.Cleanup(func() {
-		if s.service != p || p.hasEnded() {
-			return
-		}
-		p.signal(t, syscall.SIGTERM)
-		if err := p.await(t); err != nil {
-			t.Errorf("the service ended with %v on SIGTERM, want exit code 0", err)
+		if s.service == p && !p.HasEnded() {
+			p.EndsInOrder(t, syscall.SIGTERM)
 		}
 	})
-	eventually(t, startMost, "the service listens", func() bool {
-		if p.hasEnded() {
-			t.Fatalf("the service ended: %v", p.err)
-		}
-		return strings.Contains(p.stdout.String(), "listens on "+s.address)
-	})
+	p.Says(t, `The rate-limit service (listens on `+regexp.QuoteMeta(s.address)+`)\. `)
 }
 
 // freeze stops the service until it is told to go on.
 func (s *apart) freeze(t *testing.T) {
 	t.Helper()
-	s.service.signal(t, syscall.SIGSTOP)
-	t.Cleanup(func() { _ = s.service.cmd.Process.Signal(syscall.SIGCONT) })
+	if err := s.service.Pause(); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, soon, "the service has stopped", func() bool {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.service.cmd.Process.Pid))
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.service.PID()))
 		return err == nil && strings.Contains(string(stat), ") T ")
 	})
 }
 
+func (s *apart) thaw(t *testing.T) {
+	t.Helper()
+	if err := s.service.Resume(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // ledger is the system as the log of the service shows it.
-func (s *apart) ledger() *system { return &system{process: s.service} }
+func (s *apart) ledger() *system { return &system{Process: s.service} }
 
 const (
 	keyLoad  = "key-load"
@@ -119,7 +123,7 @@ func TestTheServiceFailsUnderLoad(t *testing.T) {
 			x := newTrial(t, when)
 			x.hang(t)
 			x.checkAway(t)
-			x.service.signal(t, syscall.SIGCONT)
+			x.thaw(t)
 			x.checkBack(t)
 			x.checkCountsOfAHang(t)
 			x.checkTheLostSettle(t)
@@ -152,8 +156,9 @@ func newTrial(t *testing.T, when string) *trial {
 
 func (x *trial) kill(t *testing.T) {
 	t.Helper()
-	x.service.signal(t, syscall.SIGKILL)
-	_ = x.service.await(t) // a process that is killed ends with an error
+	if err := x.service.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	x.away = time.Now()
 }
 
@@ -314,7 +319,7 @@ func TestAHungServiceIsNoticedWhereRequestsMayWait(t *testing.T) {
 		t.Errorf("a request to a hung service got %d after %s, want 503 within %s: %s", first.status, time.Since(began), hangMost, first.body)
 	}
 	t.Logf("the first request got its answer after %s", time.Since(began).Round(time.Millisecond))
-	s.service.signal(t, syscall.SIGCONT)
+	s.thaw(t)
 	eventually(t, startMost, "the service is asked again", func() bool { return s.send(t, short).status == http.StatusOK })
 	holds.cut()
 	if st := s.open(t, r); st.status != http.StatusOK {

@@ -34,7 +34,7 @@ func TestSlotsOfADeadEnvoyAreFreeWithinTheExpiry(t *testing.T) {
 	killed := time.Now()
 	s.killEnvoy(t)
 	eventually(t, startMost, "another Envoy serves", func() bool {
-		return strings.Contains(s.stdout.String(), "serves "+s.port.url()+" again")
+		return strings.Contains(s.Stdout.String(), "serves "+s.port.url()+" again")
 	})
 	if a := s.send(t, short); !a.busy() {
 		t.Errorf("with the new Envoy a request got %d before the slots expired: %s", a.status, a.body)

@@ -263,7 +263,7 @@ func TestTheSystemsAuthoritiesAreThoseOfSSLCertFile(t *testing.T) {
 	s.unavailable(t, "bad")
 	s = run("nothing.pem")
 	s.unavailable(t, "good")
-	if !strings.Contains(s.stderr.String(), "name a file by SSL_CERT_FILE") {
+	if !strings.Contains(s.Stderr.String(), "name a file by SSL_CERT_FILE") {
 		t.Error("nobody is told that there are no certificates of authorities")
 	}
 }

@@ -112,7 +112,7 @@ func (s *needy) ofBackends() []broken { return slices.Concat(s.bundles, s.creden
 func (s *needy) awaitVerdict(t *testing.T, b broken, rest string) {
 	t.Helper()
 	eventually(t, soon, "the verdict on "+b.name+" says:"+rest, func() bool {
-		for line := range strings.Lines(s.stdout.String()) {
+		for line := range strings.Lines(s.Stdout.String()) {
 			if strings.Contains(line, "REJECTED") && strings.Contains(line, "QuotaGateway default/main: "+s.field[b.name]+": "+b.reason+": ") && strings.HasSuffix(line, rest+"\n") {
 				return true
 			}

@@ -68,7 +68,7 @@ func TestNoSecretOfAGatewayIsWrittenAnywhere(t *testing.T) {
 		s.write(t, name, content)
 	}
 	for _, problem := range []string{"CertificateInvalid: Secret site", "KeyInvalid: Key token", "CertificateInvalid: Key ca.crt", "broken.yaml", "misspelt.yaml"} {
-		eventually(t, soon, problem+" is told", func() bool { return strings.Contains(s.stdout.String(), problem) })
+		eventually(t, soon, problem+" is told", func() bool { return strings.Contains(s.Stdout.String(), problem) })
 	}
 	places := map[string]string{"/metrics": s.metrics(t)}
 	s.administration(t, places)
@@ -77,7 +77,7 @@ func TestNoSecretOfAGatewayIsWrittenAnywhere(t *testing.T) {
 		places["compile "+strings.Join(flags, " ")] = string(out)
 	}
 	s.stop(t, syscall.SIGTERM)
-	places["stdout"], places["stderr"] = s.stdout.String(), s.stderr.String()
+	places["stdout"], places["stderr"] = s.Stdout.String(), s.Stderr.String()
 	files(t, s.dataDir, places)
 	for place, proof := range map[string]string{
 		"/config_dump": "credential/default/provider-key/token", "/certs": site, "compile --envoy -o yaml": "inlineString: REDACTED",

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -29,6 +28,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/test/kube/stack"
+	"github.com/tierkeeper/tierkeeper/test/program"
 )
 
 const (
@@ -51,21 +51,19 @@ func run(m *testing.M) int {
 	if assets == "" {
 		return m.Run()
 	}
-	dir, err := os.MkdirTemp("", "tierkeeper-kube-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	binary = filepath.Join(dir, "tierkeeper")
-	if out, err := exec.Command("go", "build", "-o", binary, "../..").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building tierkeeper: %v\n%s", err, out)
-		return 1
-	}
+	return program.Build(func(path string) int {
+		binary = path
+		return runBeside(m, assets)
+	})
+}
+
+// runBeside runs the tests beside an API server.
+func runBeside(m *testing.M, assets string) int {
 	log.SetLogger(logr.Discard())
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: assets, CRDDirectoryPaths: []string{"../../config/crd"}, ErrorIfCRDPathMissing: true,
 	}
+	var err error
 	if server, err = env.Start(); err != nil {
 		fmt.Fprintf(os.Stderr, "starting kube-apiserver and etcd from %s: %v\n", assets, err)
 		return 1

@@ -46,16 +46,16 @@ func TestAStartOnARedisThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 			x := prepare(t, troubled, tc.flags...)
 			p := x.launch(t)
 			var exit *exec.ExitError
-			if err := p.await(t); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			if err := p.Result(t); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 				t.Errorf("it ended with %v, want exit code 1", err)
 			}
-			said := strings.TrimSpace(p.stderr.String())
+			said := strings.TrimSpace(p.Stderr.String())
 			for _, want := range tc.want {
 				if !strings.Contains(said, want) {
 					t.Errorf("it does not say %q", want)
 				}
 			}
-			if strings.Contains(said, "\n") || strings.Contains(said+p.stdout.String(), wrong) {
+			if strings.Contains(said, "\n") || strings.Contains(said+p.Stdout.String(), wrong) {
 				t.Error("it says more than one line, or the password")
 			}
 			t.Log(said)
@@ -136,7 +136,7 @@ func TestARedisThatMayEvictIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	x := prepare(t, troubled, on(redistest.Start(t, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru").Addr))
 	r := x.start(t)
-	if said := r.stderr.String(); !strings.Contains(said, "maxmemory-policy") || !strings.Contains(said, "noeviction") {
+	if said := r.Stderr.String(); !strings.Contains(said, "maxmemory-policy") || !strings.Contains(said, "noeviction") {
 		t.Errorf("it does not say what to do about a Redis that may evict: %s", said)
 	}
 }
@@ -171,7 +171,7 @@ func TestWhatOthersWroteUnderOurNamesIsLeftAsItIs(t *testing.T) {
 					t.Error("a request is refused, though much remains")
 				}
 			}
-			said := r.stderr.String()
+			said := r.Stderr.String()
 			if !strings.Contains(said, tc.said) || !strings.Contains(said, key) {
 				t.Errorf("it does not name the key %s and say %q: %s", key, tc.said, said)
 			}

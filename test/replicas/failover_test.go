@@ -1,11 +1,10 @@
 package replicas_test
 
 import (
-	"fmt"
 	"net"
-	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
 )
@@ -18,9 +17,13 @@ func TestASentinelFindsAnotherRedis(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t)
 	host, port, _ := net.SplitHostPort(master.Addr)
-	redistest.Start(t, "--replicaof", host, port)
+	replica := redistest.Start(t, "--replicaof", host, port)
 	eventually(t, soon, "the master has a replica", func() bool { return strings.Contains(master.Do("info", "replication"), "state=online") })
-	sentinels := startSentinels(t, host, port)
+	var sentinels []string
+	for _, s := range redistest.StartSentinels(t, 3, master, time.Second) {
+		eventually(t, soon, "a sentinel knows of the replica", func() bool { return strings.Contains(s.Do("sentinel", "replicas", "main"), replica.Addr) })
+		sentinels = append(sentinels, s.Addr)
+	}
 	x := try(t, on(sentinels...), "--redis-sentinel-master=main")
 	x.fail(t, master.Kill)
 	x.check(t, true)
@@ -33,53 +36,6 @@ func (x *trial) fail(t *testing.T, trouble func()) {
 		trouble()
 		eventually(t, soon, "each replica has noticed", func() bool { return x.outOf(t) == len(x.replicas) })
 	})
-}
-
-// startSentinels starts three that watch a master and know of each other and of its replica.
-func startSentinels(t *testing.T, host, port string) (addresses []string) {
-	t.Helper()
-	var own []string
-	for range 3 {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not wait.
-		if err != nil {
-			t.Fatal(err)
-		}
-		addresses = append(addresses, l.Addr().String())
-		_, p, _ := net.SplitHostPort(l.Addr().String())
-		own = append(own, p)
-		_ = l.Close() // So that it is free.
-	}
-	for _, p := range own {
-		config := write(t, "sentinel.conf", fmt.Sprintf(`bind 127.0.0.1
-port %s
-sentinel monitor main %s %s 2
-sentinel down-after-milliseconds main 1000
-sentinel failover-timeout main 5000
-`, p, host, port))
-		cmd := exec.CommandContext(t.Context(), "redis-server", config, "--sentinel")
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = cmd.Wait() }) // It is killed with the test.
-	}
-	for _, p := range own {
-		eventually(t, soon, "a sentinel knows of the others", func() bool {
-			out, err := exec.CommandContext(t.Context(), "redis-cli", "-p", p, "sentinel", "master", "main").Output()
-			fields := strings.Fields(string(out))
-			return err == nil && after(fields, "num-slaves") == "1" && after(fields, "num-other-sentinels") == "2"
-		})
-	}
-	return addresses
-}
-
-// after is the word that follows another.
-func after(words []string, word string) string {
-	for i, w := range words[:max(len(words)-1, 0)] {
-		if w == word {
-			return words[i+1]
-		}
-	}
-	return ""
 }
 
 // TestAClusterLosesANode kills the master that has most of what is counted, whose replica takes its place.

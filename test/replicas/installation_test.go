@@ -3,10 +3,12 @@ package replicas_test
 import (
 	"io"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/tierkeeper/tierkeeper/admin"
 	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/test/program"
 )
 
 // An installation is some replicas of the service on one Redis.
@@ -29,7 +32,7 @@ type installation struct {
 
 // A replica is one process of the service, as those who ask it see it.
 type replica struct {
-	*process
+	*program.Process
 
 	rls    rlsv3.RateLimitServiceClient
 	log    alsv3.AccessLogServiceClient
@@ -63,12 +66,12 @@ func prepare(t *testing.T, manifests string, flags ...string) *installation {
 func on(redis ...string) string { return "--redis=" + strings.Join(redis, ",") }
 
 // launch runs one more process and returns at once.
-func (x *installation) launch(t *testing.T) *process {
+func (x *installation) launch(t *testing.T) *program.Process {
 	t.Helper()
-	return execute(t, append([]string{
+	return program.Start(t, exec.Command(binary, append([]string{
 		"ratelimit", "--manifests", x.manifests, "--lease-key-file", x.leaseKey, "--address", "127.0.0.1:0", "--data-dir", t.TempDir(),
 		"--drain", "0s",
-	}, x.flags...)...)
+	}, x.flags...)...))
 }
 
 // start runs one more replica until it listens.
@@ -76,12 +79,12 @@ func (x *installation) start(t *testing.T) *replica {
 	t.Helper()
 	p := x.launch(t)
 	t.Cleanup(func() {
-		if !p.hasEnded() {
-			p.stop(t)
+		if !p.HasEnded() {
+			p.EndsInOrder(t, syscall.SIGTERM)
 		}
 	})
-	address := p.says(t, `The rate-limit service listens on (\S+)\. `)
-	client, err := admin.NewClient(p.says(t, `Admin: (\S+) `), "")
+	address := p.Says(t, `The rate-limit service listens on (\S+)\. `)
+	client, err := admin.NewClient(p.Says(t, `Admin: (\S+) `), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +94,8 @@ func (x *installation) start(t *testing.T) *replica {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	r := &replica{
-		process: p, rls: rlsv3.NewRateLimitServiceClient(conn), log: alsv3.NewAccessLogServiceClient(conn), health: healthv1.NewHealthClient(conn),
-		admin: client, meters: p.says(t, `Metrics: (\S+)`),
+		Process: p, rls: rlsv3.NewRateLimitServiceClient(conn), log: alsv3.NewAccessLogServiceClient(conn), health: healthv1.NewHealthClient(conn),
+		admin: client, meters: p.Says(t, `Metrics: (\S+)`),
 	}
 	if _, err := r.health.Check(t.Context(), &healthv1.HealthCheckRequest{}, grpc.WaitForReady(true)); err != nil {
 		t.Fatal(err)

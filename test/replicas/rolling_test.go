@@ -48,7 +48,7 @@ func (p *pool) watch(r *replica) {
 			select {
 			case <-p.t.Context().Done():
 				return
-			case <-r.ended:
+			case <-r.Ended():
 				return
 			case <-tick.C:
 			}
@@ -107,12 +107,7 @@ func TestARollingRestartFailsNoRequest(t *testing.T) {
 	for _, old := range x.replicas[:replicas] {
 		p.watch(x.start(t))
 		eventually(t, soon, "the new one is asked", func() bool { return p.size() == replicas+1 })
-		if err := old.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		if err := old.await(t); err != nil {
-			t.Errorf("a replica ended with %v, want exit code 0", err)
-		}
+		old.EndsInOrder(t, syscall.SIGTERM)
 	}
 	pass(t, time.Second)
 	l.stop()
