@@ -30,6 +30,12 @@ var edge = policy.Name{Namespace: "edge", Name: "main"}
 func served(t *testing.T) (*publisher, *grpc.ClientConn) {
 	t.Helper()
 	p := newPublisher(envoy.Settings{}, slog.New(slog.DiscardHandler))
+	return p, dial(t, p)
+}
+
+// dial lets a publisher serve, and connects to it.
+func dial(t *testing.T, p *publisher) *grpc.ClientConn {
+	t.Helper()
 	g := grpc.NewServer()
 	p.xds.Register(t.Context(), g)
 	var lc net.ListenConfig
@@ -43,7 +49,7 @@ func served(t *testing.T) (*publisher, *grpc.ClientConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close(); g.Stop() })
-	return p, conn
+	return conn
 }
 
 // listening is an Envoy of the gateway that has a listener from before.
