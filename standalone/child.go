@@ -8,12 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/tierkeeper/tierkeeper/internal/child"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
@@ -41,12 +41,8 @@ func checkEnvoy(ctx context.Context, path string) error {
 	return nil
 }
 
-// runEnvoy runs one Envoy until it dies or ctx ends. Envoy gets a process group of its own, so that Ctrl-C in a terminal
-// reaches this process alone, which stops Envoy in order.
+// runEnvoy runs one Envoy until it dies or ctx ends, and does not let it outlive this process.
 func (f *fleet) runEnvoy(ctx context.Context, g *policy.Gateway, bootstrap string, first bool) error {
-	// The kernel kills the child when the thread that started it ends, not the process: it must not end before.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	dir, err := os.MkdirTemp("", "tierkeeper-envoy-")
 	if err != nil {
 		return fmt.Errorf("making a directory for Envoy: %w", err)
@@ -59,10 +55,10 @@ func (f *fleet) runEnvoy(ctx context.Context, g *policy.Gateway, bootstrap strin
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
 	cmd.Stdout, cmd.Stderr = f.EnvoyOut, f.EnvoyOut
-	cmd.SysProcAttr = childAttributes()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = envoyStop
-	if err := cmd.Start(); err != nil {
+	running, err := child.Start(cmd)
+	if err != nil {
 		return fmt.Errorf("starting Envoy: %w", err)
 	}
 	up, giveUp := context.WithCancel(ctx)
@@ -70,7 +66,8 @@ func (f *fleet) runEnvoy(ctx context.Context, g *policy.Gateway, bootstrap strin
 	for _, d := range f.doors(g) {
 		go f.announce(up, g, d, first)
 	}
-	if err := cmd.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+	<-running.Ended()
+	if err := running.Err(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("running Envoy: %w", err)
 	}
 	return nil
