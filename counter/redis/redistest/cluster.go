@@ -63,6 +63,9 @@ func (c *Cluster) whole() bool {
 		if err != nil || !strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, "cluster_known_nodes:6") {
 			return false
 		}
+		if nodes, err := n.try("cluster", "nodes"); err != nil || strings.Count(nodes, "slave ") != 3 {
+			return false
+		}
 		if role, err := n.try("role"); i >= 3 && (err != nil || !strings.Contains(role, "connected")) {
 			return false
 		}
