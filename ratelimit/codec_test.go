@@ -23,15 +23,25 @@ import (
 )
 
 // written is a call with one descriptor as Envoy writes it: the values are any bytes. Keys and values take turns.
-func written(entries ...string) []byte {
+func written(entries ...string) []byte { return new(callWriter).write(entries...) }
+
+// A callWriter writes calls into room that it uses again.
+type callWriter struct{ entry, descriptor, call []byte }
+
+func (w *callWriter) write(entries ...string) []byte {
 	field := func(to []byte, number protowire.Number, content []byte) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(to, number, protowire.BytesType), content)
 	}
-	var d []byte
-	for pair := range slices.Chunk(entries, 2) {
-		d = field(d, 1, field(field(nil, 1, []byte(pair[0])), 2, []byte(pair[1])))
+	text := func(to []byte, number protowire.Number, content string) []byte {
+		return protowire.AppendString(protowire.AppendTag(to, number, protowire.BytesType), content)
 	}
-	return field(field(nil, 1, []byte(descriptor.Domain)), 2, d)
+	w.descriptor = w.descriptor[:0]
+	for pair := range slices.Chunk(entries, 2) {
+		w.entry = text(text(w.entry[:0], 1, pair[0]), 2, pair[1])
+		w.descriptor = field(w.descriptor, 1, w.entry)
+	}
+	w.call = field(text(w.call[:0], 1, descriptor.Domain), 2, w.descriptor)
+	return w.call
 }
 
 // asWritten sends bytes and reads messages.

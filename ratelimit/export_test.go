@@ -135,6 +135,33 @@ func (s *Sealer) Sign(content []byte) string {
 	return base64.RawURLEncoding.EncodeToString(append(slices.Clip(content), signer.sign(content)...))
 }
 
+// A Handler takes calls as a server does. It is for one goroutine.
+type Handler struct {
+	call   []byte
+	answer []byte
+	read   func(any) error
+}
+
+// NewHandler makes a Handler.
+func NewHandler() *Handler {
+	h := &Handler{}
+	h.read = func(c any) error { return c.(*call).read(h.call) } //nolint:forcetypeassert // The server reads nothing else.
+	return h
+}
+
+// Answer takes the call. The answer is good until the next.
+func (h *Handler) Answer(ctx context.Context, l *Limiter, call []byte) ([]byte, error) {
+	h.call = call
+	answer, err := (&server{limiter: l, log: l.log}).shouldRateLimit(ctx, h.read)
+	if err != nil {
+		return nil, err
+	}
+	b := answer.(mem.Buffer) //nolint:forcetypeassert // As above.
+	defer b.Free()
+	h.answer = append(h.answer[:0], b.ReadOnlyData()...)
+	return h.answer, nil
+}
+
 // A Decider is the part of Reserve that decides: it finds the plan of a request and charges it.
 type Decider struct {
 	limiter *Limiter
