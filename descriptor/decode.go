@@ -169,6 +169,9 @@ const maxCount = 1<<53 - 1
 // count reads a number that a client or a provider may have chosen: it is never negative and never above maxCount. What is
 // no number is 0, which means unknown everywhere.
 func count(s string) int64 {
+	if s == "" {
+		return 0 // An error about it would cost more than all other numbers of a call.
+	}
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		return min(max(n, 0), maxCount)
 	}

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
@@ -114,13 +115,15 @@ func (c *call) readEntry(m message) error {
 			e.Key = field.text
 		}
 		if n == entryValue {
-			e.Value = strings.ToValidUTF8(field.text, "?")
+			e.Value = field.text
 		}
+	}
+	if !utf8.ValidString(e.Value) { // It is looked at first, because that is done in words.
+		e.Value = strings.ToValidUTF8(e.Value, "?")
 	}
 	c.entries = append(c.entries, e)
 	return nil
 }
-
 // maxRoom is for how many entries, and descriptors, a call keeps room when it is used again: several times what Envoy sends.
 const maxRoom = 256
 
@@ -143,6 +146,23 @@ type message struct {
 
 // next cuts off the first field, and yields what it holds. The number of one that holds no bytes is 0, which none has.
 func (m *message) next() (n protowire.Number, field message, err error) {
+	// Most fields have a byte for their number and kind, and one for their length.
+	if len(m.b) > 1 && m.b[0] < oneByte && m.b[1] < oneByte {
+		n, kind := protowire.DecodeTag(uint64(m.b[0]))
+		if end := 2 + int(m.b[1]); kind == protowire.BytesType && n >= protowire.MinValidNumber && end <= len(m.b) {
+			field = message{m.b[2:end], m.text[2:end]}
+			*m = message{m.b[end:], m.text[end:]}
+			return n, field, nil
+		}
+	}
+	return m.nextOfAny()
+}
+
+// oneByte is the least number that takes more than one.
+const oneByte = 0x80
+
+// nextOfAny is next for every field.
+func (m *message) nextOfAny() (n protowire.Number, field message, err error) {
 	n, kind, tag := protowire.ConsumeTag(m.b)
 	if tag < 0 {
 		return 0, message{}, protowire.ParseError(tag)
