@@ -108,6 +108,9 @@ func (c *Credential) Standing(now time.Time) Standing {
 	return c.standing
 }
 
+// Expires is when an Active key is honoured no longer; zero: never.
+func (c *Credential) Expires() time.Time { return c.expires }
+
 // A Holder is one for whom limits are counted: an ApiKeyQuota, or a client address that a gateway assigned a tier.
 // There are many, so what they have in common they share.
 type Holder struct {

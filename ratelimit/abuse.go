@@ -173,7 +173,7 @@ func clientName(address string) string {
 
 // refuseBlocked words the answer to a request of one who is blocked; false if it is not. A store that fails blocks nobody, and a
 // gateway that enforces nothing has blocks that refuse nobody: they are recorded.
-func (l *Limiter) refuseBlocked(ctx context.Context, now time.Time, s *suspect, g *policy.Gateway, h *policy.Holder, r *descriptor.Reserve) (Decision, bool) {
+func (l *Limiter) refuseBlocked(ctx context.Context, now time.Time, s *suspect, g *policy.Gateway, c *caller, r *descriptor.Reserve) (Decision, bool) {
 	if s.guard == nil || !l.failures.Any(now) {
 		return Decision{}, false
 	}
@@ -192,7 +192,10 @@ func (l *Limiter) refuseBlocked(ctx context.Context, now time.Time, s *suspect, 
 		l.shadows.record(s.sighting(g), int64(s.guard.MaxFailures), now)
 		return Decision{}, false
 	}
-	report := report{gateway: g, holder: h, resource: r.Resource, now: now}
+	report := report{gateway: g, resource: r.Resource, now: now}
+	if c.holder != nil {
+		report.terms = c.terms()
+	}
 	denial := tooManyFailures(s.guard.MaxFailures)
 	return denial.decide(report.headers(nil), r.Protocol, ceilSeconds(block.Until.Sub(now)), false), true
 }

@@ -41,9 +41,10 @@ quotas:
 type load struct {
 	*ratelimit.Limiter
 
-	holders  []*policy.Holder
-	requests []*descriptor.Reserve
-	steps    atomic.Int64
+	credentials []*policy.Credential
+	digests     []policy.Digest
+	requests    []*descriptor.Reserve
+	steps       atomic.Int64
 }
 
 // protected makes the gateway of newLoad protect itself.
@@ -61,11 +62,12 @@ func newLoad(tb testing.TB, model string, more ...string) *load {
 		request := chat(fmt.Sprintf("sk-%d", i))
 		request.InputBytes, request.MaxOutput = 2000, 500
 		l.requests = append(l.requests, request)
-		credential, known := table.Lookup(policy.HashKey([]byte(keyIn(request))))
+		digest := policy.HashKey([]byte(keyIn(request)))
+		credential, known := table.Lookup(digest)
 		if !known {
 			tb.Fatal("a key is unknown")
 		}
-		l.holders = append(l.holders, credential.Holder)
+		l.credentials, l.digests = append(l.credentials, credential), append(l.digests, digest)
 		if n := len(table.Resolve(nil, credential.Holder, request.Model, request.Resource).Limits); n != 7 {
 			tb.Fatalf("a request meets %d limits, want 7", n)
 		}
@@ -85,7 +87,7 @@ func (l *load) reserve(tb testing.TB, i int) ratelimit.Decision {
 }
 
 func (l *load) decide(tb testing.TB, d *ratelimit.Decider, i int) {
-	ok, err := d.Decide(tb.Context(), l.holders[i%benchKeys], l.requests[i%benchKeys])
+	ok, err := d.Decide(tb.Context(), l.credentials[i%benchKeys], l.digests[i%benchKeys], l.requests[i%benchKeys])
 	if err != nil || !ok {
 		tb.Fatalf("admitted: %t, error %v", ok, err)
 	}

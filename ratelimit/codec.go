@@ -124,6 +124,7 @@ func (c *call) readEntry(m message) error {
 	c.entries = append(c.entries, e)
 	return nil
 }
+
 // maxRoom is for how many entries, and descriptors, a call keeps room when it is used again: several times what Envoy sends.
 const maxRoom = 256
 

@@ -59,7 +59,7 @@ func TestEveryHeaderIsDocumented(t *testing.T) {
 		PerMetric: &policy.PerMetric{}, PerResource: &policy.PerResource{}, IETF: &policy.IETFHeaders{}, Anthropic: &policy.AnthropicHeaders{},
 	}
 	everything := report{
-		gateway: gateway, holder: &policy.Holder{Terms: &policy.Terms{}}, plan: &plan{limits: limits, enforced: len(limits)}, counts: make([]counter.Count, len(limits)), resource: "chat",
+		gateway: gateway, terms: &policy.Terms{}, plan: &plan{shape: newShape(limits), holder: &policy.Holder{}}, counts: make([]counter.Count, len(limits)), resource: "chat",
 	}
 	headers := everything.deny(0, descriptor.ProtocolOpenAIChat).Headers
 	if most := mostHeaders(gateway); len(headers) != most {

@@ -102,13 +102,14 @@ func NewSealer(secret []byte) *Sealer { return &Sealer{newLeases(secret)} }
 
 // Seal writes a lease as Reserve does.
 func (s *Sealer) Seal(l Lease) string {
-	p, t := &plan{ratio: &ratio{id: modelID(l.Model)}, cachedPercent: l.CachedPercent}, &taken{amounts: amounts{l.Input, l.Output}}
+	p := &plan{shape: &shape{kind: &kind{ratio: &ratio{id: modelID(l.Model)}}, cachedPercent: l.CachedPercent}}
+	t := &taken{amounts: amounts{l.Input, l.Output}}
 	for i, c := range l.Charges {
-		p.limits = append(p.limits, policy.Limit{Pair: policy.Pair{Metric: c.Metric}})
-		p.counters = append(p.counters, counter.Limit{Key: c.Key, Window: c.Window})
+		p.rules = append(p.rules, rule{metric: c.Metric, window: c.Window})
+		p.keys = append(p.keys, c.Key)
 		t.hits[i] = c.Charged
 	}
-	t.charged = len(p.counters)
+	t.charged = len(p.keys)
 	return s.leases.seal(p, l.Subject, l.ID, l.Taken, &descriptor.Reserve{Protocol: l.Protocol, Stream: l.Stream, InputBytes: l.InputBytes}, t)
 }
 
@@ -171,11 +172,11 @@ type Decider struct {
 // NewDecider is for one goroutine.
 func NewDecider(l *Limiter) *Decider { return &Decider{limiter: l} }
 
-// Decide charges a request of the holder, and reports whether it fits.
-func (d *Decider) Decide(ctx context.Context, h *policy.Holder, r *descriptor.Reserve) (bool, error) {
+// Decide charges a request with a key of the credential, and reports whether it fits.
+func (d *Decider) Decide(ctx context.Context, c *policy.Credential, key policy.Digest, r *descriptor.Reserve) (bool, error) {
 	e := d.limiter.epoch.Load()
 	g, _ := e.table.Gateway(r.Gateway)
-	p := e.plan(g, h, r.Model, r.Resource)
+	p := e.plan(e.kind(g, r.Model, r.Resource), &caller{holder: c.Holder, credential: c, key: key})
 	p.ask(r, &d.taken)
 	ok, err := d.limiter.enter(ctx, d.limiter.clock(), d.limiter.leases.next(), p, &d.taken)
 	d.limiter.activity.note(p)

@@ -11,10 +11,10 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// A report is what a response tells of limits. Without holder and plan nothing is known but the resource.
+// A report is what a response tells of limits. Without terms and plan nothing is known but the resource.
 type report struct {
 	gateway  *policy.Gateway // nil: no dialect is known
-	holder   *policy.Holder
+	terms    *policy.Terms   // of the holder
 	plan     *plan
 	counts   []counter.Count
 	resource string
@@ -24,7 +24,7 @@ type report struct {
 
 // deny words the denial by limit number i.
 func (r *report) deny(i int, p descriptor.Protocol) Decision {
-	l := r.plan.limits[i]
+	l := &r.plan.limits[i]
 	if l.Capacity != nil {
 		return r.denyCapacity(refused, p)
 	}
@@ -109,18 +109,18 @@ func (r *report) choose(m policy.Metric, window policy.Per, denied *int) int {
 	if r.plan == nil {
 		return -1
 	}
-	if denied != nil && r.plan.limits[*denied].Pair.Metric == m {
+	if denied != nil && r.plan.rules[*denied].metric == m {
 		return *denied
 	}
 	best := -1
-	for i := range r.plan.limits[:r.plan.enforced] {
-		l := &r.plan.limits[i]
+	for i := range r.plan.rules[:r.plan.enforced] {
+		rule := &r.plan.rules[i]
 		// How many all callers may have under way at a model is nobody's own.
-		if l.Pair.Metric != m || l.Capacity != nil || window != policy.NoPer && l.Pair.Per != policy.NoPer && l.Pair.Per != window {
+		if rule.metric != m || rule.capacity || window != policy.NoPer && rule.per != policy.NoPer && rule.per != window {
 			continue
 		}
 		if best >= 0 {
-			if b := r.plan.limits[best].Pair.Per; l.Pair.Per > b || l.Pair.Per == b && r.remaining(i) >= r.remaining(best) {
+			if b := r.plan.rules[best].per; rule.per > b || rule.per == b && r.remaining(i) >= r.remaining(best) {
 				continue
 			}
 		}
@@ -129,7 +129,7 @@ func (r *report) choose(m policy.Metric, window policy.Per, denied *int) int {
 	return best
 }
 
-func (r *report) remaining(i int) int64 { return max(r.plan.limits[i].Max-r.counts[i].Used, 0) }
+func (r *report) remaining(i int) int64 { return max(r.plan.rules[i].max-r.counts[i].Used, 0) }
 
 // A trio is the names of three headers that tell of one limit.
 type trio struct{ limit, remaining, reset string }
@@ -163,7 +163,7 @@ func (r *report) tell(out []Header, names *trio, i int, form policy.Reset) []Hea
 		return out
 	}
 	var room [64]byte
-	b := strconv.AppendInt(room[:0], r.plan.limits[i].Max, 10)
+	b := strconv.AppendInt(room[:0], r.plan.rules[i].max, 10)
 	limit := len(b)
 	b = strconv.AppendInt(b, r.remaining(i), 10)
 	remaining := len(b)
@@ -184,8 +184,8 @@ func (r *report) perResource(out []Header, i int) []Header {
 	if r.resource != "" {
 		out = append(out, Header{"X-RateLimit-Resource", r.resource})
 	}
-	if r.holder != nil {
-		out = append(out, Header{"X-Request-Priority", strconv.Itoa(r.holder.Priority)})
+	if r.terms != nil {
+		out = append(out, Header{"X-Request-Priority", strconv.Itoa(r.terms.Priority)})
 	}
 	return out
 }

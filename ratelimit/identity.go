@@ -9,47 +9,60 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// identify finds for whom a request is counted, or why it must be refused; and, for either, whose key it brings, if any that
-// the gateway admits. API keys are hashed here and go no further.
-func (e *epoch) identify(g *policy.Gateway, r *descriptor.Reserve, now time.Time) (*policy.Holder, *policy.Credential, *denial) {
+// A caller is for whom a request is counted.
+type caller struct {
+	holder     *policy.Holder     // nil: the request is refused
+	credential *policy.Credential // of a key that the gateway knows, also where the request is refused; nil: none
+	key        policy.Digest      // where there is a credential
+	plan       *plan              // of the kind of the request, if it was made before
+}
+
+// terms are those of a caller who is not refused.
+func (c *caller) terms() *policy.Terms { return c.holder.Terms }
+
+// identify finds for whom a request is counted, or why it must be refused. API keys are hashed here and go no further.
+func (e *epoch) identify(k *kind, r *descriptor.Reserve, now time.Time) (caller, *denial) {
+	g := k.gateway
 	digest, n := presented(g.Sources, r.Credentials)
 	switch n {
 	case 0:
-		h, d := e.admitStranger(g.MissingKey, r.Client, &missingKey)
-		return h, nil, d
+		return e.admitStranger(g.MissingKey, r.Client, &missingKey)
 	case 1:
 	default:
-		return nil, nil, &conflictingKeys
+		return caller{}, &conflictingKeys
+	}
+	// Who has a plan was admitted before, by the same table.
+	if p, ok := e.plans.Load(planKey{kind: k, key: digest}); ok && (p.expires.IsZero() || now.Before(p.expires)) {
+		return caller{p.holder, p.credential, digest, p}, nil
 	}
 	c, known := e.table.Lookup(digest)
 	if !known {
-		h, d := e.admitStranger(g.UnknownKey, r.Client, &unknownKey)
-		return h, nil, d
+		return e.admitStranger(g.UnknownKey, r.Client, &unknownKey)
 	}
 	if !g.Admits(c.Quota.Namespace) {
-		return nil, nil, &foreignKey
+		return caller{}, &foreignKey
 	}
 	switch c.Standing(now) {
 	case policy.Suspended:
-		return nil, c, &suspendedKey
+		return caller{credential: c}, &suspendedKey
 	case policy.Expired:
-		return nil, c, &expiredKey
+		return caller{credential: c}, &expiredKey
 	case policy.Pending:
-		return nil, c, &pendingKey
+		return caller{credential: c}, &pendingKey
 	default:
-		return c.Holder, c, nil
+		return caller{holder: c.Holder, credential: c, key: digest}, nil
 	}
 }
 
-func (e *epoch) admitStranger(tier *policy.Assigned, client string, otherwise *denial) (*policy.Holder, *denial) {
+func (e *epoch) admitStranger(tier *policy.Assigned, client string, otherwise *denial) (caller, *denial) {
 	if tier == nil {
-		return nil, otherwise
+		return caller{}, otherwise
 	}
 	address, err := netip.ParseAddr(client)
 	if err != nil {
-		return nil, otherwise
+		return caller{}, otherwise
 	}
-	return e.stranger(tier, address), nil
+	return caller{holder: e.stranger(tier, address)}, nil
 }
 
 // presented finds the digest of the key that a request brings, and how many different keys it brings. A header that is

@@ -52,35 +52,35 @@ func (r *report) ietf(out []Header, window policy.Per, denied *int) []Header {
 }
 
 func (r *report) appendQuota(b []byte, i int) []byte {
-	l := &r.plan.limits[i]
-	b = append(appendItem(b, l.Pair), ";q="...)
-	b = strconv.AppendInt(b, min(l.Max, mostInteger), 10)
-	if l.Pair.Metric != policy.Requests {
-		b = append(append(append(b, `;qu="`...), quotaUnits[l.Pair.Metric]...), '"')
+	rule := &r.plan.rules[i]
+	b = append(appendItem(b, rule), ";q="...)
+	b = strconv.AppendInt(b, min(rule.max, mostInteger), 10)
+	if rule.metric != policy.Requests {
+		b = append(append(append(b, `;qu="`...), quotaUnits[rule.metric]...), '"')
 	}
-	if l.Pair.Per != policy.NoPer {
+	if rule.per != policy.NoPer {
 		// Months differ, so it is asked how long this one is. A window that slides is as long as its unit.
-		start, end := windows[span{l.Pair.Per, policy.FixedWindow}].Bounds(r.counts[i].Reset.Add(-1))
+		start, end := windows[span{rule.per, policy.FixedWindow}].Bounds(r.counts[i].Reset.Add(-1))
 		b = strconv.AppendInt(append(b, ";w="...), int64(end.Sub(start)/time.Second), 10)
 	}
 	return b
 }
 
 func (r *report) appendLeft(b []byte, i int) []byte {
-	pair := r.plan.limits[i].Pair
-	b = append(appendItem(b, pair), ";r="...)
+	rule := &r.plan.rules[i]
+	b = append(appendItem(b, rule), ";r="...)
 	b = strconv.AppendInt(b, min(r.remaining(i), mostInteger), 10)
-	if pair.Per != policy.NoPer {
+	if rule.per != policy.NoPer {
 		b = strconv.AppendInt(append(b, ";t="...), ceilSeconds(r.counts[i].Reset.Sub(r.now)), 10)
 	}
 	return b
 }
 
 // appendItem begins the next item of a list with the limit's name, such as "tokens-minute", which needs no escape.
-func appendItem(b []byte, pair policy.Pair) []byte {
+func appendItem(b []byte, of *rule) []byte {
 	if len(b) > 0 {
 		b = append(b, ", "...)
 	}
-	b = append(append(b, '"'), quotaUnits[pair.Metric]...)
-	return append(append(b, periods[pair.Per]...), '"')
+	b = append(append(b, '"'), quotaUnits[of.metric]...)
+	return append(append(b, periods[of.per]...), '"')
 }

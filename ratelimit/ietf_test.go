@@ -123,7 +123,7 @@ const limitBytes = 26
 // reportOf makes a report of any bytes: of limits and counts as they can be.
 func reportOf(at int64, data []byte) *report {
 	const years = 300 * 366 * 24 * 3600
-	r := &report{plan: &plan{}, now: time.Unix((at/1e9%years+years)%years, at%1e9).UTC()}
+	r := &report{plan: &plan{shape: newShape(nil)}, now: time.Unix((at/1e9%years+years)%years, at%1e9).UTC()}
 	for ; len(data) >= limitBytes && len(r.plan.limits) < counter.MaxLimits; data = data[limitBytes:] {
 		r.add(policy.Metric(data[0]%5)+policy.Requests, policy.Per(data[1]%5)+policy.Second,
 			int64(binary.LittleEndian.Uint64(data[2:])>>1), int64(binary.LittleEndian.Uint64(data[10:])>>1),
@@ -141,8 +141,7 @@ func (r *report) add(metric policy.Metric, per policy.Per, most, used int64, whi
 		_, end := windows[span{per, policy.FixedWindow}].Bounds(r.now)
 		c.Reset = r.now.Add(1 + time.Duration(while%uint64(end.Sub(r.now)))) //nolint:gosec // Windows are shorter than 292 years.
 	}
-	r.plan.limits = append(r.plan.limits, policy.Limit{Pair: policy.Pair{Metric: metric, Per: per}, Max: most})
-	r.plan.enforced = len(r.plan.limits)
+	r.plan.shape = newShape(append(r.plan.limits, policy.Limit{Pair: policy.Pair{Metric: metric, Per: per}, Max: most}))
 	r.counts = append(r.counts, c)
 }
 
@@ -192,7 +191,7 @@ func FuzzStructuredHeaders(f *testing.F) {
 
 // The room of ietf holds the longest items that there are.
 func TestStructuredHeadersAllocateWhatTheyReturn(t *testing.T) {
-	r := &report{plan: &plan{}, now: time.Date(2024, time.January, 1, 0, 0, 0, 0, time.UTC)}
+	r := &report{plan: &plan{shape: newShape(nil)}, now: time.Date(2024, time.January, 1, 0, 0, 0, 0, time.UTC)}
 	for metric := policy.Requests; metric <= policy.ConcurrentRequests; metric++ {
 		r.add(metric, policy.Month, math.MaxInt64, 0, 0)
 		if c := &r.counts[len(r.counts)-1]; !c.Reset.IsZero() {

@@ -109,13 +109,14 @@ func (l *leases) seal(p *plan, subject counter.Subject, id counter.LeaseID, now 
 	b = appendSubject(b, subject)
 	at := len(b)
 	b = append(b, 0) // the number of counters
-	for i, c := range p.counters[:t.charged] {
-		if c.Window == counter.InUse && t.hits[i] == 0 {
+	for i := range p.keys[:t.charged] {
+		rule := &p.rules[i]
+		if rule.window == counter.InUse && t.hits[i] == 0 {
 			continue // A slot that was not taken must not be renewed.
 		}
 		b[at]++
-		b = append(b, c.Key[:]...)
-		b = append(b, byte(p.limits[i].Pair.Metric)<<4|byte(c.Window))
+		b = append(b, p.keys[i][:]...)
+		b = append(b, byte(rule.metric)<<4|byte(rule.window))
 		b = binary.AppendUvarint(b, uint64(t.hits[i])) //nolint:gosec // Not negative.
 	}
 	l.ledger.opened(id, now)

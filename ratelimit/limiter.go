@@ -129,31 +129,33 @@ func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision,
 		l.note(ctx, l.log, unknownGateway, "an Envoy asks for a gateway that is not known here: does the service read the same manifests?", "gateway", brief(r.Gateway))
 		return refuse(nil, r, now, notReady), nil
 	}
-	h, credential, denial := e.identify(g, r, now)
-	s := suspect{e.guards.of(g), credential, r.Client}
-	if d, blocked := l.refuseBlocked(ctx, now, &s, g, h, r); blocked {
+	k := e.kind(g, r.Model, r.Resource)
+	c, denial := e.identify(k, r, now)
+	s := suspect{k.guard, c.credential, r.Client}
+	if d, blocked := l.refuseBlocked(ctx, now, &s, g, &c, r); blocked {
 		return d, nil
 	}
-	d, err := l.decide(ctx, now, e, g, h, denial, r)
+	d, err := l.decide(ctx, now, e, k, &c, denial, r)
 	if err == nil && d.Status != 0 {
 		l.answered(ctx, s.subject(), d.Status)
 	}
 	return d, err
 }
 
-// decide answers a request of a holder that is not blocked, or of nobody for the reason of the denial.
-func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, g *policy.Gateway, h *policy.Holder, denial *denial, r *descriptor.Reserve) (Decision, error) {
+// decide answers a request of a caller who is not blocked, or of nobody for the reason of the denial.
+func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, k *kind, c *caller, denial *denial, r *descriptor.Reserve) (Decision, error) {
+	g := k.gateway
 	if denial != nil {
 		return refuse(g, r, now, *denial), nil
 	}
 	if r.Unmetered {
-		report := report{gateway: g, holder: h, resource: r.Resource, now: now}
-		return Decision{Headers: report.headers(nil), Pool: h.Pool}, nil
+		report := report{gateway: g, terms: c.terms(), resource: r.Resource, now: now}
+		return Decision{Headers: report.headers(nil), Pool: c.terms().Pool}, nil
 	}
 	if denial := checkModel(g, r); denial != nil {
 		return refuse(g, r, now, *denial), nil
 	}
-	p := e.plan(g, h, r.Model, r.Resource)
+	p := e.plan(k, c)
 	if p.set == nil {
 		return refuse(g, r, now, tooManyLimits), nil
 	}
@@ -165,7 +167,7 @@ func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, g *policy
 	if err := ctx.Err(); err != nil {
 		return Decision{}, err
 	}
-	d, err := l.take(ctx, now, g, h, p, r)
+	d, err := l.take(ctx, now, p, r)
 	if errors.Is(err, counter.ErrOut) {
 		return refuse(g, r, now, storeOut), nil
 	}
@@ -189,7 +191,7 @@ func checkModel(g *policy.Gateway, r *descriptor.Reserve) *denial {
 
 // take charges the limits of the plan, waits for the capacity of the model if there is one and if it must, and words the
 // answer.
-func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h *policy.Holder, p *plan, r *descriptor.Reserve) (Decision, error) {
+func (l *Limiter) take(ctx context.Context, now time.Time, p *plan, r *descriptor.Reserve) (Decision, error) {
 	t := takens.Get().(*taken) //nolint:forcetypeassert // The pool holds nothing else.
 	defer takens.Put(t)
 	id := l.leases.next()
@@ -201,19 +203,19 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	if ok {
 		l.activity.note(p)
 	}
-	report := report{gateway: g, holder: h, plan: p, counts: t.counts[:p.enforced], resource: r.Resource, now: now}
+	report := report{gateway: p.gateway, terms: p.terms, plan: p, counts: t.counts[:p.enforced], resource: r.Resource, now: now}
 	if ok {
-		l.enterShadow(ctx, now, id, g, h, p, r, t)
+		l.enterShadow(ctx, now, id, p, r, t)
 	}
 	if ok && p.mustWait(t) {
 		var why outcome
-		if why, err = l.await(ctx, id, h, p, r, t); why != released {
+		if why, err = l.await(ctx, id, p, r, t); why != released {
 			l.giveBack(ctx, now, id, p, t)
 			if why == gone {
 				return Decision{}, ctx.Err()
 			}
 			report.now = l.clock()
-			l.denied.add(labelsOfLimit(h, &p.limits[p.capacity.limit]), noted)
+			l.denied.add(labelsOfLimit(p.holder, &p.limits[p.capacity.limit]), noted)
 			return report.denyCapacity(why, r.Protocol), nil
 		}
 		report.now = l.clock()
@@ -231,9 +233,9 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 	if !ok {
 		return l.deny(&report, p.refuser(t), r), nil
 	}
-	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, p.subjectFor(r), id, now, r, t), Pool: h.Pool}
+	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, p.subjectFor(r), id, now, r, t), Pool: p.terms.Pool}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
-		l.log.DebugContext(ctx, "reserved", "lease", id.String(), "holder", h.Name, "gateway", r.Gateway, "resource", r.Resource,
+		l.log.DebugContext(ctx, "reserved", "lease", id.String(), "holder", p.holder.Name, "gateway", r.Gateway, "resource", r.Resource,
 			"model", brief(r.Model), "inputTokens", t.amounts.input, "outputTokens", t.amounts.output, "limits", len(p.limits))
 	}
 	return d, nil
@@ -242,7 +244,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, g *policy.Gateway, h 
 // deny words the denial by limit number i.
 func (l *Limiter) deny(report *report, i int, r *descriptor.Reserve) Decision {
 	limit := &report.plan.limits[i]
-	l.denied.add(labelsOfLimit(report.holder, limit), noted)
+	l.denied.add(labelsOfLimit(report.plan.holder, limit), noted)
 	if limit.Capacity != nil {
 		l.queues.metrics.ended(limit.Capacity.Group, refused, 0)
 	}
@@ -277,13 +279,13 @@ func (p *plan) mustWait(t *taken) bool { return p.capacity != nil && t.hits[p.ca
 
 // await waits for a slot of the capacity. Meanwhile the slots that the request holds of other limits are kept alive: nobody
 // else does before Envoy has the lease.
-func (l *Limiter) await(ctx context.Context, id counter.LeaseID, h *policy.Holder, p *plan, r *descriptor.Reserve, t *taken) (outcome, error) {
+func (l *Limiter) await(ctx context.Context, id counter.LeaseID, p *plan, r *descriptor.Reserve, t *taken) (outcome, error) {
 	c := p.capacity
 	if c.longest == 0 {
 		l.queues.metrics.ended(c.Group, refused, 0)
 		return refused, nil // Others wait, so there is no slot.
 	}
-	w := &waiter{lease: id, holder: h.Name, lane: c.lane, arrived: l.clock(), bytes: held(r), slot: c.slot, served: make(chan struct{})}
+	w := &waiter{lease: id, holder: p.holder.Name, lane: c.lane, arrived: l.clock(), bytes: held(r), slot: c.slot, served: make(chan struct{})}
 	slots := p.slots(t)
 	why := c.queue.wait(ctx, w, c.Queue, c.longest, func() {
 		at := l.clock()
@@ -299,7 +301,7 @@ func (l *Limiter) await(ctx context.Context, id counter.LeaseID, h *policy.Holde
 		c.slots(t, 1)
 	}
 	// What is left may have changed while it waited.
-	return why, l.store.Peek(ctx, l.clock(), p.counters[:p.enforced], t.counts[:p.enforced])
+	return why, l.store.Peek(ctx, l.clock(), p.counters()[:p.enforced], t.counts[:p.enforced])
 }
 
 // held is how many bytes of the body Envoy holds while a request waits.
@@ -313,9 +315,9 @@ func held(r *descriptor.Reserve) int64 {
 // slots lists the slots that the request holds.
 func (p *plan) slots(t *taken) []counter.Key {
 	var keys []counter.Key
-	for i, c := range p.counters[:t.charged] {
-		if c.Window == counter.InUse && t.hits[i] > 0 {
-			keys = append(keys, c.Key)
+	for i, key := range p.keys[:t.charged] {
+		if p.rules[i].window == counter.InUse && t.hits[i] > 0 {
+			keys = append(keys, key)
 		}
 	}
 	return keys
@@ -324,9 +326,9 @@ func (p *plan) slots(t *taken) []counter.Key {
 // giveBack undoes what was taken. A store that fails keeps it until it expires.
 func (l *Limiter) giveBack(ctx context.Context, now time.Time, id counter.LeaseID, p *plan, t *taken) {
 	s := counter.Settlement{Lease: id, Taken: now}
-	for i, c := range p.counters[:t.charged] {
+	for i, key := range p.keys[:t.charged] {
 		if t.hits[i] > 0 {
-			s.Charges = append(s.Charges, counter.Charge{Key: c.Key, Window: c.Window, Charged: t.hits[i]})
+			s.Charges = append(s.Charges, counter.Charge{Key: key, Window: p.rules[i].window, Charged: t.hits[i]})
 		}
 	}
 	at := l.clock()

@@ -3,99 +3,35 @@ package ratelimit
 import (
 	"context"
 	"math"
-	"net/netip"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/puzpuzpuz/xsync/v4"
 
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/descriptor"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// What an epoch keeps is bounded: what is dropped is made again when it is asked for. Strangers come and go, and anybody can
-// be one.
-const (
-	maxPlans     = 1 << 18
-	maxStrangers = 1 << 14
-)
-
 // A store takes as many limits at once as policy allows.
 var _ = [1]struct{}{}[counter.MaxLimits-policy.MaxLimits]
 
-// An epoch is a table and what was worked out from it. Resolving limits and finding their counters is done once for each
-// gateway, holder, model and resource that the table tells apart.
-type epoch struct {
-	table     *policy.Table
-	limiter   *Limiter
-	plans     *xsync.Map[planKey, *plan]
-	strangers *xsync.Map[strangerKey, *policy.Holder]
-	guards    guards
-	// quotaNames has the names of all quotas by their ids in subjects. It is made when it is first asked for.
-	quotaNames func() map[[16]byte]string
-}
-
-type planKey struct {
-	gateway         *policy.Gateway
-	holder          *policy.Holder
-	model, resource string
-}
-
-type strangerKey struct {
-	tier    *policy.Assigned
-	address netip.Addr
-}
-
-func newEpoch(t *policy.Table, l *Limiter) *epoch {
-	return &epoch{
-		table: t, limiter: l, guards: l.newGuards(t),
-		plans: xsync.NewMap[planKey, *plan](), strangers: xsync.NewMap[strangerKey, *policy.Holder](),
-		quotaNames: sync.OnceValue(func() map[[16]byte]string {
-			names := map[[16]byte]string{}
-			for _, name := range t.Quotas() {
-				names[quotaID(name.String())] = name.String()
-			}
-			return names
-		}),
-	}
-}
-
-// stranger is the holder for requests from an address on an assigned tier.
-func (e *epoch) stranger(tier *policy.Assigned, address netip.Addr) *policy.Holder {
-	key := strangerKey{tier, policy.ClientNetwork(address)}
-	if h, ok := e.strangers.Load(key); ok {
-		return h
-	}
-	if e.strangers.Size() > maxStrangers {
-		e.strangers.Clear()
-	}
-	h, _ := e.strangers.LoadOrCompute(key, func() (*policy.Holder, bool) { return tier.Holder(address), false })
-	return h
-}
-
-// A plan is the limits of one kind of request and their counters: first those that are enforced, then those that are only
-// recorded.
+// A plan is the counters of one caller for requests of one kind: first those of limits that are enforced, then those of limits
+// that are only recorded.
 type plan struct {
-	limits        []policy.Limit
-	counters      []counter.Limit
-	caps          []int64     // the most that one request may take of each
-	enforced      int         // how many of limits are
-	set           counter.Set // of the enforced ones; nil if there are more limits than a lease can carry
-	shadow        counter.Set // of the others; nil if there are none
-	capacity      *capacity   // nil: nothing is waited for
-	rehearsed     []rehearsed // capacities that are only recorded: the group's own, and its parent's
-	defaultOutput int64
-	defaultImage  int64
-	cachedPercent int64
-	ratio         *ratio
-	guard         *guard // nil: nobody is blocked at the gateway
-	subject       counter.Subject
-	quota         policy.Name   // whose requests they are; the zero Name for a client on an assigned tier
-	noted         atomic.Uint64 // see activity
+	*shape
+
+	keys       []counter.Key // of the counters
+	set        counter.Set   // of the enforced ones; nil if there are more limits than a lease can carry
+	terms      *policy.Terms // of the holder
+	expires    time.Time     // when the caller's key does; zero: never
+	noted      atomic.Uint64 // see activity
+	shadow     counter.Set   // of those that are only recorded; nil if there are none
+	capacity   *capacity     // nil: nothing is waited for
+	rehearsed  []rehearsed   // capacities that are only recorded: the group's own, and its parent's
+	holder     *policy.Holder
+	credential *policy.Credential // nil: a client on an assigned tier
+	subject    counter.Subject    // nobody where nobody is blocked
 }
 
 // A capacity is what a request of a plan may wait for.
@@ -110,79 +46,75 @@ type capacity struct {
 	lane    lane
 }
 
-func (e *epoch) plan(g *policy.Gateway, h *policy.Holder, model, resource string) *plan {
-	key := planKey{g, h, e.table.Canonical(model), resource}
-	if p, ok := e.plans.Load(key); ok {
-		return p
+func (e *epoch) newPlan(k *kind, c *caller) *plan {
+	resolution := e.table.Resolve(k.gateway, c.holder, k.model, k.resource)
+	p := &plan{holder: c.holder, terms: c.holder.Terms, credential: c.credential}
+	if c.credential != nil {
+		p.expires = c.credential.Expires()
 	}
-	if e.plans.Size() > maxPlans {
-		e.plans.Clear()
+	if k.guard != nil {
+		p.subject = k.guard.ofHolder(c.holder)
 	}
-	// What is kept must not keep the rest of the call, which has an API key.
-	key.model, key.resource, model = strings.Clone(key.model), strings.Clone(resource), strings.Clone(model)
-	p, _ := e.plans.LoadOrCompute(key, func() (*plan, bool) { return e.newPlan(key, model), false })
-	return p
-}
-
-func (e *epoch) newPlan(k planKey, model string) *plan {
-	resolution := e.table.Resolve(k.gateway, k.holder, model, k.resource)
-	p := &plan{
-		defaultOutput: resolution.DefaultOutputTokens, defaultImage: resolution.DefaultImageTokens,
-		cachedPercent: resolution.CachedInputPercent, ratio: e.limiter.ratios.of(k.model),
-	}
-	p.quota, _ = k.holder.QuotaName()
+	var limits []policy.Limit
 	for _, l := range resolution.Limits {
 		switch {
 		case l.Shadow:
 		case l.Capacity != nil:
-			e.addCapacity(p, l, k.holder)
+			limits = e.addCapacity(p, limits, l)
 		default:
-			p.limits = append(p.limits, l)
+			limits = append(limits, l)
 		}
 	}
-	p.enforced = len(p.limits)
 	for _, l := range resolution.Limits {
 		switch {
 		case !l.Shadow:
 		case l.Capacity != nil:
 			p.rehearsed = append(p.rehearsed, rehearsed{e.limiter.rehearsals.of(l.Capacity), l})
 		default:
-			p.limits = append(p.limits, l)
+			limits = append(limits, l)
 		}
 	}
-	if p.guard = e.guards.of(k.gateway); p.guard != nil {
-		p.subject = p.guard.ofHolder(k.holder)
-	}
-	if len(p.limits) > counter.MaxLimits {
+	p.shape = k.shape(limits, &resolution)
+	if len(limits) > counter.MaxLimits {
 		return p
 	}
-	for _, l := range p.limits {
-		p.counters = append(p.counters, counter.Limit{Key: keyOf(l), Window: windowOf(l), Max: l.Max})
-		p.caps = append(p.caps, capOf(l, p.limits))
+	for _, l := range limits {
+		p.keys = append(p.keys, keyOf(l))
 	}
-	store := e.limiter.stores(k.gateway.StoreOut)
-	p.set = store.Open(p.counters[:p.enforced])
-	if p.enforced < len(p.limits) {
-		p.shadow = store.Open(p.counters[p.enforced:])
+	store, counters := e.limiter.stores(k.gateway.StoreOut), p.counters()
+	p.set = store.Open(counters[:p.enforced])
+	if p.enforced < len(counters) {
+		p.shadow = store.Open(counters[p.enforced:])
 	}
 	return p
 }
 
+// counters are those of the plan with their limits, as a store knows them.
+func (p *plan) counters() []counter.Limit {
+	counters := make([]counter.Limit, len(p.keys))
+	for i, key := range p.keys {
+		counters[i] = counter.Limit{Key: key, Window: p.rules[i].window, Max: p.rules[i].max}
+	}
+	return counters
+}
+
 // addCapacity adds the limit, and a counter for the share of the holder's tier.
-func (e *epoch) addCapacity(p *plan, l policy.Limit, h *policy.Holder) {
-	c := &capacity{Capacity: l.Capacity, longest: l.Capacity.MaxWait(h), limit: len(p.limits), share: -1, lane: lane{priority: h.Priority}}
+func (e *epoch) addCapacity(p *plan, limits []policy.Limit, l policy.Limit) []policy.Limit {
+	h := p.holder
+	c := &capacity{Capacity: l.Capacity, longest: l.Capacity.MaxWait(h), limit: len(limits), share: -1, lane: lane{priority: h.Priority}}
 	c.slot.capacity = keyOf(l)
-	p.limits = append(p.limits, l)
+	limits = append(limits, l)
 	if share, ok := l.Capacity.Shares[h.Tier]; ok {
 		held := shareLimit(l.Capacity, share)
 		held.Status, held.Origin = l.Status, l.Origin
-		c.share, c.lane.share, c.slot.share = len(p.limits), h.Tier, keyOf(held)
-		p.limits = append(p.limits, held)
+		c.share, c.lane.share, c.slot.share = len(limits), h.Tier, keyOf(held)
+		limits = append(limits, held)
 	}
 	if c.Queue != nil {
 		c.queue = e.limiter.queues.of(l.Capacity, c.slot.capacity, e.limiter)
 	}
 	p.capacity = c
+	return limits
 }
 
 // shareLimit refuses nothing: it counts the requests under way of a tier that has a share of the capacity.
@@ -238,8 +170,9 @@ var takens = sync.Pool{New: func() any { return new(taken) }}
 // ask sets what the request would take of each limit.
 func (p *plan) ask(r *descriptor.Reserve, t *taken) {
 	t.amounts, t.charged = p.estimate(r), p.enforced
-	for i := range p.limits {
-		t.hits[i] = clamp(t.amounts.of(p.limits[i].Pair.Metric), p.caps[i])
+	for i := range p.rules {
+		rule := &p.rules[i]
+		t.hits[i] = clamp(t.amounts.of(rule.metric), rule.most)
 	}
 }
 
@@ -264,31 +197,6 @@ func (c *capacity) slots(t *taken, n int64) {
 	}
 }
 
-// capOf is the limit's Max, or less: of what many share, a request takes no more than its key, and of what others share as
-// well no more than its user, may use in a window. Otherwise one request of a small plan that names a huge maximum could
-// hold what everybody shares.
-func capOf(l policy.Limit, all []policy.Limit) int64 {
-	most := l.Max
-	for _, narrow := range all {
-		if narrow.Shadow == l.Shadow && narrow.Pair.Metric == l.Pair.Metric && sharers(narrow.Scope) < sharers(l.Scope) {
-			most = min(most, narrow.Max)
-		}
-	}
-	return most
-}
-
-// sharers orders scopes by how many share them: one key, the keys of a user, everybody.
-func sharers(s policy.Scope) int {
-	switch s {
-	case policy.ScopeModelShared:
-		return 2
-	case policy.ScopeUser, policy.ScopeUserResource, policy.ScopeUserModel:
-		return 1
-	default:
-		return 0
-	}
-}
-
 // clamp lets a request that could never fit pass in an empty window; it is settled with the truth. A limit of 0 is not
 // there to be passed, so nothing is clamped to 0.
 func clamp(amount, most int64) int64 {
@@ -304,7 +212,7 @@ func clamp(amount, most int64) int64 {
 func (p *plan) worst(t *taken, first, last int) int {
 	worst := -1
 	for i := first; i < last; i++ {
-		if p.counters[i].Fits(t.counts[i].Used, t.hits[i]) {
+		if (counter.Limit{Max: p.rules[i].max}).Fits(t.counts[i].Used, t.hits[i]) {
 			continue
 		}
 		if worst < 0 || t.counts[i].Reset.After(t.counts[worst].Reset) {

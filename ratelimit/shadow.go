@@ -95,7 +95,8 @@ func (l *Limiter) Shadows() (list []Shadow, more int64) {
 
 // enterShadow plays what the limits would do that are not enforced: all of them are taken or none, as if they were. A store
 // that fails leaves nothing to record.
-func (l *Limiter) enterShadow(ctx context.Context, now time.Time, id counter.LeaseID, g *policy.Gateway, h *policy.Holder, p *plan, r *descriptor.Reserve, t *taken) {
+func (l *Limiter) enterShadow(ctx context.Context, now time.Time, id counter.LeaseID, p *plan, r *descriptor.Reserve, t *taken) {
+	g, h := p.gateway, p.holder
 	if p.shadow != nil {
 		ok, err := p.acquireShadow(ctx, now, id, t)
 		if err != nil {

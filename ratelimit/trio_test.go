@@ -15,7 +15,7 @@ import (
 func TestATrioIsRoundedUp(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2024, time.February, 28, 23, 59, 59, 400_000_000, time.UTC)
-	r := &report{now: now, plan: &plan{limits: []policy.Limit{{Max: math.MaxInt64}}, enforced: 1}, counts: []counter.Count{{Used: 1}}}
+	r := &report{now: now, plan: &plan{shape: newShape([]policy.Limit{{Max: math.MaxInt64}})}, counts: []counter.Count{{Used: 1}}}
 	for reset, wants := range map[time.Time][]string{
 		now.Add(200 * time.Millisecond): {"1709164800", "1", "1s", "2024-02-29T00:00:00Z"},
 		now.Add(600 * time.Millisecond): {"1709164800", "1", "1s", "2024-02-29T00:00:00Z"},

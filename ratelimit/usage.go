@@ -219,8 +219,8 @@ func (a *activity) add(p *plan) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p.noted.Store(a.round.Load())
-	if p.quota != (policy.Name{}) && len(a.names) < maxActive {
-		a.names[p.quota] = struct{}{}
+	if quota, ok := p.holder.QuotaName(); ok && len(a.names) < maxActive {
+		a.names[quota] = struct{}{}
 	}
 }
 
