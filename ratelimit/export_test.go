@@ -115,16 +115,16 @@ func (s *Sealer) Seal(l Lease) string {
 
 // Open reads a lease as Settle does.
 func (s *Sealer) Open(sealed string) (Lease, error) {
-	in, err := s.leases.open(sealed)
-	if err != nil {
+	var in lease
+	if err := s.leases.open(sealed, &in); err != nil {
 		return Lease{}, err
 	}
 	out := Lease{
 		ID: in.id, Taken: in.taken, Protocol: in.protocol, Stream: in.stream, Input: in.amounts.input, Output: in.amounts.output,
 		Model: uint32(in.model), CachedPercent: in.cachedPercent, InputBytes: in.inputBytes, Subject: in.subject,
 	}
-	for _, c := range in.charges {
-		out.Charges = append(out.Charges, Charge{c.key, c.metric, c.window, c.charged})
+	for i, c := range in.charges {
+		out.Charges = append(out.Charges, Charge{c.Key, in.metrics[i], c.Window, c.Charged})
 	}
 	return out, nil
 }

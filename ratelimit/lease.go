@@ -35,15 +35,9 @@ type lease struct {
 	cachedPercent int64
 	inputBytes    int64
 	amounts       amounts
-	subject       counter.Subject // whom a failure is counted against
-	charges       []charge
-}
-
-type charge struct {
-	key     counter.Key
-	metric  policy.Metric
-	window  counter.Window
-	charged int64
+	subject       counter.Subject              // whom a failure is counted against
+	charges       []counter.Charge             // without what was used
+	metrics       [math.MaxUint8]policy.Metric // of charges, as many as a byte can number
 }
 
 const (
@@ -156,29 +150,28 @@ func (l *leases) signed(s *signer, content, mac []byte) bool {
 	return hmac.Equal(mac, s.sign(content)) || l.former != nil && hmac.Equal(mac, newSigner(l.former).sign(content))
 }
 
-// open reads a lease that seal wrote.
-func (l *leases) open(s string) (*lease, error) {
+// open reads into out a lease that seal wrote.
+func (l *leases) open(s string, out *lease) error {
 	if len(s) > maxLease {
-		return nil, &misuseError{malformedLease, fmt.Sprintf("has %d bytes, which are too many", len(s))}
+		return &misuseError{malformedLease, fmt.Sprintf("has %d bytes, which are too many", len(s))}
 	}
 	if s == "" {
-		return nil, &misuseError{noLease, "is missing"}
+		return &misuseError{noLease, "is missing"}
 	}
 	signer := l.signers.Get().(*signer) //nolint:forcetypeassert // The pool holds nothing else.
 	defer l.signers.Put(signer)
 	b, err := base64.RawURLEncoding.AppendDecode(signer.buf[:0], []byte(s))
 	if err != nil || len(b) <= macSize {
-		return nil, &misuseError{malformedLease, "is not in its form"}
+		return &misuseError{malformedLease, "is not in its form"}
 	}
 	content, mac := b[:len(b)-macSize], b[len(b)-macSize:]
 	if !l.signed(signer, content, mac) {
-		return nil, &misuseError{forgedLease, "is truncated, or signed by nobody who shares the secret of this service"}
+		return &misuseError{forgedLease, "is truncated, or signed by nobody who shares the secret of this service"}
 	}
 	if content[0] != leaseVersion {
-		return nil, &misuseError{unknownVersion, fmt.Sprintf("has the version %d, which this release does not know", content[0])}
+		return &misuseError{unknownVersion, fmt.Sprintf("has the version %d, which this release does not know", content[0])}
 	}
 	r := reader{b: content[1:]}
-	out := &lease{}
 	copy(out.id[:], r.bytes(len(out.id)))
 	out.taken = time.UnixMilli(r.number())
 	out.protocol, out.stream = protocolOf(r.byte()), r.byte() == 1
@@ -186,19 +179,17 @@ func (l *leases) open(s string) (*lease, error) {
 	out.cachedPercent, out.inputBytes = int64(r.byte()), r.number()
 	out.amounts = amounts{input: r.number(), output: r.number()}
 	out.subject = r.subject()
-	n := r.byte()
-	out.charges = make([]charge, 0, n)
-	for range n {
-		var c charge
-		copy(c.key[:], r.bytes(len(c.key)))
+	out.charges = make([]counter.Charge, r.byte())
+	for i := range out.charges {
+		c := &out.charges[i]
+		copy(c.Key[:], r.bytes(len(c.Key)))
 		kind := r.byte()
-		c.metric, c.window, c.charged = policy.Metric(kind>>4), counter.Window(kind&0xf), r.number()
-		out.charges = append(out.charges, c)
+		out.metrics[i], c.Window, c.Charged = policy.Metric(kind>>4), counter.Window(kind&0xf), r.number()
 	}
 	if r.failed || len(r.b) != 0 {
-		return nil, &misuseError{malformedLease, "is not in its form"}
+		return &misuseError{malformedLease, "is not in its form"}
 	}
-	return out, nil
+	return nil
 }
 
 // reader takes a lease apart. Once something is missing it yields zeros and failed is set.

@@ -13,9 +13,10 @@ import (
 // lease is not one of ours or was settled before, so that nothing was done, or that the store failed.
 func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 	now := l.clock()
-	held, err := l.leases.open(s.Lease)
+	var held lease
+	err := l.leases.open(s.Lease, &held)
 	if err == nil {
-		err = l.leases.close(held, now)
+		err = l.leases.close(&held, now)
 	}
 	if err != nil {
 		return fmt.Errorf("settling: %w", err)
@@ -25,14 +26,15 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 		l.note(ctx, l.log, absurdUsage, "a provider reports numbers of tokens that no request can have; they count as no report", "lease", held.id.String())
 	}
 	ratio := l.ratios.find(held.model)
-	cost := spent(s, held, ratio)
-	l.ratios.learn(ratio, s, held, &cost)
+	cost := spent(s, &held, ratio)
+	l.ratios.learn(ratio, s, &held, &cost)
 	used := cost.amounts(held.cachedPercent)
-	settlement := counter.Settlement{Lease: held.id, Taken: held.taken, Charges: make([]counter.Charge, len(held.charges))}
-	for i, c := range held.charges {
-		settlement.Charges[i] = counter.Charge{Key: c.key, Window: c.window, Charged: c.charged, Used: used.of(c.metric)}
+	settlement := counter.Settlement{Lease: held.id, Taken: held.taken, Charges: held.charges}
+	for i := range held.charges {
+		c := &held.charges[i]
+		c.Used = used.of(held.metrics[i])
 		if cost.Kept {
-			settlement.Charges[i].Used = max(c.charged, used.of(c.metric))
+			c.Used = max(c.Used, c.Charged)
 		}
 	}
 	l.rehearsals.each(func(r *rehearsal) { r.end(held.id, now) })
@@ -50,17 +52,17 @@ func (l *Limiter) Settle(ctx context.Context, s *descriptor.Settle) error {
 // Renew takes note that a request is still under way, so that its concurrency slots stay taken for another SlotExpiry.
 func (l *Limiter) Renew(ctx context.Context, sealed string) error {
 	now := l.clock()
-	held, err := l.leases.open(sealed)
-	if err != nil {
+	var held lease
+	if err := l.leases.open(sealed, &held); err != nil {
 		return fmt.Errorf("renewing: %w", err)
 	}
-	if !l.leases.alive(held, now) {
+	if !l.leases.alive(&held, now) {
 		return nil // A sign of life may come after the end.
 	}
 	var slots []counter.Key
 	for _, c := range held.charges {
-		if c.window == counter.InUse {
-			slots = append(slots, c.key)
+		if c.Window == counter.InUse {
+			slots = append(slots, c.Key)
 		}
 	}
 	l.rehearsals.each(func(r *rehearsal) { r.alive(held.id, now) })
