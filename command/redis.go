@@ -21,7 +21,6 @@ type redisFlags struct {
 
 	tls      bool
 	ca       string
-	cluster  bool
 	deadline time.Duration
 }
 
@@ -29,7 +28,7 @@ func (f *redisFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringSliceVar(&f.Addresses, "redis", nil, "Redis or Valkey in which replicas count together, as HOST:PORT: one server, some nodes of a Redis Cluster, or the sentinels (default: this process counts alone)")
 	flags.StringVar(&f.SentinelMaster, "redis-sentinel-master", "", "name by which sentinels know the Redis; --redis then lists the sentinels")
-	flags.BoolVar(&f.cluster, "redis-cluster", false, "fail unless --redis is a Redis Cluster, instead of finding out")
+	flags.BoolVar(&f.Cluster, "redis-cluster", false, "fail unless --redis is a Redis Cluster, instead of finding out")
 	flags.IntVar(&f.Database, "redis-database", 0, "number of the database; a Redis Cluster has only 0")
 	flags.StringVar(&f.Username, "redis-username", "", "ACL user (default: the default user)")
 	flags.StringVar(&f.PasswordFile, "redis-password-file", "", "file with its password, read for each new connection")
@@ -64,16 +63,13 @@ func (f *redisFlags) check(leaseKeyFile string) error {
 // said reports whether any flag was given but --redis.
 func (f *redisFlags) said() bool {
 	o := &f.Options
-	return f.tls || f.cluster || o.Database != 0 || f.deadline != outage.DefaultDeadline || cmp.Or(f.ca, o.SentinelMaster, o.Username, o.PasswordFile, o.SentinelUsername, o.SentinelPasswordFile, o.Prefix) != ""
+	return f.tls || o.Cluster || o.Database != 0 || f.deadline != outage.DefaultDeadline || cmp.Or(f.ca, o.SentinelMaster, o.Username, o.PasswordFile, o.SentinelUsername, o.SentinelPasswordFile, o.Prefix) != ""
 }
 
 // complete returns nil where no Redis is named.
 func (f *redisFlags) complete() (*redis.Options, error) {
 	if len(f.Addresses) == 0 {
 		return nil, nil //nolint:nilnil // No Redis is not an error.
-	}
-	if f.cluster {
-		f.Cluster = redis.Yes
 	}
 	if f.tls {
 		f.TLS = &tls.Config{MinVersion: tls.VersionTLS12}

@@ -21,8 +21,8 @@ type Options struct {
 	Addresses []string
 	// SentinelMaster is the name by which sentinels know the Redis; empty where there are none.
 	SentinelMaster string
-	// Cluster says whether the addresses are of a Redis Cluster.
-	Cluster Cluster
+	// Cluster makes New fail unless the addresses are of a Redis Cluster. That one is used as such needs no saying.
+	Cluster bool
 	// Database is 0 in a cluster.
 	Database int
 	// Username and PasswordFile are those of an ACL user; without a user, of the default one. The file is read for each new
@@ -37,16 +37,6 @@ type Options struct {
 	// Log must not be nil.
 	Log *slog.Logger
 }
-
-// Cluster says whether addresses are of a Redis Cluster.
-type Cluster uint8
-
-// The answers.
-const (
-	Detect Cluster = iota // ask the first that answers
-	Yes
-	No
-)
 
 const defaultPrefix = "tk"
 
@@ -97,7 +87,7 @@ func (o *Options) client() rueidis.ClientOption {
 	dialer := net.Dialer{Timeout: patience}
 	c := rueidis.ClientOption{
 		InitAddress: o.Addresses, TLSConfig: o.TLS, SelectDB: o.Database, ClientName: "tierkeeper", Dialer: dialer,
-		DisableCache: true, AlwaysPipelining: true, ClientSetInfo: rueidis.DisableClientSetInfo, ConnWriteTimeout: patience, ForceSingleClient: o.Cluster == No && o.SentinelMaster == "",
+		DisableCache: true, AlwaysPipelining: true, ClientSetInfo: rueidis.DisableClientSetInfo, ConnWriteTimeout: patience,
 		ClusterOption: rueidis.ClusterOption{MaxMovedRedirections: 8},
 		Sentinel: rueidis.SentinelOption{
 			MasterSet: o.SentinelMaster, TLSConfig: o.TLS, ClientName: "tierkeeper", Dialer: dialer, TopologyRefreshInterval: patience,
@@ -156,8 +146,8 @@ func readPassword(file string) (string, error) {
 var oldest = [...]int{6, 2}
 
 // check looks at each node.
-func (s *Store) check(ctx context.Context, c Cluster) error {
-	if c == Yes && !s.spread {
+func (s *Store) check(ctx context.Context, cluster bool) error {
+	if cluster && !s.spread {
 		return errors.New("it is not a cluster")
 	}
 	var gone []error

@@ -171,7 +171,7 @@ func TestWhatCannotBeUsedIsRefusedAtTheStart(t *testing.T) {
 		"a prefix with braces":      {redis.Options{Addresses: []string{server.Addr}, Prefix: "a{b}"}, "must not have braces"},
 		"a newer layout":            {redis.Options{Addresses: []string{server.Addr}, Prefix: "newer"}, `layout "2", and this release knows 1`},
 		"a layout of another type":  {redis.Options{Addresses: []string{server.Addr}, Prefix: "list"}, "list:layout"},
-		"no cluster":                {redis.Options{Addresses: []string{server.Addr}, Cluster: redis.Yes}, "it is not a cluster"},
+		"no cluster":                {redis.Options{Addresses: []string{server.Addr}, Cluster: true}, "it is not a cluster"},
 		"nobody there":              {redis.Options{Addresses: []string{"127.0.0.1:1"}}, "connection refused"},
 		"a password file not there": {redis.Options{Addresses: []string{server.Addr}, PasswordFile: "not-there"}, "not-there"},
 	} {
