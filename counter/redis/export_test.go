@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -24,3 +25,6 @@ func (s *Store) FreshWithFewLeases() *Store {
 	fresh.script = fewLeases
 	return fresh
 }
+
+// Announce is what Run does every now and then.
+func (r *Replicas) Announce(ctx context.Context) error { return r.announce(ctx) }

@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,7 @@ return redis.call('ZCARD', KEYS[1])
 type Replicas struct {
 	store *Store
 	name  string
+	said  [goneAfter / announceEvery]int64 // by the store, the newest first; Run's alone
 	n     atomic.Int64
 }
 
@@ -41,7 +43,8 @@ func (s *Store) Join(name string) *Replicas {
 	return r
 }
 
-// Count is how many there were when the store answered last, this one included.
+// Count is the most that the last answers of the store said, this one included. A store that comes back empty knows only those that
+// have found it already: a replica that went by that would take the part of others.
 func (r *Replicas) Count() int { return int(r.n.Load()) }
 
 // Run announces this process until ctx ends, and takes it back then.
@@ -70,7 +73,9 @@ func (r *Replicas) announce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("announcing: %w", err)
 	}
-	r.n.Store(max(n, 1))
+	copy(r.said[1:], r.said[:])
+	r.said[0] = n
+	r.n.Store(max(slices.Max(r.said[:]), 1))
 	return nil
 }
 

@@ -38,6 +38,31 @@ func TestReplicasCountThemselves(t *testing.T) {
 	eventually(t, "the third has been counted", func() bool { return third.Count() == 2 })
 }
 
+// TestAReplicaDoesNotForgetOthersWithItsStore has a store come back empty, and one replica be the first to find it.
+func TestAReplicaDoesNotForgetOthersWithItsStore(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	first, second := s.Join("first"), s.Join("second")
+	says := func(r *redis.Replicas, want int) {
+		t.Helper()
+		if err := r.Announce(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Count(); got != want {
+			t.Errorf("a replica counts %d, want %d", got, want)
+		}
+	}
+	says(first, 1)
+	says(second, 2)
+	says(first, 2)
+	server.Do("flushall")
+	for range 2 {
+		says(first, 2)
+	}
+	says(first, 1) // The second has had its time.
+}
+
 // TestAProbeTellsWhetherTheStoreCanBeWritten makes Redis refuse in the ways in which it does.
 func TestAProbeTellsWhetherTheStoreCanBeWritten(t *testing.T) {
 	t.Parallel()
