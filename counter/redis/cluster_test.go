@@ -45,6 +45,46 @@ func TestManyProcessesOnAClusterAreNeverOver(t *testing.T) {
 	}
 }
 
+// TestARefusalInDoubtIsTriedAgain has a call of one subject meet a counter that one of several subjects has filled, by a clock that is
+// behind, or ahead, for longer than a doubt lasts.
+func TestARefusalInDoubtIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	s := open(t, redis.Options{Addresses: cluster.Addrs()}).FreshAndSlow()
+	scripts := func() (n int) {
+		for _, node := range cluster.Nodes[:3] {
+			n += usedBy(node).scripts
+		}
+		return n
+	}
+	for name, tc := range map[string]struct {
+		final bool
+		apart time.Duration
+		want  int
+	}{
+		"by one clock":                  {apart: 0, want: 2},
+		"by a clock that is ahead":      {apart: 2 * time.Minute, want: 2},
+		"by a clock that is behind":     {apart: -2 * time.Minute, want: 2},
+		"not after a take that is sure": {final: true, want: 1},
+	} {
+		full := some(name, counter.Hour, 1)
+		takes := []counter.Limit{full, some("other", counter.Hour, 1000)}
+		if tc.final {
+			takes = takes[:1]
+		}
+		if _, ok := acquire(t, s, noon, takes...); !ok {
+			t.Fatalf("%s: an empty counter is full", name)
+		}
+		before := scripts()
+		if _, ok := acquire(t, s, noon.Add(tc.apart), full); ok {
+			t.Errorf("%s: a full counter admits", name)
+		}
+		if got := scripts() - before; got != tc.want {
+			t.Errorf("%s: who is refused has asked %d times, want %d", name, got, tc.want)
+		}
+	}
+}
+
 // A call that ends while it takes from one subject after the other leaves nothing taken.
 func TestACallToAClusterEndsWithItsContextAndTakesNothing(t *testing.T) {
 	t.Parallel()

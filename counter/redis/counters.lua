@@ -26,6 +26,12 @@ local function later(...)
   late[#late + 1] = {...}
 end
 
+-- The time of Redis, which is one for all: the clocks of those who call may lie further apart than a doubt lasts.
+local function redistime()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
 -- For how many seconds more a record can matter. One that lies in the future, because a clock was wrong, matters for no longer
 -- than if it began now: so it is forgotten once nobody takes from it any more.
 local function life(kind, a, last)
@@ -316,10 +322,10 @@ repeat
         want = nil
       end
     end
-    doubtful = doubtful or not ok and doubt > now - DOUBT
+    doubtful = doubtful or mode == TAKE and not ok and doubt > 0 and doubt > redistime() - DOUBT
     if changed then
       if mode == TAKE and final == 0 then
-        doubt = max(doubt, now)
+        doubt = redistime()
       end
       if second + lasting + GRACE > alive or since > second + GRACE then -- or by a clock that was wrong
         alive, since = floor(second + lasting + GRACE) + SLACK, floor(second)

@@ -26,5 +26,14 @@ func (s *Store) FreshWithFewLeases() *Store {
 	return fresh
 }
 
+var slowToDecide = newScript(strings.Replace(countersSource, "DOUBT = 100000", "DOUBT = 60000000", 1))
+
+// FreshAndSlow is like Fresh, on a cluster in which a take may be given back for a minute.
+func (s *Store) FreshAndSlow() *Store {
+	fresh := s.Fresh()
+	fresh.script = slowToDecide
+	return fresh
+}
+
 // Announce is what Run does every now and then.
 func (r *Replicas) Announce(ctx context.Context) error { return r.announce(ctx) }

@@ -53,15 +53,11 @@ func (s *set) Acquire(
 		hits: hits[:s.size], counts: counts[:s.size],
 	}
 	a.expiry = max(micros(expiry), a.now+1)
-	switch len(s.groups) {
-	case 0:
-		return true, nil
-	case 1:
-		st, _, err := a.run(ctx, &s.groups[0])
-		return st == admitted, err
-	default:
-		return a.spread(ctx)
+	st, err := a.tryAll(ctx)
+	if err == nil && st == doubted {
+		st, err = a.tryAll(ctx)
 	}
+	return st == admitted, err
 }
 
 // request is the one to do with a group what the header says.
@@ -84,23 +80,16 @@ func (a *attempt) run(ctx context.Context, g *group) (status, taken, error) {
 	return st, t, wrap("taking from", err)
 }
 
-// spread takes from one group after the other.
-func (a *attempt) spread(ctx context.Context) (bool, error) {
-	st, err := a.tryAll(ctx)
-	if err == nil && st == doubted {
-		st, err = a.tryAll(ctx)
-	}
-	return st == admitted, err
-}
-
-// tryAll takes from all groups, or gives back what it took.
+// tryAll takes from one group after the other, or gives back what it took.
 func (a *attempt) tryAll(ctx context.Context) (status, error) {
 	var done []taken
 	for i := range a.groups {
 		a.final = i == len(a.groups)-1
 		st, t, err := a.run(ctx, &a.groups[i])
 		if err == nil && st == admitted {
-			done = append(done, t)
+			if !a.final {
+				done = append(done, t)
+			}
 			continue
 		}
 		if gave := a.store.giveBackInTime(ctx, done); err != nil || gave != nil {
@@ -113,6 +102,9 @@ func (a *attempt) tryAll(ctx context.Context) (status, error) {
 
 // lookAt fills the counts of all groups but the one that refused.
 func (a *attempt) lookAt(ctx context.Context, but int) error {
+	if len(a.groups) == 1 {
+		return nil
+	}
 	others := slices.Delete(slices.Clone(a.groups), but, but+1)
 	seen := *a
 	seen.mode = look
