@@ -2,11 +2,12 @@
 --
 -- KEYS: the value of the subject, the set of all blocks. ARGV[1]: mode, now, window, length of a block, most failures, subject. ARGV[2]: the
 -- channel that blocks are told in. The answer: the outcome, and the block if one is in force.
-local read, write, sub, floor, max = struct.unpack, struct.pack, string.sub, math.floor, math.max
+local read, write, sub, floor, max, min = struct.unpack, struct.pack, string.sub, math.floor, math.max, math.min
 
 local FAIL, LIFT = 1, 2
 local IGNORED, COUNTED, BLOCKED = '\0', '\1', '\2'
-local GRACE = 10000 -- milliseconds for which what is over is kept: more than two clocks can lie apart
+local GRACE = 10000  -- milliseconds for which what is over is kept: more than two clocks can lie apart
+local FAR = 60000000 -- microseconds: what lies further ahead is of a clock that was wrong, and does not count
 
 local mode, now, window, length, most, subject = read('<BI8I8I8I4c25', ARGV[1])
 
@@ -17,9 +18,13 @@ end
 if v and (#v < 21 or string.byte(v) ~= 1) then
   return redis.error_reply('LAYOUT ' .. KEYS[1])
 end
-local since, ends, failures = 0, 0, 0
+local since, ends, failures, times = 0, 0, 0, ''
 if v then
   since, ends, failures = read('<I8I8I4', v, 2)
+  times = sub(v, 22)
+  if max(since, times == '' and 0 or (read('<I8', times, #times - 7))) > now + FAR then
+    since, ends, failures, times = 0, 0, 0, ''
+  end
 end
 
 local function block()
@@ -27,11 +32,17 @@ local function block()
 end
 
 if mode == LIFT then
-  if now >= ends then
+  local lifted = now < ends
+  for _, b in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. string.format('%.0f', now), '+inf')) do
+    if sub(b, 1, #subject) == subject then
+      redis.call('ZREM', KEYS[2], b)
+      lifted = true
+    end
+  end
+  if not lifted then
     return IGNORED
   end
   redis.call('DEL', KEYS[1])
-  redis.call('ZREM', KEYS[2], block())
   redis.call('PUBLISH', ARGV[2], IGNORED .. block())
   return COUNTED
 end
@@ -39,7 +50,6 @@ end
 if now < ends then
   return IGNORED .. block()
 end
-local times = v and sub(v, 22) or ''
 local at, first = now, 1
 if times ~= '' then
   at = max(now, (read('<I8', times, #times - 7)))
@@ -55,9 +65,11 @@ end
 
 since, ends, failures = at, at + length, #times / 8
 redis.call('SET', KEYS[1], write('<BI8I8I4', 1, since, ends, failures), 'PX', floor((ends - now) / 1000) + GRACE)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - GRACE * 1000)
+local time = redis.call('TIME')
+local past = min(now, time[1] * 1000000) -- a clock that is ahead must not forget the blocks of others
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', past - GRACE * 1000)
 redis.call('ZADD', KEYS[2], ends, block())
 local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
-redis.call('PEXPIRE', KEYS[2], floor((last - now) / 1000) + GRACE)
+redis.call('PEXPIRE', KEYS[2], floor((last - past) / 1000) + GRACE)
 redis.call('PUBLISH', ARGV[2], BLOCKED .. block())
 return BLOCKED .. block()

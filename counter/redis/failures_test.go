@@ -1,6 +1,8 @@
 package redis_test
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,14 +15,14 @@ import (
 
 var strict = counter.Rule{Max: 1, Window: time.Minute, Block: time.Minute}
 
-func blockAt(t *testing.T, f *redis.Failures, s counter.Subject) counter.Block {
+func blockAt(t *testing.T, f *redis.Failures, now time.Time, s counter.Subject) counter.Block {
 	t.Helper()
 	for range strict.Max + 1 {
-		if _, err := f.Fail(t.Context(), noon, s, strict); err != nil {
+		if _, err := f.Fail(t.Context(), now, s, strict); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return counter.Block{Subject: s, Since: noon, Until: noon.Add(strict.Block), Failures: strict.Max + 1}
+	return counter.Block{Subject: s, Since: now, Until: now.Add(strict.Block), Failures: strict.Max + 1}
 }
 
 func blocked(t *testing.T, f *redis.Failures, s counter.Subject) bool {
@@ -37,7 +39,7 @@ func TestOtherProcessesHearOfBlocks(t *testing.T) {
 	eventually(t, "the other process listens", func() bool { return server.Do("pubsub", "numpat") == "0" && server.Do("pubsub", "channels") != "" })
 
 	s := counter.Subject{1}
-	want := blockAt(t, here, s)
+	want := blockAt(t, here, noon, s)
 	eventually(t, "the other process knows the block", func() bool { return blocked(t, there, s) })
 	if got, _, _ := there.BlockOf(t.Context(), noon, s); !cmp.Equal(want, got) {
 		t.Errorf("block (-want +got):\n%s", cmp.Diff(want, got))
@@ -53,8 +55,8 @@ func TestBlocksThatNobodyToldOfAreRead(t *testing.T) {
 	server := redistest.Start(t)
 	here, there := open(t, redis.Options{Addresses: []string{server.Addr}}).Failures(), open(t, redis.Options{Addresses: []string{server.Addr}}).Failures()
 	kept, lifted := counter.Subject{1}, counter.Subject{2}
-	blockAt(t, here, kept)
-	blockAt(t, here, lifted)
+	blockAt(t, here, noon, kept)
+	blockAt(t, here, noon, lifted)
 	refresh := func() {
 		t.Helper()
 		if err := there.Refresh(t.Context(), noon); err != nil {
@@ -84,7 +86,58 @@ func TestTicksMakeUpForLostMessages(t *testing.T) {
 	go there.Follow(t.Context(), ticks)
 	s := counter.Subject{1}
 	server.Do("acl", "setuser", "default", "allchannels")
-	blockAt(t, here, s)
+	blockAt(t, here, noon, s)
 	ticks <- noon
 	eventually(t, "the block is read", func() bool { return blocked(t, there, s) })
+}
+
+// TestAWrongClockBlocksOnlyItself has a replica that is a day ahead block a subject, and another that another has blocked by the right
+// time.
+func TestAWrongClockBlocksOnlyItself(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	right, wrong := open(t, redis.Options{Addresses: []string{server.Addr}}).Failures(), open(t, redis.Options{Addresses: []string{server.Addr}}).Failures()
+	go right.Follow(t.Context(), nil)
+	eventually(t, "the right one listens", func() bool { return server.Do("pubsub", "channels") != "" })
+	seconds, _ := strconv.ParseInt(strings.Fields(server.Do("time"))[0], 10, 64)
+	now := time.Unix(seconds, 0).UTC()
+	ahead := now.AddDate(0, 0, 1)
+	isBlocked := func(s counter.Subject) bool {
+		_, yes, _ := right.BlockOf(t.Context(), now, s)
+		return yes
+	}
+	refresh := func(f *redis.Failures, now time.Time) []counter.Block {
+		t.Helper()
+		blocks, err := f.Blocks(t.Context(), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return blocks
+	}
+
+	s, other := counter.Subject{1}, counter.Subject{2}
+	want := blockAt(t, right, now, other)
+	blockAt(t, wrong, ahead, s)
+	eventually(t, "the right one hears of the block", func() bool { return right.Any(ahead) })
+	if isBlocked(s) {
+		t.Error("a block that begins in a day is in force when it is told of")
+	}
+	if diff := cmp.Diff([]counter.Block{want}, refresh(right, now)); diff != "" {
+		t.Errorf("blocks that are read (-want +got):\n%s", diff)
+	}
+	if blockAt(t, right, now, s); !isBlocked(s) {
+		t.Error("failures by the right time do not count beside a block of the future")
+	}
+
+	for _, key := range strings.Fields(server.Do("keys", "*failures*")) {
+		if !strings.HasSuffix(key, ":blocks") {
+			server.Do("del", key) // as its time comes before that of the block
+		}
+	}
+	if lifted, err := right.Lift(t.Context(), now, s); !lifted || err != nil {
+		t.Errorf("lifted: %t, %v", lifted, err)
+	}
+	if got := refresh(wrong, ahead); len(got) > 0 {
+		t.Errorf("after it is lifted these blocks are in force: %v", got)
+	}
 }

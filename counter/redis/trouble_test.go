@@ -110,7 +110,7 @@ func TestTheUserOfTheDocsMayDoEverything(t *testing.T) {
 		lease, _ = acquire(t, s, noon, l)
 	}
 	f := s.Failures()
-	blockAt(t, f, counter.Subject{1})
+	blockAt(t, f, noon, counter.Subject{1})
 	_, lifted := f.Lift(t.Context(), noon, counter.Subject{1})
 	_, read := f.Blocks(t.Context(), noon)
 	for call, err := range map[string]error{

@@ -21,6 +21,14 @@ type view struct {
 	open   bool     // all blocks are being read
 }
 
+// far is how far ahead a block may begin: the clocks of those who make them differ a little. One of a clock that was wrong is not in
+// force, or it would be for as long as the clock was ahead.
+const far = time.Minute
+
+func inForce(b counter.Block, now time.Time) bool {
+	return now.Before(b.Until) && !b.Since.After(now.Add(far))
+}
+
 // A change is a block, or the end of one.
 type change struct {
 	block  counter.Block
@@ -36,7 +44,7 @@ func (v *view) blockOf(now time.Time, s counter.Subject) (counter.Block, bool) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	b, known := v.blocks[s]
-	if !known || !now.Before(b.Until) {
+	if !known || !inForce(b, now) {
 		return counter.Block{}, false
 	}
 	return b, true
@@ -83,19 +91,21 @@ func (v *view) refresh(now time.Time, read func() ([]counter.Block, error)) ([]c
 	}
 	v.blocks = make(map[counter.Subject]counter.Block, len(all))
 	for _, b := range all {
-		v.apply(change{block: b})
+		if inForce(b, now) {
+			v.apply(change{block: b})
+		}
 	}
 	for _, c := range changes {
 		v.apply(c)
 	}
 	latest := int64(0)
-	var inForce []counter.Block
+	var blocks []counter.Block
 	for _, b := range v.blocks {
 		latest = max(latest, b.Until.UnixNano())
-		if now.Before(b.Until) {
-			inForce = append(inForce, b)
+		if inForce(b, now) {
+			blocks = append(blocks, b)
 		}
 	}
 	v.latest.Store(latest)
-	return inForce, nil
+	return blocks, nil
 }
