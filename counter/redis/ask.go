@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/rueidis"
 )
@@ -58,9 +59,34 @@ func (q *question) args(room *[2]string) []string {
 	return room[:]
 }
 
+// run asks the question alone, with its script where Redis does not know that, and again where a cluster is on the move and has done
+// nothing: for half a second, which is as long as Envoy waits.
 func (s *Store) run(ctx context.Context, q question) (string, error) {
-	answer, err := q.script.Exec(ctx, s.client, q.keys, q.args(new([2]string))).ToString()
-	return answer, explain(err)
+	for wait := time.Millisecond; ; wait *= 2 {
+		answer, err := q.script.Exec(ctx, s.client, q.keys, q.args(new([2]string))).ToString()
+		if !moves(err) || wait > 256*time.Millisecond || !pause(ctx, wait) {
+			return answer, explain(err)
+		}
+	}
+}
+
+// moves reports whether a slot is on its way to another node and only part of the keys is there, or has no node. Redis has done
+// nothing then.
+func moves(err error) bool {
+	e, said := rueidis.IsRedisErr(err)
+	return said && (e.IsTryAgain() || e.IsClusterDown())
+}
+
+// pause reports false if ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }
 
 // ask returns the answer of the script, or fails as soon as ctx ends, whatever the connection does. The answer to a take that
@@ -105,7 +131,7 @@ type call struct {
 
 var calls = sync.Pool{New: func() any { return &call{answered: make(chan struct{}, 1)} }}
 
-// run sends the call alone, with its script where Redis does not know that. It does not end with the context of whoever asks: the answer
+// run sends the call alone. It does not end with the context of whoever asks: the answer
 // would be lost.
 func (c *call) run(s *Store) {
 	answer, err := s.run(s.ctx, c.question)

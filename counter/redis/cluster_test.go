@@ -111,6 +111,38 @@ func TestACallToAClusterEndsWithItsContextAndTakesNothing(t *testing.T) {
 	})
 }
 
+// TestACallWaitsForASlotOnTheMove has a counter be at its new node, which does not have the slot yet: it cannot tell whether the set of leases
+// is still to come.
+func TestACallWaitsForASlotOnTheMove(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t)
+	s := open(t, redis.Options{Addresses: cluster.Addrs()})
+	l := some("a", counter.InUse, 10)
+	acquire(t, s, noon, l)
+	i := slices.IndexFunc(cluster.Nodes[:3], func(n *redistest.Server) bool { return valueOf(n) != "" })
+	from, to := cluster.Nodes[i], cluster.Nodes[(i+1)%3]
+	key := valueOf(from)
+	slot, target := from.Do("cluster", "keyslot", key), to.Do("cluster", "myid")
+	to.Do("cluster", "setslot", slot, "importing", from.Do("cluster", "myid"))
+	from.Do("cluster", "setslot", slot, "migrating", target)
+	host, port, _ := strings.Cut(to.Addr, ":")
+	from.Do("migrate", host, port, key, "0", "5000")
+
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Open([]counter.Limit{l}).Acquire(t.Context(), noon, newLease(), noon.Add(time.Minute), []int64{1}, make([]counter.Count, 1))
+		done <- err
+	}()
+	eventually(t, "the new node asks for patience", func() bool { return strings.Contains(to.Do("info", "errorstats"), "TRYAGAIN") })
+	to.Do("cluster", "setslot", slot, "node", target)
+	if err := <-done; err != nil {
+		t.Errorf("a call to a slot that moves: %v", err)
+	}
+	if got := usedOf(t, s, noon, l); got != 2 {
+		t.Errorf("%d slots are held, want 2", got)
+	}
+}
+
 // A replica takes over where a master dies, and the store finds it.
 func TestAClusterComesBackByItself(t *testing.T) {
 	t.Parallel()
