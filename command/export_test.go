@@ -1,6 +1,25 @@
 package command
 
-import "k8s.io/apimachinery/pkg/api/resource"
+import (
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/tierkeeper/tierkeeper/counter/redis"
+)
+
+// RedisOptions are those that flags give, beside a lease key.
+func RedisOptions(flags ...string) (*redis.Options, error) {
+	var f redisFlags
+	var cmd cobra.Command
+	f.add(&cmd)
+	if err := cmd.ParseFlags(flags); err != nil {
+		return nil, err
+	}
+	if err := f.check("lease.key"); err != nil {
+		return nil, err
+	}
+	return f.complete()
+}
 
 // MemoryLimit is what a service alone makes of --memory-limit, which may be 0, and of what its cgroup says.
 func MemoryLimit(flag string, ofCgroup func() (uint64, error)) (int64, error) {

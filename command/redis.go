@@ -19,9 +19,10 @@ import (
 type redisFlags struct {
 	redis.Options
 
-	tls      bool
-	ca       string
-	deadline time.Duration
+	tls       bool
+	ca        string
+	cert, key string
+	deadline  time.Duration
 }
 
 func (f *redisFlags) add(cmd *cobra.Command) {
@@ -36,9 +37,11 @@ func (f *redisFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.SentinelPasswordFile, "redis-sentinel-password-file", "", "file with its password, read for each new connection")
 	flags.BoolVar(&f.tls, "redis-tls", false, "speak TLS with Redis, and with the sentinels")
 	flags.StringVar(&f.ca, "redis-ca", "", "file with the authorities from which certificates of Redis may come, in PEM (default: those that this machine trusts)")
+	flags.StringVar(&f.cert, "redis-cert", "", "file with the certificate that Redis, and the sentinels, may ask for, in PEM, read for each new connection")
+	flags.StringVar(&f.key, "redis-key", "", "file with its private key, in PEM, read with it")
 	flags.StringVar(&f.Prefix, "redis-prefix", "", `beginning of all keys, which keeps installations apart that share a Redis (default "tk")`)
 	flags.DurationVar(&f.deadline, "redis-deadline", outage.DefaultDeadline, "for how long requests wait for a Redis that answers none of them, before this replica counts for itself")
-	for _, name := range []string{"redis-password-file", "redis-sentinel-password-file", "redis-ca"} {
+	for _, name := range []string{"redis-password-file", "redis-sentinel-password-file", "redis-ca", "redis-cert", "redis-key"} {
 		must(cmd.MarkFlagFilename(name))
 	}
 }
@@ -54,6 +57,10 @@ func (f *redisFlags) check(leaseKeyFile string) error {
 		return errors.New("--lease-key-file is missing: replicas that share a Redis must sign with one key, or none could settle what another has charged; make one with: openssl rand -hex 32")
 	case f.ca != "" && !f.tls:
 		return errors.New("--redis-ca says nothing without --redis-tls")
+	case f.cert+f.key != "" && !f.tls:
+		return errors.New("--redis-cert and --redis-key say nothing without --redis-tls")
+	case (f.cert == "") != (f.key == ""):
+		return errors.New("--redis-cert and --redis-key go together: give both, or none")
 	case f.deadline < time.Millisecond:
 		return errors.New("--redis-deadline must be at least 1ms: every answer takes a while")
 	}
@@ -63,7 +70,7 @@ func (f *redisFlags) check(leaseKeyFile string) error {
 // said reports whether any flag was given but --redis.
 func (f *redisFlags) said() bool {
 	o := &f.Options
-	return f.tls || o.Cluster || o.Database != 0 || f.deadline != outage.DefaultDeadline || cmp.Or(f.ca, o.SentinelMaster, o.Username, o.PasswordFile, o.SentinelUsername, o.SentinelPasswordFile, o.Prefix) != ""
+	return f.tls || o.Cluster || o.Database != 0 || f.deadline != outage.DefaultDeadline || cmp.Or(f.ca, f.cert, f.key, o.SentinelMaster, o.Username, o.PasswordFile, o.SentinelUsername, o.SentinelPasswordFile, o.Prefix) != ""
 }
 
 // complete returns nil where no Redis is named.
@@ -73,6 +80,12 @@ func (f *redisFlags) complete() (*redis.Options, error) {
 	}
 	if f.tls {
 		f.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if f.cert != "" {
+		if _, err := f.certificate(nil); err != nil {
+			return nil, err
+		}
+		f.TLS.GetClientCertificate = f.certificate
 	}
 	if f.ca != "" {
 		content, err := os.ReadFile(f.ca)
@@ -85,4 +98,13 @@ func (f *redisFlags) complete() (*redis.Options, error) {
 		}
 	}
 	return &f.Options, nil
+}
+
+// certificate reads what Redis asks for.
+func (f *redisFlags) certificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+	if err != nil {
+		return nil, fmt.Errorf("reading --redis-cert and --redis-key: %w", err)
+	}
+	return &pair, nil
 }

@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/redis/rueidis"
 )
@@ -54,7 +56,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	}
 	client, err := rueidis.NewClient(o.client())
 	if err != nil {
-		return nil, fmt.Errorf("connecting to Redis at %s: %w", strings.Join(o.Addresses, ", "), advise(err))
+		return nil, fmt.Errorf("connecting to Redis at %s: %w", strings.Join(o.Addresses, ", "), o.advise(err))
 	}
 	s := &Store{client: client, ctx: context.WithoutCancel(ctx), script: counters, spread: client.Mode() == rueidis.ClientModeCluster, prefix: o.Prefix, log: o.Log}
 	s.pipeline.Store(new(pipeline))
@@ -66,7 +68,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 }
 
 // advise says what to do about an error of a first connection that does not say so itself.
-func advise(err error) error {
+func (o *Options) advise(err error) error {
 	switch text := err.Error(); {
 	case strings.HasPrefix(text, "NOAUTH"):
 		return errors.New("it asks for a password: name the file that holds it")
@@ -76,6 +78,8 @@ func advise(err error) error {
 		return errors.New("it accepts a connection and does not answer: is it a Redis, and does it speak TLS, as it was or was not told to?")
 	case strings.HasPrefix(text, "received unknown message type"):
 		return fmt.Errorf("it is no Redis: %w", err)
+	case o.TLS != nil && (strings.Contains(text, "certificate required") || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
+		return fmt.Errorf("it closes the connection, as one does that asks for a certificate and gets none, or one that it does not believe: %w", err)
 	default:
 		return err
 	}
