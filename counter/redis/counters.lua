@@ -1,13 +1,13 @@
--- One call on counters of one cluster slot: it takes from all of them or from none, looks at them, settles, gives back, or
--- renews. docs/redis.md says what a value looks like. All reading is done before the first write, so an error changes nothing.
+-- One call on counters of one cluster slot: it takes from all of them or from none, looks at them, settles, gives back, renews, or
+-- restores. docs/redis.md says what a value looks like. All reading is done before the first write, so an error changes nothing.
 --
 -- KEYS: the values, then for each counter of slots, in their order, the set of its leases, and of its settled ones if the call
--- settles or renews. ARGV[1]: mode, number of values, whether the take is final, now, expiry, lease, then for each value the number
+-- settles or renews; if it restores, for each counter what was restored. ARGV[1]: mode, number of values, whether the take is final, now, expiry, lease, then for each value the number
 -- of its counters, and for each of these, ascending, its name, where now lies (the end of a window, or a sub-window), an amount
 -- and a ceiling. The answer to a take or a look: the status, then for each counter what it holds and a time.
 local read, write, sub, rep, floor, max, min = struct.unpack, struct.pack, string.sub, string.rep, math.floor, math.max, math.min
 
-local TAKE, LOOK, SETTLE, GIVEBACK, RENEW = 1, 2, 3, 4, 5
+local TAKE, LOOK, SETTLE, GIVEBACK, RENEW, RESTORE = 1, 2, 3, 4, 5, 6
 local INUSE, NONE = 6, 1099511627776 -- no name is that large
 local MAX = 9007199254740991
 local FEW, MANY = 64, 65535      -- leases in a value; the number that says they are in a set
@@ -201,6 +201,20 @@ local function hold(name, own, clock, first, last, leases, n, most, set, settled
   return used, 0, write('<I5I8I8I8I2', name, t, first, last, leases) .. own, t, last
 end
 
+-- What is to be charged of n that was seen of a counter, of which used is left. In each life, which stands where the lease does
+-- otherwise, whoever restores adds what those before did not see. What an empty store has counted anew comes on top; what another holds
+-- when it is first restored may be part of what was seen.
+local function forgotten(key, used, at, n)
+  local v, before = redis.call('GET', key), used
+  if v and #v == 16 and sub(v, 1, 8) == lease then
+    before = read('<I8', v, 9)
+  elseif final == 1 then
+    before = 0
+  end
+  later('SET', key, lease .. write('<I8', max(before, n)), 'PX', floor((at - second + GRACE) * 1000))
+  return max(n - before, 0)
+end
+
 local held, made, lives = {}, {}, {}
 for k = 1, values do
   local v = redis.pcall('GET', KEYS[k])
@@ -290,8 +304,14 @@ repeat
                 a, record = time, write('<I5I8I8', want, time, used + n)
               end
             end
-          elseif have and a == at or n > 0 and time == at then
-            a, record = at, write('<I5I8I8', want, at, n > MAX - used and MAX or max(used + n, 0))
+          else
+            if mode == RESTORE then
+              sets = sets + 1
+              n = time == at and forgotten(KEYS[sets], used, at, n) or 0
+            end
+            if have and a == at or n > 0 and time == at then
+              a, record = at, write('<I5I8I8', want, at, n > MAX - used and MAX or max(used + n, 0))
+            end
           end
         elseif c > INUSE then
           used, time, record, a = slide(want, v, q + 21, a, b, at, n, most)

@@ -129,7 +129,7 @@ func TestAWrongClockBlocksOnlyItself(t *testing.T) {
 		t.Error("failures by the right time do not count beside a block of the future")
 	}
 
-	for _, key := range strings.Fields(server.Do("keys", "*failures*")) {
+	for key := range strings.FieldsSeq(server.Do("keys", "*failures*")) {
 		if !strings.HasSuffix(key, ":blocks") {
 			server.Do("del", key) // as its time comes before that of the block
 		}

@@ -31,7 +31,7 @@ func partsOf(limits []counter.Limit) []part {
 
 // A group is what one run of the script can do at once: what lies in one slot of a cluster, or everything.
 type group struct {
-	keys    []string // the values, then the sets of leases
+	keys    []string // the values, then what stands beside them
 	values  byte     // how many
 	members []member // those of one value together, by their names
 }
@@ -83,24 +83,32 @@ func (s *Store) groupOf(parts []part, m mode) group {
 		return cmp.Or(bytes.Compare(a.key[:len(a.key)-4], b.key[:len(b.key)-4]), cmp.Compare(a.name, b.name))
 	})
 	g.members = merged(g.members)
-	var sets []string
+	var beside []string
 	for i := 0; i < len(g.members); {
 		first := &g.members[i]
 		g.keys = append(g.keys, s.valueKey(first.key))
 		for ; i < len(g.members) && sameValue(g.members[i].key, first.key); i++ {
 			first.siblings++
-			if g.members[i].window != counter.InUse {
-				continue
-			}
-			sets = append(sets, s.setKey(g.members[i].key, heldSet))
-			if m == settle || m == renew {
-				sets = append(sets, s.setKey(g.members[i].key, settledSet))
-			}
+			beside = append(beside, s.beside(g.members[i].part, m)...)
 		}
 	}
 	g.values = byte(len(g.keys)) //nolint:gosec // No lease and no set has more than 255 counters.
-	g.keys = append(g.keys, sets...)
+	g.keys = append(g.keys, beside...)
 	return g
+}
+
+// beside names what the script needs of a counter beside its value.
+func (s *Store) beside(p part, m mode) []string {
+	switch {
+	case m == restore:
+		return []string{s.besideKey(p.key, restoredKey)}
+	case p.window != counter.InUse:
+		return nil
+	case m == settle || m == renew:
+		return []string{s.besideKey(p.key, heldSet), s.besideKey(p.key, settledSet)}
+	default:
+		return []string{s.besideKey(p.key, heldSet)}
+	}
 }
 
 // merged makes one of members that are one counter, because the script takes each counter once.
@@ -127,6 +135,7 @@ const (
 	settle
 	giveBack
 	renew
+	restore
 )
 
 // The sizes of the parts of a request, in bytes, and where some of them begin.
@@ -141,7 +150,7 @@ const (
 // A header is what a request says of all counters.
 type header struct {
 	mode   mode
-	final  bool // nothing is taken after it that could be refused
+	final  bool // nothing is taken after it that could be refused; of a restoration, that the store was empty
 	now    int64
 	expiry int64
 	lease  counter.LeaseID

@@ -41,6 +41,7 @@ type Store struct {
 	prefix string          // of all keys
 	log    *slog.Logger
 
+	life     atomic.Pointer[life]     // when it was last asked; nil: never
 	pipeline atomic.Pointer[pipeline] // what waits to be sent; another once a call has been given up
 }
 
@@ -61,16 +62,18 @@ func (s *Store) appendValueKey(b []byte, k counter.Key) []byte {
 	return hex.AppendEncode(b, entry[:])
 }
 
-// The sets of leases of a counter of slots: those that its value has no room for, and those that were settled of late.
+// What stands beside the value of a counter: of one of slots the leases that its value has no room for, and those that were settled of
+// late; of another what was restored.
 const (
-	heldSet    = ":held"
-	settledSet = ":settled"
+	heldSet     = ":held"
+	settledSet  = ":settled"
+	restoredKey = ":restored"
 )
 
-func (s *Store) setKey(k counter.Key, set string) string {
+func (s *Store) besideKey(k counter.Key, what string) string {
 	id := k.Counter()
 	b := append(s.appendValueKey(make([]byte, 0, 64), k), ':')
-	return string(append(hex.AppendEncode(b, id[:]), set...))
+	return string(append(hex.AppendEncode(b, id[:]), what...))
 }
 
 // Settle implements [counter.Store]. In a cluster it may settle part of the charges and fail.
