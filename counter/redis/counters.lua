@@ -1,10 +1,11 @@
 -- One call on counters of one cluster slot: it takes from all of them or from none, looks at them, settles, gives back, renews, or
--- restores. docs/redis.md says what a value looks like. All reading is done before the first write, so an error changes nothing.
+-- restores. docs/redis.md says what a value looks like. All reading is done before the first write, so an error changes nothing; but
+-- for a set of leases of another type, which is found when it is written, before any value: then sets before it have changed.
 --
 -- KEYS: the values, then for each counter of slots, in their order, the set of its leases, and of its settled ones if the call
--- settles or renews; if it restores, for each counter what was restored. ARGV[1]: mode, number of values, whether the take is final, now, expiry, lease, then for each value the number
--- of its counters, and for each of these, ascending, its name, where now lies (the end of a window, or a sub-window), an amount
--- and a ceiling. The answer to a take or a look: the status, then for each counter what it holds and a time.
+-- settles or renews; if it restores, for each counter what was restored. ARGV[1]: mode, number of values, whether the take is final,
+-- now, expiry, lease, then for each value the number of its counters, and for each of these, ascending, its name, where now lies (the
+-- end of a window, or a sub-window), an amount and a ceiling. The answer to a take or a look: the status, then for each counter what it holds and a time.
 local read, write, sub, rep, floor, max, min = struct.unpack, struct.pack, string.sub, string.rep, math.floor, math.max, math.min
 
 local TAKE, LOOK, SETTLE, GIVEBACK, RENEW, RESTORE = 1, 2, 3, 4, 5, 6
@@ -20,11 +21,17 @@ local arg = ARGV[1]
 local mode, values, final, now, expiry, lease, begin = read('<BBBI8I8c8', arg)
 local second = now / 1000000
 
+-- Redis does not name the key that it does not like.
+local function ask(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) == 'table' and answer.err then
+    error(answer.err .. ' ' .. key, 0)
+  end
+  return answer
+end
+
 -- What is found out, and what is to be done when everything has been read: nothing may be written before.
 local ok, doubtful, looking, late = true, false, mode == LOOK, {}
-local function later(...)
-  late[#late + 1] = {...}
-end
 
 -- The time of Redis, which is one for all: the clocks of those who call may lie further apart than a doubt lasts.
 local function redistime()
@@ -44,37 +51,6 @@ local function life(kind, a, last)
   end
   local unit = kind == 2 and 60 or kind == 3 and 3600 or kind == 4 and 86400 or kind == 5 and 2678400 or 1
   return min(a - second, unit)
-end
-
--- Adds n to sub-window at of the ring in v at q, whose newest is a and whose sum is b; a is nil where there is none.
-local function put(v, q, a, b, at, n)
-  local d = a and at - a or 17
-  if d >= 17 then
-    return at, n, write('<I8', n) .. rep('\0', 128)
-  end
-  if d > 0 then
-    for o = q + 8 * (17 - d), q + 128, 8 do
-      b = b - read('<I8', v, o)
-    end
-    n = min(n, MAX - b)
-    return at, b + n, write('<I8', n) .. rep('\0', 8 * (d - 1)) .. sub(v, q, q + 8 * (17 - d) - 1)
-  end
-  local o = q - 8 * d
-  local c = read('<I8', v, o)
-  n = max(min(n, MAX - b), -c)
-  return a, b + n, sub(v, q, o - 1) .. write('<I8', c + n) .. sub(v, o + 8, q + 135)
-end
-
--- The sub-window that must be gone for no more than most to be left of what counts at current.
-local function gone(v, q, a, current, most)
-  local sum = 0
-  for s = a, current - 16, -1 do
-    sum = sum + read('<I8', v, q + 8 * (a - s))
-    if sum > most then
-      return s
-    end
-  end
-  return current
 end
 
 -- The leases in s that expire after t, how many they are, and when the first does.
@@ -103,9 +79,40 @@ local function place(s, id)
   until false
 end
 
-local EMPTY = '\1' .. rep('\0', 18) -- version, time of the last take that was not final, until when it lives and when that was set
--- What a counter of a sliding window holds and when that changes, what becomes of its record, and its newest sub-window.
+-- What a counter of a sliding window holds and when that changes, what becomes of its record, and its newest sub-window. What only it
+-- needs is within: to make a function takes its time, and most calls need none of them.
 local function slide(name, v, q, a, b, at, n, most)
+  -- Adds n to sub-window at of the ring in v at q, whose newest is a and whose sum is b; a is nil where there is none.
+  local function put(v, q, a, b, at, n)
+    local d = a and at - a or 17
+    if d >= 17 then
+      return at, n, write('<I8', n) .. rep('\0', 128)
+    end
+    if d > 0 then
+      for o = q + 8 * (17 - d), q + 128, 8 do
+        b = b - read('<I8', v, o)
+      end
+      n = min(n, MAX - b)
+      return at, b + n, write('<I8', n) .. rep('\0', 8 * (d - 1)) .. sub(v, q, q + 8 * (17 - d) - 1)
+    end
+    local o = q - 8 * d
+    local c = read('<I8', v, o)
+    n = max(min(n, MAX - b), -c)
+    return a, b + n, sub(v, q, o - 1) .. write('<I8', c + n) .. sub(v, o + 8, q + 135)
+  end
+
+  -- The sub-window that must be gone for no more than most to be left of what counts at current.
+  local function gone(v, q, a, current, most)
+    local sum = 0
+    for s = a, current - 16, -1 do
+      sum = sum + read('<I8', v, q + 8 * (a - s))
+      if sum > most then
+        return s
+      end
+    end
+    return current
+  end
+
   local used, time, record = 0, at, nil
   if mode > LOOK then
     if n ~= 0 and not (a and a - at >= 17) and (n > 0 or a and at <= a) then
@@ -139,7 +146,7 @@ local function hold(name, own, clock, first, last, leases, n, most, set, settled
   local many, used, change = leases == MANY, 0, n ~= 0
   if mode <= LOOK then
     if many then
-      used = redis.call('ZCOUNT', set, '(' .. string.format('%.0f', t), '+inf')
+      used = ask('ZCOUNT', set, '(' .. string.format('%.0f', t), '+inf')
     elseif t < first then
       used = leases
     elseif leases > 0 then
@@ -149,13 +156,13 @@ local function hold(name, own, clock, first, last, leases, n, most, set, settled
     local fits = n <= 0 or n <= most - used
     ok, change = ok and fits, n > 0 and fits and not looking
   elseif mode == RENEW then
-    local at = redis.call('ZSCORE', settled, lease)
+    local at = ask('ZSCORE', settled, lease)
     change = not at or t - at >= REMEMBER * 1000000
   elseif mode == SETTLE then
-    later('ZADD', settled, t, lease)
-    later('PEXPIRE', settled, (2 * REMEMBER + GRACE) * 1000)
+    late[#late + 1] = {'ZADD', settled, t, lease}
+    late[#late + 1] = {'PEXPIRE', settled, (2 * REMEMBER + GRACE) * 1000}
     if floor(t / (REMEMBER * 1000000)) ~= floor(clock / (REMEMBER * 1000000)) then -- now and then
-      later('ZREMRANGEBYSCORE', settled, '-inf', t - REMEMBER * 1000000)
+      late[#late + 1] = {'ZREMRANGEBYSCORE', settled, '-inf', t - REMEMBER * 1000000}
     end
   end
   if not change then
@@ -174,7 +181,7 @@ local function hold(name, own, clock, first, last, leases, n, most, set, settled
     end
     if adds and leases == FEW then
       for o = 1, #own, 16 do
-        later('ZADD', set, read('<I8', own, o + 8), sub(own, o, o + 7))
+        late[#late + 1] = {'ZADD', set, read('<I8', own, o + 8), sub(own, o, o + 7)}
       end
       own, leases, many = '', MANY, true
     end
@@ -189,13 +196,13 @@ local function hold(name, own, clock, first, last, leases, n, most, set, settled
     end
   else
     if adds then
-      later('ZADD', set, 'GT', ends, lease)
-      later('PEXPIRE', set, floor((last - t) / 1000) + GRACE * 1000)
+      late[#late + 1] = {'ZADD', set, 'GT', ends, lease}
+      late[#late + 1] = {'PEXPIRE', set, floor((last - t) / 1000) + GRACE * 1000}
     else
-      later('ZREM', set, lease)
+      late[#late + 1] = {'ZREM', set, lease}
     end
     if floor(t / 1000000) ~= floor(clock / 1000000) then -- now and then
-      later('ZREMRANGEBYSCORE', set, '-inf', t)
+      late[#late + 1] = {'ZREMRANGEBYSCORE', set, '-inf', t}
     end
   end
   return used, 0, write('<I5I8I8I8I2', name, t, first, last, leases) .. own, t, last
@@ -205,28 +212,23 @@ end
 -- otherwise, whoever restores adds what those before did not see. What an empty store has counted anew comes on top; what another holds
 -- when it is first restored may be part of what was seen.
 local function forgotten(key, used, at, n)
-  local v, before = redis.call('GET', key), used
+  local v, before = ask('GET', key), used
   if v and #v == 16 and sub(v, 1, 8) == lease then
     before = read('<I8', v, 9)
   elseif final == 1 then
     before = 0
   end
-  later('SET', key, lease .. write('<I8', max(before, n)), 'PX', floor((at - second + GRACE) * 1000))
+  late[#late + 1] = {'SET', key, lease .. write('<I8', max(before, n)), 'PX', floor((at - second + GRACE) * 1000)}
   return max(n - before, 0)
 end
 
 local held, made, lives = {}, {}, {}
 for k = 1, values do
-  local v = redis.pcall('GET', KEYS[k])
-  if v then
-    if v.err then
-      return redis.error_reply(v.err .. ' ' .. KEYS[k])
-    end
-    if #v < 19 or string.byte(v) ~= 1 then
-      return redis.error_reply('LAYOUT ' .. KEYS[k])
-    end
+  local v = ask('GET', KEYS[k])
+  if v and (#v < 19 or string.byte(v) ~= 1) then
+    return redis.error_reply('LAYOUT ' .. KEYS[k])
   end
-  held[k] = v or EMPTY
+  held[k] = v or '\1' .. rep('\0', 18) -- version, time of the last take that was not final, until when it lives and when that was set
 end
 
 local out
@@ -363,7 +365,7 @@ if mode <= LOOK and not ok then
   return (doubtful and '\2' or '\0') .. out
 end
 for i = 1, #late do
-  redis.call(unpack(late[i]))
+  ask(unpack(late[i]))
 end
 for k = 1, values do
   if made[k] then

@@ -261,6 +261,46 @@ func TestWhatIsNoCounterIsAnErrorAndStays(t *testing.T) {
 	}
 }
 
+// TestASetOfAnotherTypeIsAnErrorThatNamesIt and leaves the value as it is.
+func TestASetOfAnotherTypeIsAnErrorThatNamesIt(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}}).FreshWithFewLeases()
+	slot, rate := some("a", counter.InUse, 10), some("b", counter.Hour, 10)
+	acquire(t, s, noon, slot)
+	lease, _ := acquire(t, s, noon, slot, rate)
+	if err := s.Settle(t.Context(), noon, counter.Settlement{Lease: newLease(), Taken: noon, Charges: []counter.Charge{{Key: slot.Key, Window: slot.Window}}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range []string{":held", ":settled"} {
+		var key string
+		for k := range strings.FieldsSeq(server.Do("keys", "*"+set)) {
+			key = k
+		}
+		server.Do("rename", key, "away")
+		server.Do("rpush", key, "x")
+		_, err := s.Open([]counter.Limit{slot}).Acquire(t.Context(), noon, newLease(), noon.Add(time.Second), []int64{1}, make([]counter.Count, 1))
+		errs := map[string]error{
+			"Settle": s.Settle(t.Context(), noon, counter.Settlement{Lease: lease, Taken: noon, Charges: []counter.Charge{
+				{Key: rate.Key, Window: rate.Window, Charged: 1}, {Key: slot.Key, Window: slot.Window},
+			}}),
+			"Renew": s.Renew(t.Context(), noon, newLease(), []counter.Key{slot.Key}, noon.Add(time.Minute)),
+		}
+		if set == ":held" {
+			errs["Acquire"] = err
+		}
+		for call, err := range errs {
+			if err == nil || !strings.Contains(err.Error(), "WRONGTYPE") || !strings.Contains(err.Error(), key) {
+				t.Errorf("%s: the error is %v, want one that names the key %s", call, err, key)
+			}
+		}
+		if got := usedOf(t, s, noon, rate); got != 1 {
+			t.Errorf("a counter beside it holds %d, want 1", got)
+		}
+		server.Do("rename", "away", key)
+	}
+}
+
 // A store that is full of many tenants' old counters would end all counting.
 func TestEverythingExpires(t *testing.T) {
 	t.Parallel()
