@@ -108,6 +108,7 @@ func countTogether(ctx context.Context, c *ServiceConfig) (*counters, error) {
 			case <-ctx.Done():
 				return
 			case now := <-sweeps.C:
+				out.Sweep(now)
 				failures.Sweep(now)
 			}
 		}

@@ -12,3 +12,6 @@ func NewSilence(every time.Duration) *Silence { return &Silence{silence{every: e
 func (s *Silence) Lasts(now time.Time, waits bool, answers uint64) bool {
 	return s.lasts(now, waits, answers)
 }
+
+// Seen is how many counters are known.
+func (s *Store) Seen() int { return s.seen.Size() }

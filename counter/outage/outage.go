@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/puzpuzpuz/xsync/v4"
+
 	"github.com/tierkeeper/tierkeeper/counter"
 )
 
@@ -75,7 +77,8 @@ type Store struct {
 	life  string      // of the store, when it was last asked; Run's alone
 	first chan string // life, from before the first outage
 
-	losses atomic.Uint64 // times that the store had forgotten everything
+	seen   *xsync.Map[counter.Key, *seen] // what is not held by leases
+	losses atomic.Uint64                  // times that the store had forgotten everything
 
 	pending atomic.Int64
 	answers atomic.Uint64
@@ -95,7 +98,10 @@ func New(ctx context.Context, shared Shared, o Options) *Store {
 	if o.Deadline == 0 {
 		o.Deadline = DefaultDeadline
 	}
-	s := &Store{shared: shared, opts: o, base: ctx, woken: make(chan struct{}, 1), first: make(chan string, 1)}
+	s := &Store{
+		shared: shared, opts: o, base: ctx, seen: xsync.NewMap[counter.Key, *seen](),
+		woken: make(chan struct{}, 1), first: make(chan string, 1),
+	}
 	s.state.Store(s.sound())
 	return s
 }
@@ -144,7 +150,7 @@ type view struct {
 
 // Open implements [counter.Store].
 func (v *view) Open(limits []counter.Limit) counter.Set {
-	return &set{store: v.Store, mode: v.mode, shared: v.shared.Open(limits), limits: limits, seen: make([]seen, len(limits))}
+	return &set{store: v.Store, mode: v.mode, shared: v.shared.Open(limits), limits: limits, seen: make([]atomic.Pointer[seen], len(limits))}
 }
 
 // Settle implements [counter.Store]. What cannot be told the store is kept for later, so that it does not fail.

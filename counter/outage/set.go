@@ -10,19 +10,15 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter"
 )
 
-// A set remembers how its counters stood when the store answered last.
+// A set has its counters seen when the store answers.
 type set struct {
 	store  *Store
 	mode   mode
 	shared counter.Set
 	limits []counter.Limit
-	seen   []seen
+	seen   []atomic.Pointer[seen]   // those of the store, without a look into its map; nil: not seen by this set
 	local  atomic.Pointer[localSet] // of the newest outage in which it was asked
-	losses atomic.Uint64            // of the store, after which what was seen was restored
 }
-
-// seen is what a counter held, and the window by its end.
-type seen struct{ used, reset atomic.Int64 }
 
 // Acquire implements [counter.Set].
 func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count) (bool, error) {
@@ -38,7 +34,7 @@ func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID,
 			s.store.pending.Add(-1)
 			if err == nil {
 				s.store.answers.Add(1)
-				s.see(counts)
+				s.see(now, counts)
 				return ok, nil
 			}
 			if err := s.store.fail(st, now, err); err != nil {
@@ -57,37 +53,34 @@ func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID,
 
 // restore has the store know again what it has forgotten.
 func (s *set) restore(ctx context.Context, now time.Time) error {
-	before, losses := s.losses.Load(), s.store.losses.Load()
-	if before == losses || !s.losses.CompareAndSwap(before, losses) {
+	losses := s.store.losses.Load()
+	if losses == 0 {
 		return nil
 	}
-	counts := make([]counter.Count, len(s.limits))
-	for i := range s.seen {
-		counts[i] = counter.Count{Used: s.seen[i].usedAt(now), Reset: time.Unix(0, s.seen[i].reset.Load())}
-	}
-	err := s.store.shared.Restore(ctx, now, s.limits, counts)
-	if err != nil {
-		s.losses.Store(before)
-	}
-	return err //nolint:wrapcheck // It says what is wrong with the store.
-}
-
-func (s *set) see(counts []counter.Count) {
-	for i := range s.seen {
-		if s.limits[i].Window == counter.InUse {
+	for i, l := range s.limits {
+		if c := s.seen[i].Load(); c != nil && c.losses.Load() == losses {
 			continue
 		}
-		s.seen[i].used.Store(counts[i].Used)
-		s.seen[i].reset.Store(counts[i].Reset.UnixNano())
+		if err := s.store.restore(ctx, now, l, losses); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
-// usedAt is what was seen of a counter that still counts.
-func (s *seen) usedAt(now time.Time) int64 {
-	if s.reset.Load() <= now.UnixNano() {
-		return 0
+func (s *set) see(now time.Time, counts []counter.Count) {
+	for i := range s.limits {
+		l := &s.limits[i]
+		if l.Window == counter.InUse {
+			continue
+		}
+		reset := endOf(l.Window, now, counts[i])
+		if c := s.seen[i].Load(); c != nil && c.reset.Load() == reset {
+			c.used.Store(counts[i].Used)
+		} else {
+			s.seen[i].Store(s.store.turn(l.Key, counts[i].Used, reset))
+		}
 	}
-	return s.used.Load()
 }
 
 // A localSet is a set while the store is out: the counters of this process, with the limits of this replica.
@@ -104,7 +97,7 @@ func (s *set) localIn(ctx context.Context, in *standIn, now time.Time) (*localSe
 	}
 	limits := slices.Clone(s.limits)
 	for i := range limits {
-		used := s.seen[i].usedAt(now)
+		used := s.store.usedOf(limits[i].Key, now)
 		if s.mode == allow {
 			limits[i].Max, used = math.MaxInt64, 0
 		} else {

@@ -1,0 +1,200 @@
+package outage_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/counter/memory"
+	"github.com/tierkeeper/tierkeeper/counter/outage"
+)
+
+// TestWhatIsSeenOfALimitHoldsForAllWhoShareIt, such as requests of one key for several models, and after every change of the table.
+func TestWhatIsSeenOfALimitHoldsForAllWhoShareIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &troubled{Store: memory.New()}
+		r := start(t.Context(), shared, 1)
+		defer r.stop()
+		store := r.LocalShare()
+		day := limit(counter.Day, 500)
+		one := store.Open([]counter.Limit{day, limit(counter.Hour, 1000)})
+		other := store.Open([]counter.Limit{day, limit(counter.Hour, 1000)})
+		for range 490 {
+			take(t, one, 1, 1)
+		}
+		shared.is(failing)
+		if _, ok := take(t, other, 11, 1); ok {
+			t.Error("11 are admitted of a limit of which another has used all but 10")
+		}
+		if n := admitted(t, store.Open([]counter.Limit{day}), 20); n != 10 {
+			t.Errorf("%d of 20 are admitted of a limit of which 10 remained before the table changed", n)
+		}
+	})
+}
+
+// TestWhatIsSeenIsForgottenOnceItIsLongOver, and seen anew by all who share the counter.
+func TestWhatIsSeenIsForgottenOnceItIsLongOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &troubled{Store: memory.New()}
+		r := start(t.Context(), shared, 1)
+		defer r.stop()
+		store := r.LocalShare()
+		minute, day := limit(counter.Minute, 10), limit(counter.Day, 10)
+		one, other := store.Open([]counter.Limit{minute}), store.Open([]counter.Limit{minute})
+		take(t, one, 1)
+		take(t, other, 1)
+		take(t, store.Open([]counter.Limit{day}), 1)
+		pass(20 * time.Minute)
+		r.Sweep(now())
+		if n := r.Seen(); n != 1 {
+			t.Errorf("%d counters are known after the window of one is over, want 1", n)
+		}
+		for range 4 {
+			take(t, one, 1)
+			take(t, other, 1)
+		}
+		shared.is(failing)
+		if n := admitted(t, one, 20); n != 2 {
+			t.Errorf("%d of 20 are admitted of a limit of which 2 remained", n)
+		}
+	})
+}
+
+// TestAStoreThatRefusesLeavesNoLimitUnused: what a sliding window that refuses says of its reset is when there is room, not when it is empty.
+func TestAStoreThatRefusesLeavesNoLimitUnused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &troubled{Store: memory.New()}
+		r := start(t.Context(), shared, 1)
+		defer r.stop()
+		set := r.LocalShare().Open([]counter.Limit{limit(counter.SlidingMinute, 10)})
+		take(t, set, 1)
+		pass(55 * time.Second)
+		if n := admitted(t, set, 20); n != 9 {
+			t.Fatalf("%d are admitted of a limit of which 9 remain", n)
+		}
+		pass(10 * time.Second)
+		shared.is(failing)
+		if n := admitted(t, set, 20); n > 1 {
+			t.Errorf("%d are admitted of a limit of which one remains", n)
+		}
+	})
+}
+
+// A forgetful store takes its time to restore.
+type forgetful struct {
+	*troubled
+
+	life     atomic.Pointer[life]
+	restores atomic.Int64
+}
+
+// life is what a store holds since it was last empty.
+type life struct {
+	name     string
+	counters *memory.Store
+	restored sync.Map
+}
+
+func (s *forgetful) forget() {
+	s.life.Store(&life{name: fmt.Sprint(names.Add(1)), counters: memory.New()})
+}
+
+// Life implements outage.Shared.
+func (s *forgetful) Life(ctx context.Context) (string, error) {
+	return s.life.Load().name, s.Probe(ctx)
+}
+
+// Restore implements outage.Shared.
+func (s *forgetful) Restore(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error {
+	l, lost := s.life.Load(), counter.Settlement{Taken: now}
+	for i, c := range limits {
+		if _, before := l.restored.LoadOrStore(c.Key, true); !before {
+			s.restores.Add(1)
+			lost.Charges = append(lost.Charges, counter.Charge{Key: c.Key, Window: c.Window, Used: counts[i].Used})
+		}
+	}
+	for range 100 {
+		runtime.Gosched() // to all who ask meanwhile
+	}
+	return l.counters.Settle(ctx, now, lost)
+}
+
+// Peek implements counter.Store.
+func (s *forgetful) Peek(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error {
+	return s.life.Load().counters.Peek(ctx, now, limits, counts)
+}
+
+// Settle implements counter.Store.
+func (s *forgetful) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
+	return s.life.Load().counters.Settle(ctx, now, settlement)
+}
+
+// Open implements counter.Store.
+func (s *forgetful) Open(limits []counter.Limit) counter.Set { return &forgetfulSet{s, limits} }
+
+type forgetfulSet struct {
+	of     *forgetful
+	limits []counter.Limit
+}
+
+// Acquire implements counter.Set.
+func (s *forgetfulSet) Acquire(
+	ctx context.Context, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count,
+) (bool, error) {
+	if err := s.of.Probe(ctx); err != nil {
+		return false, err
+	}
+	return s.of.life.Load().counters.Open(s.limits).Acquire(ctx, now, lease, expiry, hits, counts)
+}
+
+// TestNobodyIsAdmittedBeforeWhatWasForgottenIsRestored, however many ask at once for the counters, by whichever sets.
+func TestNobodyIsAdmittedBeforeWhatWasForgottenIsRestored(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &forgetful{troubled: &troubled{Store: memory.New()}}
+		shared.forget()
+		r := start(t.Context(), shared, 1)
+		defer r.stop()
+		day := limit(counter.Day, 100)
+		store := r.LocalShare()
+		sets := [2]counter.Set{store.Open([]counter.Limit{day, limit(counter.Hour, 1000)}), store.Open([]counter.Limit{day})}
+		synctest.Wait() // until the life of the store is known
+		for range 60 {
+			take(t, sets[0], 1, 1)
+		}
+		shared.is(failing)
+		take(t, sets[0], 0, 0)
+		shared.forget()
+		shared.is(none)
+		r.back()
+		var sum atomic.Int64
+		var all sync.WaitGroup
+		for i := range 100 {
+			all.Go(func() {
+				if _, ok := take(t, sets[i%2], []int64{1, 1}[i%2:]...); ok {
+					sum.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if diff := cmp.Diff(int64(40), sum.Load()); diff != "" {
+			t.Errorf("after 60 of 100 are admitted (-want +got):\n%s", diff)
+		}
+		if n := shared.restores.Load(); n != 2 {
+			t.Errorf("%d counters are restored, want each of the two once", n)
+		}
+	})
+}
+
+var _ outage.Shared = (*forgetful)(nil)
