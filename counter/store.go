@@ -17,6 +17,10 @@ import (
 // ErrOut is the error of a store that cannot be reached where that refuses a request.
 var ErrOut = errors.New("the counter store is out")
 
+// ErrUnreadable is the error of a call that needs a counter of which the store holds what no store writes. It is no sign that others
+// cannot be counted. Nothing is taken then; of a settlement the part of other subjects may be done.
+var ErrUnreadable = errors.New("the store holds what it cannot read")
+
 // MaxLimits is the most limits that one [Set] holds.
 const MaxLimits = 32
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/tierkeeper/tierkeeper/counter"
 )
 
 //go:embed counters.lua
@@ -199,13 +201,16 @@ func each[T any](all []T, do func(*T) error) error {
 	return errors.Join(errs...)
 }
 
-// explain says what to do about an error that the script makes of what it finds.
+// explain says what to do about an error that the script makes of what it finds, and tells it from one of the whole store.
 func explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	if key, found := strings.CutPrefix(err.Error(), "LAYOUT "); found {
-		return fmt.Errorf("the value of key %s is not a counter of this layout, and was left as it is: find out who writes it, then delete it", key)
+		return fmt.Errorf("%w: the value of key %s is not a counter of this layout, and was left as it is: find out who writes it, then delete it", counter.ErrUnreadable, key)
+	}
+	if strings.HasPrefix(err.Error(), "WRONGTYPE ") {
+		return fmt.Errorf("%w: %w", counter.ErrUnreadable, err)
 	}
 	return err
 }

@@ -214,7 +214,7 @@ func (g *group) read(answer string, hits []int64, counts []counter.Count) (statu
 		used, at := number(answer[1+16*i:]), number(answer[9+16*i:])
 		reset := m.reset(at)
 		if used < 0 || used > counter.MaxCount || at < 0 || reset.Unix() > latest {
-			return refused, fmt.Errorf("%w: a counter cannot hold %d at %d", errAnswer, used, at)
+			return refused, fmt.Errorf("%w: %w: a counter cannot hold %d at %d", counter.ErrUnreadable, errAnswer, used, at)
 		}
 		if hits != nil && st == admitted {
 			used += m.added(hits[m.place])

@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ func TestWhatIsNoCounterIsAnErrorAndStays(t *testing.T) {
 			}
 			for call, err := range errs {
 				advice := map[bool]string{true: "WRONGTYPE", false: "then delete it"}[name == "another type"]
-				if err == nil || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), advice) {
+				if !errors.Is(err, counter.ErrUnreadable) || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), advice) {
 					t.Errorf("%s: the error is %v, want one that names the key %s and says %q", call, err, key, advice)
 				}
 			}
@@ -101,7 +102,7 @@ func TestASetOfAnotherTypeIsAnErrorThatNamesIt(t *testing.T) {
 			errs["Acquire"] = err
 		}
 		for call, err := range errs {
-			if err == nil || !strings.Contains(err.Error(), "WRONGTYPE") || !strings.Contains(err.Error(), key) {
+			if !errors.Is(err, counter.ErrUnreadable) || !strings.Contains(err.Error(), "WRONGTYPE") || !strings.Contains(err.Error(), key) {
 				t.Errorf("%s: the error is %v, want one that names the key %s", call, err, key)
 			}
 		}

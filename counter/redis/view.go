@@ -99,13 +99,26 @@ func (v *view) refresh(now time.Time, read func() ([]counter.Block, error)) ([]c
 		v.apply(c)
 	}
 	latest := int64(0)
-	var blocks []counter.Block
 	for _, b := range v.blocks {
 		latest = max(latest, b.Until.UnixNano())
-		if inForce(b, now) {
-			blocks = append(blocks, b)
-		}
 	}
 	v.latest.Store(latest)
-	return blocks, nil
+	return v.all(now), nil
+}
+
+// all are the blocks in force. It is called with the lock held.
+func (v *view) all(now time.Time) (all []counter.Block) {
+	for _, b := range v.blocks {
+		if inForce(b, now) {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// Known lists the blocks in force of which this process knows, in no order, without asking Redis.
+func (f *Failures) Known(now time.Time) []counter.Block {
+	f.view.mu.RLock()
+	defer f.view.mu.RUnlock()
+	return f.view.all(now)
 }
