@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -142,7 +143,8 @@ func (l *Limiter) KeyUsage(ctx context.Context, quota policy.Name) (k KeyUsage, 
 }
 
 // KeyUsages lists at most so many ApiKeyQuotas, those of which the largest part of any limit is used first, and how many more there
-// are. An empty namespace is all. It looks at every quota, a hundred thousand of which take seconds; it ends early when ctx does.
+// are. Those are left out of which the store cannot tell. An empty namespace is all. It looks at every quota, a hundred thousand of
+// which take seconds; it ends early when ctx does.
 func (l *Limiter) KeyUsages(ctx context.Context, namespace string, most int) (list []KeyUsage, more int, err error) {
 	for _, name := range l.Quotas() {
 		if namespace != "" && name.Namespace != namespace {
@@ -152,10 +154,11 @@ func (l *Limiter) KeyUsages(ctx context.Context, namespace string, most int) (li
 			return nil, 0, err //nolint:wrapcheck // The caller ended it.
 		}
 		k, known, err := l.KeyUsage(ctx, name)
-		if err != nil {
+		untold := errors.Is(err, counter.ErrOut) || errors.Is(err, counter.ErrUnreadable)
+		if err != nil && !untold {
 			return nil, 0, err
 		}
-		if known {
+		if known && !untold {
 			list = append(list, k)
 		}
 		if len(list) >= 2*most+1 { // so that no more is held than is needed

@@ -47,6 +47,7 @@ type Reporter struct {
 	reading *reading  // that goes on; nil: none does
 	reads   uint64    // that were begun
 	last    time.Time // when the last one was
+	told    time.Time // when it was told last that a quota could not be seen
 }
 
 // An Option changes a Reporter from what NewReporter makes it.
@@ -222,7 +223,7 @@ func (r *Reporter) lookAgain(ctx context.Context, e *entry, now time.Time) {
 
 // lookAt looks at a quota and at its user.
 func (r *Reporter) lookAt(ctx context.Context, name policy.Name, now time.Time) error {
-	usages, err := r.usages(ctx, name)
+	usages, err := r.usages(ctx, name, now)
 	for i := range usages {
 		u := &usages[i]
 		e := r.entries[u.Object]
@@ -241,10 +242,12 @@ func (r *Reporter) lookAt(ctx context.Context, name policy.Name, now time.Time) 
 	return err
 }
 
-func (r *Reporter) usages(ctx context.Context, name policy.Name) ([]ratelimit.Usage, error) {
+// usages tells of a source that fails once a minute: while a store is out, it fails for very many quotas.
+func (r *Reporter) usages(ctx context.Context, name policy.Name, now time.Time) ([]ratelimit.Usage, error) {
 	usages, _, err := r.source.Usage(ctx, name)
-	if err != nil {
-		r.log.ErrorContext(ctx, "could not see what a quota uses; it is looked at again", "quota", name.String(), "error", err)
+	if err != nil && now.Sub(r.told) >= time.Minute {
+		r.told = now
+		r.log.ErrorContext(ctx, "could not see what a quota uses; it is looked at again", "quota", name.String(), "error", err, "next", "told at most once a minute")
 	}
 	return usages, err //nolint:wrapcheck // Nobody looks at it.
 }
@@ -297,7 +300,7 @@ func (r *Reporter) latest(ctx context.Context, e *entry, now time.Time) *Status 
 	if e.lost {
 		return r.see(e, &ratelimit.Usage{Object: e.object}, now)
 	}
-	usages, err := r.usages(ctx, e.quota())
+	usages, err := r.usages(ctx, e.quota(), now)
 	for i := range usages {
 		if usages[i].Object == e.object {
 			return r.see(e, &usages[i], now)

@@ -15,3 +15,6 @@ func (s *Silence) Lasts(now time.Time, waits bool, answers uint64) bool {
 
 // Seen is how many counters are known.
 func (s *Store) Seen() int { return s.seen.Size() }
+
+// Leases is how many are kept of an outage.
+func (s *Store) Leases() int { return len(s.state.Load().out.leases) }

@@ -2,6 +2,7 @@ package outage
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -9,18 +10,26 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter/memory"
 )
 
+// SharedFailures can be out with their store.
+type SharedFailures interface {
+	counter.Failures
+
+	// Known lists the blocks in force of which this process knows, in no order, without asking the store.
+	Known(now time.Time) []counter.Block
+}
+
 // Failures are those of the shared store while that answers, and else of this process. What was counted in an outage stays here:
 // a block that follows from it holds at this replica only. It is safe for concurrent use.
 type Failures struct {
 	store  *Store
-	shared counter.Failures
+	shared SharedFailures
 	local  *memory.Failures
 }
 
 var _ counter.Failures = (*Failures)(nil)
 
 // Failures wraps those of the shared store.
-func (s *Store) Failures(shared counter.Failures) *Failures {
+func (s *Store) Failures(shared SharedFailures) *Failures {
 	return &Failures{store: s, shared: shared, local: memory.NewFailures()}
 }
 
@@ -41,7 +50,7 @@ func (f *Failures) BlockOf(ctx context.Context, now time.Time, s counter.Subject
 	return f.local.BlockOf(ctx, now, s) //nolint:wrapcheck // Memory does not fail.
 }
 
-// Fail implements [counter.Failures].
+// Fail implements [counter.Failures]. Those of whom the store cannot read what it has are counted here.
 func (f *Failures) Fail(ctx context.Context, now time.Time, s counter.Subject, r counter.Rule) (outcome counter.Outcome, err error) {
 	err = f.store.do(now, func(st *state) (bool, error) {
 		if st.out != nil {
@@ -51,14 +60,19 @@ func (f *Failures) Fail(ctx context.Context, now time.Time, s counter.Subject, r
 		}
 		return true, err
 	})
+	if errors.Is(err, counter.ErrUnreadable) {
+		return f.local.Fail(ctx, now, s, r) //nolint:wrapcheck // Memory does not fail.
+	}
 	return outcome, err
 }
 
-// Blocks implements [counter.Failures]. In an outage it lists those of this replica.
+// Blocks implements [counter.Failures]. In an outage it lists those of which this replica knows.
 func (f *Failures) Blocks(ctx context.Context, now time.Time) ([]counter.Block, error) {
 	var shared []counter.Block
 	err := f.store.do(now, func(st *state) (_ bool, err error) {
-		if shared = nil; st.out == nil {
+		if st.out != nil {
+			shared = f.shared.Known(now)
+		} else {
 			shared, err = f.shared.Blocks(st.calls, now)
 		}
 		return true, err

@@ -19,13 +19,22 @@ func TestFailuresOfASoundStoreAreThoseOfTheStore(t *testing.T) {
 		t.Helper()
 		r := startWith(t.Context(), &troubled{Store: memory.New()}, outage.Options{Deadline: patient, Replicas: func() int { return 1 }, Clock: now})
 		t.Cleanup(r.stop)
-		return r.Failures(memory.NewFailures())
+		return r.Failures(knownFailures{memory.NewFailures()})
 	})
+}
+
+// knownFailures know all blocks.
+type knownFailures struct{ *memory.Failures }
+
+// Known implements outage.SharedFailures.
+func (f knownFailures) Known(now time.Time) []counter.Block {
+	all, _ := f.Blocks(context.TODO(), now) //nolint:forbidigo // Memory asks nobody.
+	return all
 }
 
 // troubledFailures need the store to count.
 type troubledFailures struct {
-	*memory.Failures
+	knownFailures
 
 	of *troubled
 }
@@ -44,7 +53,7 @@ func TestWhoFailsInAnOutageIsBlockedHere(t *testing.T) {
 		shared := &troubled{Store: memory.New()}
 		r := start(t.Context(), shared, 1)
 		defer r.stop()
-		f := r.Failures(troubledFailures{memory.NewFailures(), shared})
+		f := r.Failures(troubledFailures{knownFailures{memory.NewFailures()}, shared})
 		rule := counter.Rule{Max: 1, Window: time.Minute, Block: time.Minute}
 		block := func(s counter.Subject) {
 			t.Helper()
@@ -63,6 +72,9 @@ func TestWhoFailsInAnOutageIsBlockedHere(t *testing.T) {
 		}
 		if _, err := f.Lift(t.Context(), now(), counter.Subject{1}); !errors.Is(err, counter.ErrOut) {
 			t.Errorf("lifting a block that other replicas know comes to %v, want ErrOut", err)
+		}
+		if all, err := f.Blocks(t.Context(), now()); len(all) != 2 || err != nil {
+			t.Errorf("in the outage the blocks are %v, %v, want both", all, err)
 		}
 		shared.is(none)
 		r.back()

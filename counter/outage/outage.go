@@ -1,18 +1,21 @@
 // Package outage decides when a store that replicas share is out, and how requests are counted until it is back.
 //
-// A store is out when a call fails, or when calls wait and none was answered for the deadline: a slow answer among others that
-// come is waited for. From then on each replica counts for itself, and asks the store no more, until a probe succeeds. What was
+// A store is out when a call fails, when calls wait and none was answered for the deadline, or when one waits for several times that,
+// whatever becomes of the others. From then on each replica counts for itself, and asks the store no more, until a probe succeeds. What was
 // counted meanwhile is charged to the store then, before it is asked again: and at first all that this replica may admit, until the
 // others have found the store as well.
 //
 // An outage admits, within one window of a limit, at most max + replicas - 1 hits: each replica gets an equal part of what it
-// saw remain, or of the whole limit where it saw nothing of the window, and at least one hit. Calls that were under way when the
-// store went out may have been carried out all the same: what they took is charged twice then, never too little.
+// saw remain, or of the whole limit where it saw nothing of the window, and at least one hit. Slots are only counted where there are
+// several replicas: a request may end at another than the one that it began at, which would not learn that its slot is free. Calls
+// that were under way when the store went out may have been carried out all the same: what they took is charged twice then, never
+// too little.
+//
+// A store that has what it cannot read of one counter is not out. Those who need that counter are counted here meanwhile.
 package outage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -28,17 +31,14 @@ const (
 	// DefaultDeadline is how long calls wait for a store that answers nobody.
 	DefaultDeadline = 10 * time.Millisecond
 
-	// ticks are in a deadline. They are counted, rather than time: a process that stood still has not listened.
-	ticks      = 4
-	starving   = 10 // deadlines are waited for at most by a process that is short of CPU
 	probeEvery = 100 * time.Millisecond
+	tellEvery  = time.Second // what the store could not be told before
+	warnEvery  = time.Minute // of what lasts
 	// claims are as many as it takes until every replica has made one.
 	claims = 3
 	// settling is how long the store may take for one of the calls that make up for an outage.
 	settling = time.Second
 )
-
-var errSilent = errors.New("it did not answer in time")
 
 // A Shared store can be out.
 type Shared interface {
@@ -70,27 +70,20 @@ type Store struct {
 	base   context.Context //nolint:containedctx // Calls end when the store goes out, not when their callers do.
 
 	state   atomic.Pointer[state]
-	opening sync.Mutex // while state changes
+	aside   atomic.Pointer[standIn] // counts for those of whom the store cannot read a counter; nil: there are none
+	opening sync.Mutex              // while state or aside changes
 	woken   chan struct{}
+	owed    chan *standIn // that has ended, and of which the store may not know all
+	warned  atomic.Int64  // when it was told last what the store cannot read, in nanoseconds since 1970
 
-	owed  []*standIn  // of former outages, what the store could not be told; Run's alone
 	life  string      // of the store, when it was last asked; Run's alone
 	first chan string // life, from before the first outage
 
 	seen   *xsync.Map[counter.Key, *seen] // what is not held by leases
 	losses atomic.Uint64                  // times that the store had forgotten everything
 
-	pending atomic.Int64
-	answers atomic.Uint64
 	outages atomic.Uint64
 	lost    atomic.Uint64
-}
-
-// A state is either of a store that answers, or of one that is out.
-type state struct {
-	calls  context.Context //nolint:containedctx // That of all calls, which end together.
-	cancel context.CancelFunc
-	out    *standIn // nil: the store answers
 }
 
 // New wraps a store. Its calls end with ctx at the latest. Run must run for outages to begin by silence, and to end.
@@ -100,15 +93,14 @@ func New(ctx context.Context, shared Shared, o Options) *Store {
 	}
 	s := &Store{
 		shared: shared, opts: o, base: ctx, seen: xsync.NewMap[counter.Key, *seen](),
-		woken: make(chan struct{}, 1), first: make(chan string, 1),
+		woken: make(chan struct{}, 1), owed: make(chan *standIn, 16), first: make(chan string, 1),
 	}
 	s.state.Store(s.sound())
 	return s
 }
 
-func (s *Store) sound() *state {
-	calls, cancel := context.WithCancel(s.base)
-	return &state{calls: calls, cancel: cancel}
+func (s *Store) newStandIn(now time.Time) *standIn {
+	return newStandIn(now, max(s.opts.Replicas(), 1), &s.lost)
 }
 
 // Stats tell of outages, since the process began.
@@ -155,10 +147,18 @@ func (v *view) Open(limits []counter.Limit) counter.Set {
 
 // Settle implements [counter.Store]. What cannot be told the store is kept for later, so that it does not fail.
 func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
+	if in := s.asideOf(settlement.Lease); in != nil {
+		if done, err := in.settle(ctx, now, settlement, false); done {
+			return err
+		}
+	}
 	asked := false
 	return s.do(now, func(st *state) (bool, error) {
 		if st.out != nil {
 			return st.out.settle(ctx, now, settlement, asked)
+		}
+		if asked { // The call that failed may have been carried out. Only the freeing of slots can be done twice.
+			settlement.Charges = slotsOf(settlement.Charges)
 		}
 		asked = true
 		return true, s.shared.Settle(st.calls, now, settlement)
@@ -167,6 +167,11 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 
 // Renew implements [counter.Store].
 func (s *Store) Renew(ctx context.Context, now time.Time, lease counter.LeaseID, keys []counter.Key, expiry time.Time) error {
+	if in := s.asideOf(lease); in != nil {
+		if done, err := in.renew(ctx, now, lease, keys, expiry); done {
+			return err
+		}
+	}
 	return s.do(now, func(st *state) (bool, error) {
 		if st.out != nil {
 			return st.out.renew(ctx, now, lease, keys, expiry)
@@ -175,11 +180,11 @@ func (s *Store) Renew(ctx context.Context, now time.Time, lease counter.LeaseID,
 	})
 }
 
-// Peek implements [counter.Store]. In an outage it tells what this replica knows.
+// Peek implements [counter.Store]. In an outage it tells what this replica knows, and fails by [counter.ErrOut] where it knows nothing.
 func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error {
 	return s.do(now, func(st *state) (bool, error) {
 		if st.out != nil {
-			return st.out.peek(ctx, now, limits, counts)
+			return st.out.peek(ctx, now, s, limits, counts)
 		}
 		return true, s.shared.Peek(st.calls, now, limits, counts)
 	})
@@ -195,12 +200,10 @@ func (s *Store) do(now time.Time, call func(*state) (done bool, err error)) erro
 			}
 			continue
 		}
-		s.pending.Add(1)
+		waits := st.begin()
 		_, err := call(st)
-		s.pending.Add(-1)
-		if err == nil {
-			s.answers.Add(1)
-			return nil
+		if st.end(waits, err) {
+			return err
 		}
 		if err := s.fail(st, now, err); err != nil {
 			return err
@@ -218,7 +221,7 @@ func (s *Store) fail(st *state, now time.Time, why error) error {
 	if s.state.Load() != st {
 		return nil
 	}
-	out := newStandIn(now, max(s.opts.Replicas(), 1), &s.lost)
+	out := s.newStandIn(now)
 	s.state.Store(&state{out: out})
 	st.cancel()
 	s.outages.Add(1)
@@ -230,157 +233,25 @@ func (s *Store) fail(st *state, now time.Time, why error) error {
 	return nil
 }
 
-// Run notices a store that is silent, and one that is back, until ctx ends.
-func (s *Store) Run(ctx context.Context) {
-	tick := time.NewTicker(s.opts.Deadline / ticks)
-	defer tick.Stop()
-	go func() {
-		if life, err := s.shared.Life(ctx); err == nil { // Else it is learnt after the first outage.
-			s.first <- life
-		}
-	}()
-	w := silence{every: s.opts.Deadline / ticks, since: s.opts.Clock()}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.woken:
-		case <-tick.C:
-		}
-		st := s.state.Load()
-		switch {
-		case st.out != nil:
-			s.endure(ctx, st.out)
-			w.broken(s.opts.Clock())
-		case w.lasts(s.opts.Clock(), s.pending.Load() > 0, s.answers.Load()):
-			_ = s.fail(st, s.opts.Clock(), errSilent)
-		}
-	}
-}
-
-// silence is how long calls have waited and none was answered.
-type silence struct {
-	every   time.Duration // between two looks
-	ticks   int
-	since   time.Time
-	looked  time.Time
-	answers uint64 // so far
-}
-
-func (w *silence) broken(now time.Time) { w.ticks, w.since, w.looked = 0, now, now }
-
-// lasts reports whether it is too long. A look that comes late counts for nothing, up to a point: the process is short of CPU, and
-// may not have got around to hear an answer.
-func (w *silence) lasts(now time.Time, waits bool, answers uint64) bool {
-	late := now.Sub(w.looked) > 2*w.every
-	heard := answers != w.answers
-	if w.looked, w.answers = now, answers; !waits || heard {
-		w.broken(now)
-		return false
-	}
-	if !late {
-		w.ticks++
-	}
-	return w.ticks > ticks || now.Sub(w.since) > starving*ticks*w.every
-}
-
-// endure returns when the store is back, or ctx ends.
-func (s *Store) endure(ctx context.Context, out *standIn) {
-	again := time.NewTicker(probeEvery)
-	defer again.Stop()
-	for {
-		err := s.probe(ctx)
-		if err == nil {
-			if err = s.recover(ctx, out); err == nil {
-				return
-			}
-		}
-		s.opts.Log.Debug("the counter store is still out", "error", err)
-		select {
-		case <-ctx.Done():
-			return
-		case <-again.C:
-		}
-	}
-}
-
-func (s *Store) probe(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*s.opts.Deadline)
-	defer cancel()
-	return s.shared.Probe(ctx) //nolint:wrapcheck // It says what is wrong with the store.
-}
-
-// recover charges the store what was counted without it, has it asked again, and charges what was counted meanwhile. What it could
-// not be told then is owed to it until the next outage ends.
-func (s *Store) recover(ctx context.Context, out *standIn) error {
-	if err := s.learn(ctx); err != nil {
-		return err
-	}
-	if err := s.claim(ctx, out); err != nil {
-		return err
-	}
-	if err := s.tell(ctx, append(s.owed, out)); err != nil {
-		return err
+// setAside is who counts for those of whom the store cannot read a counter.
+func (s *Store) setAside(now time.Time, why error) *standIn {
+	if before := s.warned.Load(); now.UnixNano()-before >= int64(warnEvery) && s.warned.CompareAndSwap(before, now.UnixNano()) {
+		s.opts.Log.Warn("the counter store holds what it cannot read; who needs it is counted here", "error", why, "next", "told at most once a minute")
 	}
 	s.opening.Lock()
-	out.end()
-	s.state.Store(s.sound())
-	s.opening.Unlock()
-	s.opts.Log.Info("the counter store is back", "after", s.opts.Clock().Sub(out.since).String())
-	if s.owed = nil; s.tell(ctx, []*standIn{out}) != nil {
-		s.owed = []*standIn{out}
+	defer s.opening.Unlock()
+	in := s.aside.Load()
+	if in == nil {
+		in = s.newStandIn(now)
+		s.aside.Store(in)
 	}
-	return nil
+	return in
 }
 
-// learn finds out whether the store has forgotten everything. What was seen of it is restored as it is asked for.
-func (s *Store) learn(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, settling)
-	defer cancel()
-	life, err := s.shared.Life(ctx)
-	if err != nil {
-		return err //nolint:wrapcheck // It says what is wrong with the store.
-	}
-	if s.life == "" {
-		select {
-		case s.life = <-s.first:
-		default:
-		}
-	}
-	if s.life != "" && s.life != life {
-		s.losses.Add(1)
-		s.opts.Log.WarnContext(ctx, "the counter store has forgotten everything; what this replica saw of it is restored: keep it on disk, and copied")
-	}
-	s.life = life
-	return nil
-}
-
-// claim returns when the other replicas have found the store as well. What they have admitted, or may until they ask it again, is
-// charged to it then: a replica that asked it at once would be admitted the same.
-func (s *Store) claim(ctx context.Context, out *standIn) error {
-	if out.claimed = s.opts.Clock(); out.replicas == 1 {
-		return nil
-	}
-	again := time.NewTicker(probeEvery)
-	defer again.Stop()
-	for range claims {
-		if err := out.claim(ctx, s.opts.Clock(), s.shared); err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-again.C:
-		}
-	}
-	return nil
-}
-
-func (s *Store) tell(ctx context.Context, all []*standIn) error {
-	for _, in := range all {
-		if err := in.tell(ctx, s.opts.Clock(), s.shared); err != nil {
-			return err
-		}
+// asideOf is who counts for a lease that was given aside; nil: it was not.
+func (s *Store) asideOf(lease counter.LeaseID) *standIn {
+	if in := s.aside.Load(); in != nil && in.gave(lease) {
+		return in
 	}
 	return nil
 }

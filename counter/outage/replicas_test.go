@@ -178,3 +178,28 @@ func TestWhatAnotherReplicaHasAdmittedIsSettled(t *testing.T) {
 		})
 	}
 }
+
+// TestAClaimThatIsMadeAnewIsReturnedWhereItWasMade has a store fail while replicas claim their parts.
+func TestAClaimThatIsMadeAnewIsReturnedWhereItWasMade(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &troubled{Store: memory.New()}
+		shared.is(failing)
+		r := start(t.Context(), shared, 2)
+		defer r.stop()
+		l := limit(counter.SlidingMinute, 100)
+		take(t, r.LocalShare().Open([]counter.Limit{l}), 1)
+		shared.is(none)
+		for used(t, shared, l)[0] != 50 {
+			pass(time.Millisecond)
+		}
+		take(t, r.LocalShare().Open([]counter.Limit{limit(counter.Day, 100)}), 1) // so that there is more to claim, which fails
+		shared.is(failing)
+		pass(5 * time.Second)
+		shared.is(none)
+		r.back()
+		if diff := cmp.Diff([]int64{1}, used(t, shared, l)); diff != "" {
+			t.Errorf("after a claim of 50, of which one was taken (-want +got):\n%s", diff)
+		}
+	})
+}

@@ -1,7 +1,6 @@
 package outage
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,10 +58,13 @@ func (s *Store) turn(key counter.Key, used, reset int64) *seen {
 func (s *Store) Sweep(now time.Time) {
 	horizon := now.Add(-remember).UnixNano()
 	s.seen.DeleteMatching(func(_ counter.Key, c *seen) (over, stop bool) { return c.reset.Load() <= horizon, false })
+	if in := s.aside.Load(); in != nil {
+		in.local.Sweep(now)
+	}
 }
 
 // restore has the store know again what it has forgotten of a counter. Whoever asks for it meanwhile waits.
-func (s *Store) restore(ctx context.Context, now time.Time, l counter.Limit, losses uint64) error {
+func (s *Store) restore(st *state, now time.Time, l counter.Limit, losses uint64) error {
 	c, known := s.seen.Load(l.Key)
 	if !known {
 		return nil
@@ -74,10 +76,10 @@ func (s *Store) restore(ctx context.Context, now time.Time, l counter.Limit, los
 	}
 	if used := c.usedAt(now); used > 0 {
 		held := counter.Count{Used: used, Reset: time.Unix(0, c.reset.Load())}
-		if err := s.shared.Restore(ctx, now, []counter.Limit{l}, []counter.Count{held}); err != nil {
+		if err := s.shared.Restore(st.calls, now, []counter.Limit{l}, []counter.Count{held}); err != nil {
 			return err //nolint:wrapcheck // It says what is wrong with the store.
 		}
-		s.answers.Add(1)
+		st.answers.Add(1)
 	}
 	c.losses.Store(losses)
 	return nil

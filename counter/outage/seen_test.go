@@ -2,6 +2,7 @@ package outage_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -66,6 +67,28 @@ func TestWhatIsSeenIsForgottenOnceItIsLongOver(t *testing.T) {
 		shared.is(failing)
 		if n := admitted(t, one, 20); n != 2 {
 			t.Errorf("%d of 20 are admitted of a limit of which 2 remained", n)
+		}
+	})
+}
+
+// TestInAnOutageAReplicaTellsWhatItSaw, and nothing of what it never saw.
+func TestInAnOutageAReplicaTellsWhatItSaw(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &troubled{Store: memory.New()}
+		r := start(t.Context(), shared, 2)
+		defer r.stop()
+		store := r.LocalShare()
+		seen, asked := limit(counter.Day, 100), limit(counter.Day, 100)
+		take(t, store.Open([]counter.Limit{seen}), 40)
+		take(t, store.Open([]counter.Limit{asked}), 40)
+		shared.is(failing)
+		take(t, store.Open([]counter.Limit{asked}), 3)
+		if diff := cmp.Diff([]int64{40, 43, 0}, used(t, store, seen, asked, limit(counter.InUse, 1))); diff != "" {
+			t.Errorf("in the outage (-want +got):\n%s", diff)
+		}
+		if err := store.Peek(t.Context(), now(), []counter.Limit{limit(counter.Day, 1)}, make([]counter.Count, 1)); !errors.Is(err, counter.ErrOut) {
+			t.Errorf("of what it never saw it tells %v, want ErrOut", err)
 		}
 	})
 }

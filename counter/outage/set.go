@@ -16,52 +16,59 @@ type set struct {
 	mode   mode
 	shared counter.Set
 	limits []counter.Limit
-	seen   []atomic.Pointer[seen]   // those of the store, without a look into its map; nil: not seen by this set
-	local  atomic.Pointer[localSet] // of the newest outage in which it was asked
+	seen   []atomic.Pointer[seen] // those of the store, without a look into its map; nil: not seen by this set
 }
 
 // Acquire implements [counter.Set].
 func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count) (bool, error) {
 	for {
 		st := s.store.state.Load()
-		if st.out == nil {
-			s.store.pending.Add(1)
-			err := s.restore(st.calls, now)
-			ok := false
-			if err == nil {
-				ok, err = s.shared.Acquire(st.calls, now, lease, expiry, hits, counts)
-			}
-			s.store.pending.Add(-1)
-			if err == nil {
-				s.store.answers.Add(1)
-				s.see(now, counts)
+		in := st.out
+		if in == nil {
+			waits := st.begin()
+			ok, err := s.ask(st, now, lease, expiry, hits, counts)
+			answered := st.end(waits, err)
+			switch {
+			case err == nil:
 				return ok, nil
+			case answered:
+				in = s.store.setAside(now, err)
+			default:
+				if err := s.store.fail(st, now, err); err != nil {
+					return false, err
+				}
+				continue
 			}
-			if err := s.store.fail(st, now, err); err != nil {
-				return false, err
-			}
-			continue
 		}
 		if s.mode == deny {
 			return false, counter.ErrOut
 		}
-		if ok, done, err := st.out.acquire(ctx, s, now, lease, expiry, hits, counts); done {
+		if ok, done, err := in.acquire(ctx, s, now, lease, expiry, hits, counts); done {
 			return ok, err
 		}
 	}
 }
 
-// restore has the store know again what it has forgotten.
-func (s *set) restore(ctx context.Context, now time.Time) error {
-	losses := s.store.losses.Load()
-	if losses == 0 {
-		return nil
+// ask asks the store, which first is to know again what it has forgotten.
+func (s *set) ask(st *state, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count) (bool, error) {
+	if losses := s.store.losses.Load(); losses > 0 {
+		if err := s.restore(st, now, losses); err != nil {
+			return false, err
+		}
 	}
+	ok, err := s.shared.Acquire(st.calls, now, lease, expiry, hits, counts)
+	if err == nil {
+		s.see(now, counts)
+	}
+	return ok, err //nolint:wrapcheck // It says what is wrong with the store.
+}
+
+func (s *set) restore(st *state, now time.Time, losses uint64) error {
 	for i, l := range s.limits {
 		if c := s.seen[i].Load(); c != nil && c.losses.Load() == losses {
 			continue
 		}
-		if err := s.store.restore(ctx, now, l, losses); err != nil {
+		if err := s.store.restore(st, now, l, losses); err != nil {
 			return err
 		}
 	}
@@ -85,30 +92,33 @@ func (s *set) see(now time.Time, counts []counter.Count) {
 
 // A localSet is a set while the store is out: the counters of this process, with the limits of this replica.
 type localSet struct {
-	in     *standIn
 	set    counter.Set
 	limits []counter.Limit
 }
 
+// unlimited is the Max of what is only counted.
+const unlimited = math.MaxInt64
+
 // localIn is the set in an outage.
 func (s *set) localIn(ctx context.Context, in *standIn, now time.Time) (*localSet, error) {
-	if l := s.local.Load(); l != nil && l.in == in {
+	if l, known := in.sets.Load(s); known {
 		return l, nil
 	}
 	limits := slices.Clone(s.limits)
 	for i := range limits {
-		used := s.store.usedOf(limits[i].Key, now)
-		if s.mode == allow {
-			limits[i].Max, used = math.MaxInt64, 0
-		} else {
-			limits[i].Max = part(s.limits[i].Max, in.replicas)
+		l := &limits[i]
+		if l.Max = part(l.Max, in.replicas); s.mode == allow || l.Window == counter.InUse && in.replicas > 1 && l.Max > 0 {
+			l.Max = unlimited
 		}
-		if err := in.begin(ctx, now, s.limits[i], limits[i].Max, used); err != nil {
+		if err := in.begin(ctx, now, s.limits[i], l.Max, s.store.usedOf(l.Key, now)); err != nil {
 			return nil, err
 		}
 	}
-	l := &localSet{in: in, set: in.local.Open(limits), limits: limits}
-	s.local.Store(l)
+	if in.sets.Size() > maxSets {
+		in.sets.Clear()
+	}
+	l := &localSet{set: in.local.Open(limits), limits: limits}
+	in.sets.Store(s, l)
 	return l, nil
 }
 
@@ -121,13 +131,17 @@ func part(n, replicas int64) int64 {
 }
 
 // translate makes counts of this process ones of the limits that hold for all replicas together: what remains is what remains
-// here.
-func (l *localSet) translate(limits []counter.Limit, counts []counter.Count) {
+// here. What is only counted refuses nothing.
+func (l *localSet) translate(limits []counter.Limit, hits []int64, ok bool, counts []counter.Count) {
 	for i := range limits {
-		if most := max(limits[i].Max, 0); l.limits[i].Max == math.MaxInt64 {
-			counts[i].Used = min(counts[i].Used, most)
-		} else {
+		most := max(limits[i].Max, 0)
+		switch {
+		case l.limits[i].Max != unlimited:
 			counts[i].Used += most - l.limits[i].Max
+		case ok:
+			counts[i].Used = min(counts[i].Used, most)
+		default:
+			counts[i].Used = min(counts[i].Used, most-max(hits[i], 0))
 		}
 	}
 }

@@ -3,29 +3,28 @@ package outage
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
-	"maps"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/puzpuzpuz/xsync/v4"
 
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/counter/memory"
 )
 
-// maxLate is how many settlements of leases from before an outage are kept until it ends.
-const maxLate = 1 << 16
-
-// atOnce is how many calls make up for an outage at the same time.
-const atOnce = 64
+const (
+	// maxLate is how many settlements of leases from before an outage are kept until it ends, and how many leases are.
+	maxLate = 1 << 16
+	// maxSets bounds the sets that are kept ready: those of former tables are among them.
+	maxSets = 1 << 18
+)
 
 // A standIn counts in this process for the time of one outage. It is safe for concurrent use.
 type standIn struct {
 	local    *memory.Store
+	sets     *xsync.Map[*set, *localSet]
 	since    time.Time
 	replicas int64
 	lost     *atomic.Uint64
@@ -37,18 +36,19 @@ type standIn struct {
 	counters map[counter.Key]*begun
 	leases   map[counter.LeaseID]*lease
 	late     []counter.Settlement
-
-	claimed time.Time // when the store was first told what may be taken until the end; Run's alone
 }
 
-// begun is how a counter began: not empty, but with what this replica may not admit.
+// begun is how a counter began: not empty, but with what this replica may not admit. What this replica has admitted is what the local
+// counter holds less before, and so much is charged in the end; what all have used is that and seen.
 type begun struct {
-	window counter.Window
-	seen   int64     // what was used by all
-	before int64     // what the local counter began with
-	most   int64     // what it may reach, where there is a limit in the outage
-	told   int64     // of what was counted here, what the store knows
-	gone   time.Time // when all that counts no more
+	window  counter.Window
+	seen    int64     // what was used by all
+	before  int64     // what the local counter began with
+	most    int64     // what it may reach, where there is a limit in the outage
+	told    int64     // of what was counted here, what the store knows
+	claimed time.Time // when it was told first; for a window that slides that is where
+	gone    time.Time // when all that counts no more
+	unread  error     // why the store cannot be told; nil: it can
 }
 
 // turn begins anew when what was counted before is gone.
@@ -68,7 +68,7 @@ type lease struct {
 
 func newStandIn(now time.Time, replicas int, lost *atomic.Uint64) *standIn {
 	return &standIn{
-		local: memory.New(), since: now, replicas: int64(replicas), lost: lost,
+		local: memory.New(), sets: xsync.NewMap[*set, *localSet](), since: now, replicas: int64(replicas), lost: lost,
 		counters: map[counter.Key]*begun{}, leases: map[counter.LeaseID]*lease{},
 	}
 }
@@ -78,6 +78,7 @@ func (in *standIn) end() {
 	in.using.Lock()
 	defer in.using.Unlock()
 	in.ended = true
+	in.sets.Clear()
 }
 
 // use calls f unless the outage has ended.
@@ -104,7 +105,7 @@ func (in *standIn) acquire(
 		if ok {
 			in.note(id, true, heldBy(l.limits, hits), expiry)
 		}
-		l.translate(s.limits, counts)
+		l.translate(s.limits, hits, ok, counts)
 		return nil
 	})
 	return ok, done, err
@@ -120,13 +121,24 @@ func heldBy(limits []counter.Limit, hits []int64) (keys []counter.Key) {
 	return keys
 }
 
+// note keeps a lease, unless there are too many. The settlement of one that is not kept is kept for the store.
 func (in *standIn) note(id counter.LeaseID, given bool, slots []counter.Key, expiry time.Time) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if l := in.leases[id]; l != nil {
-		given = given || l.given
+	l := in.leases[id]
+	if l == nil && len(in.leases) >= maxLate {
+		return
 	}
+	given = given || l != nil && l.given
 	in.leases[id] = &lease{given: given, slots: slots, expiry: expiry}
+}
+
+// gave reports whether a lease was given here.
+func (in *standIn) gave(id counter.LeaseID) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	l := in.leases[id]
+	return l != nil && l.given
 }
 
 // begin has a counter begin so that most, the limit's part of this replica, leaves no more than its part of what was seen to
@@ -142,7 +154,7 @@ func (in *standIn) begin(ctx context.Context, now time.Time, l counter.Limit, mo
 		b = &begun{window: l.Window, gone: goneAfter(l.Window, now)}
 		in.counters[l.Key] = b
 	}
-	if b.turn(now); most == math.MaxInt64 {
+	if b.turn(now); most == unlimited {
 		return nil
 	}
 	if b.most = max(b.most, most); used == 0 {
@@ -202,7 +214,7 @@ func (in *standIn) keep(s counter.Settlement, asked bool) {
 	}
 	switch {
 	case len(s.Charges) == 0:
-	case len(in.late) == maxLate:
+	case len(in.late) >= maxLate:
 		in.lost.Add(1)
 	default:
 		s.Charges = slices.Clone(s.Charges)
@@ -226,7 +238,8 @@ func (in *standIn) renew(ctx context.Context, now time.Time, id counter.LeaseID,
 	})
 }
 
-func (in *standIn) peek(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) (bool, error) {
+// peek tells what was counted here, or else what was seen of the store.
+func (in *standIn) peek(ctx context.Context, now time.Time, s *Store, limits []counter.Limit, counts []counter.Count) (bool, error) {
 	return in.use(func() error {
 		if err := in.local.Peek(ctx, now, limits, counts); err != nil {
 			return err //nolint:wrapcheck // Memory does not fail.
@@ -234,155 +247,17 @@ func (in *standIn) peek(ctx context.Context, now time.Time, limits []counter.Lim
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		for i, l := range limits {
-			if b := in.counters[l.Key]; b != nil && now.Before(b.gone) {
+			if l.Window == counter.InUse {
+				continue
+			}
+			if b := in.counters[l.Key]; b != nil {
+				b.turn(now)
 				counts[i].Used += b.seen - b.before
+			} else if c, known := s.seen.Load(l.Key); known {
+				counts[i].Used = c.usedAt(now)
+			} else {
+				return counter.ErrOut
 			}
-		}
-		return nil
-	})
-}
-
-// claim charges the store all that may be taken here, so that nobody else takes it, and tells it who holds slots.
-func (in *standIn) claim(ctx context.Context, now time.Time, store counter.Store) error {
-	if err := in.charge(ctx, now, store, true); err != nil {
-		return fmt.Errorf("claiming what may be taken in the outage: %w", err)
-	}
-	return in.tellHeld(ctx, now, store, false)
-}
-
-// tell makes up for the outage, as far as that was not done before: the store is told what was taken, what ended meanwhile, and who
-// holds slots.
-func (in *standIn) tell(ctx context.Context, now time.Time, store counter.Store) error {
-	if err := in.charge(ctx, now, store, false); err != nil {
-		return fmt.Errorf("charging what was taken during the outage: %w", err)
-	}
-	if err := in.settleLate(ctx, now, store); err != nil {
-		return fmt.Errorf("settling what ended during the outage: %w", err)
-	}
-	return in.tellHeld(ctx, now, store, true)
-}
-
-// settleLate takes settlements out before they are told: none must be told twice.
-func (in *standIn) settleLate(ctx context.Context, now time.Time, store counter.Store) error {
-	in.mu.Lock()
-	late := in.late
-	in.late = nil
-	in.mu.Unlock()
-	return each(late, func(s counter.Settlement) error {
-		err := settle(ctx, now, store, s)
-		if err != nil {
-			in.lost.Add(1)
-		}
-		return err
-	})
-}
-
-// each calls do for all, for some of them at once.
-func each[T any](all []T, do func(T) error) error {
-	var group errgroup.Group
-	group.SetLimit(atOnce)
-	for _, one := range all {
-		group.Go(func() error { return do(one) })
-	}
-	return group.Wait() //nolint:wrapcheck // The caller says what for.
-}
-
-func settle(ctx context.Context, now time.Time, store counter.Store, s counter.Settlement) error {
-	ctx, cancel := context.WithTimeout(ctx, settling)
-	defer cancel()
-	return store.Settle(ctx, now, s) //nolint:wrapcheck // The caller says what for.
-}
-
-// charge corrects what the store knows of counters: to what was taken here, or to all that may be.
-func (in *standIn) charge(ctx context.Context, now time.Time, store counter.Store, all bool) error {
-	in.mu.Lock()
-	keys := slices.Collect(maps.Keys(in.counters))
-	in.mu.Unlock()
-	return each(slices.Collect(slices.Chunk(keys, counter.MaxLimits)), func(few []counter.Key) error {
-		more, less, err := in.untold(ctx, now, few, all)
-		if err != nil {
-			return err
-		}
-		if err := in.correct(ctx, now, store, charging(now, more)); err != nil {
-			return err
-		}
-		// It was claimed at another time, which for a window that slides is another place.
-		return in.correct(ctx, now, store, charging(in.claimed, less))
-	})
-}
-
-// correct tells the store. A call that fails may have been carried out. One that charges is made again all the same, one that returns
-// is not: rather too much is charged than too little.
-func (in *standIn) correct(ctx context.Context, now time.Time, store counter.Store, s counter.Settlement) error {
-	if len(s.Charges) == 0 {
-		return nil
-	}
-	note := func(refund bool) {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		for _, c := range s.Charges {
-			if n := c.Excess(); refund == (n < 0) {
-				in.counters[c.Key].told += n
-			}
-		}
-	}
-	note(true)
-	if err := settle(ctx, now, store, s); err != nil {
-		return err
-	}
-	note(false)
-	return nil
-}
-
-// untold is by how much the store knows too little of some counters, and too much of others.
-func (in *standIn) untold(ctx context.Context, now time.Time, keys []counter.Key, all bool) (more, less []counter.Charge, err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	limits := make([]counter.Limit, len(keys))
-	for i, key := range keys {
-		limits[i] = counter.Limit{Key: key, Window: in.counters[key].window}
-	}
-	counts := make([]counter.Count, len(keys))
-	if err := in.local.Peek(ctx, now, limits, counts); err != nil {
-		return nil, nil, err //nolint:wrapcheck // Memory does not fail.
-	}
-	for i, key := range keys {
-		b := in.counters[key]
-		b.turn(now)
-		taken := counts[i].Used
-		if all {
-			taken = max(taken, b.most)
-		}
-		switch n := max(taken-b.before, 0) - b.told; {
-		case n > 0:
-			more = append(more, counter.Charge{Key: key, Window: b.window, Used: n})
-		case n < 0:
-			less = append(less, counter.Charge{Key: key, Window: b.window, Charged: -n})
-		}
-	}
-	return more, less, nil
-}
-
-// tellHeld tells who holds slots. Of those whom the store knows it tells again if it is to: the store may have taken the slots of a call
-// that it answered too late, and given them back, by the same lease.
-func (in *standIn) tellHeld(ctx context.Context, now time.Time, store counter.Store, again bool) error {
-	in.mu.Lock()
-	held := map[counter.LeaseID]*lease{}
-	for id, l := range in.leases {
-		if len(l.slots) > 0 && (again || !l.told) && now.Before(l.expiry) {
-			l.told, held[id] = true, l
-		}
-	}
-	in.mu.Unlock()
-	return each(slices.Collect(maps.Keys(held)), func(id counter.LeaseID) error {
-		l := held[id]
-		ctx, cancel := context.WithTimeout(ctx, settling)
-		defer cancel()
-		if err := store.Renew(ctx, now, id, l.slots, l.expiry); err != nil {
-			in.mu.Lock()
-			defer in.mu.Unlock()
-			l.told = false
-			return fmt.Errorf("telling who holds slots: %w", err)
 		}
 		return nil
 	})
