@@ -84,13 +84,3 @@ func (s *Store) restore(st *state, now time.Time, l counter.Limit, losses uint64
 	c.losses.Store(losses)
 	return nil
 }
-
-// endOf is when all is gone that a counter held at now, in nanoseconds since 1970. The Reset of a window that slides can be earlier:
-// that of a limit that refused.
-func endOf(w counter.Window, now time.Time, c counter.Count) int64 {
-	end := c.Reset.UnixNano()
-	if w.Slides() {
-		end = max(end, w.Gone(w.Sub(now)).UnixNano())
-	}
-	return end
-}

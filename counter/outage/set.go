@@ -58,7 +58,7 @@ func (s *set) ask(st *state, now time.Time, lease counter.LeaseID, expiry time.T
 	}
 	ok, err := s.shared.Acquire(st.calls, now, lease, expiry, hits, counts)
 	if err == nil {
-		s.see(now, counts)
+		s.see(now, ok, counts)
 	}
 	return ok, err //nolint:wrapcheck // It says what is wrong with the store.
 }
@@ -75,13 +75,16 @@ func (s *set) restore(st *state, now time.Time, losses uint64) error {
 	return nil
 }
 
-func (s *set) see(now time.Time, counts []counter.Count) {
+func (s *set) see(now time.Time, admitted bool, counts []counter.Count) {
 	for i := range s.limits {
 		l := &s.limits[i]
 		if l.Window == counter.InUse {
 			continue
 		}
-		reset := endOf(l.Window, now, counts[i])
+		reset := counts[i].Reset.UnixNano()
+		if !admitted && l.Window.Slides() { // It may say when there is room, which is before all is gone that was counted.
+			reset = max(reset, goneAfter(l.Window, now).UnixNano())
+		}
 		if c := s.seen[i].Load(); c != nil && c.reset.Load() == reset {
 			c.used.Store(counts[i].Used)
 		} else {
