@@ -9,8 +9,8 @@ type Silence struct{ silence }
 func NewSilence(every time.Duration) *Silence { return &Silence{silence{every: every}} }
 
 // Lasts is lasts.
-func (s *Silence) Lasts(now time.Time, waits bool, answers uint64) bool {
-	return s.lasts(now, waits, answers)
+func (s *Silence) Lasts(now time.Time, waits, heard bool) bool {
+	return s.lasts(now, waits, heard)
 }
 
 // Seen is how many counters are known.

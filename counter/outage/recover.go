@@ -32,7 +32,7 @@ func (s *Store) Run(ctx context.Context) {
 		case st.out != nil:
 			s.endure(ctx, st.out)
 			w.broken(s.opts.Clock())
-		case w.lasts(s.opts.Clock(), st.waits(), st.answers.Load()):
+		case w.lasts(s.opts.Clock(), st.waits(), st.heard.Swap(false)):
 			_ = s.fail(st, s.opts.Clock(), errSilent)
 		case w.turns() && st.turn():
 			_ = s.fail(st, s.opts.Clock(), errSlow)

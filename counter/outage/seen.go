@@ -79,7 +79,7 @@ func (s *Store) restore(st *state, now time.Time, l counter.Limit, losses uint64
 		if err := s.shared.Restore(st.calls, now, []counter.Limit{l}, []counter.Count{held}); err != nil {
 			return err //nolint:wrapcheck // It says what is wrong with the store.
 		}
-		st.answers.Add(1)
+		st.hear()
 	}
 	c.losses.Store(losses)
 	return nil

@@ -30,7 +30,7 @@ type state struct {
 
 	epoch   atomic.Uint32
 	pending [2]atomic.Int64 // calls, by whether they began in an even epoch or an odd one
-	answers atomic.Uint64
+	heard   atomic.Bool     // an answer since the last look; a flag, because most calls need not write it
 }
 
 func (s *Store) sound() *state {
@@ -51,8 +51,14 @@ func (st *state) end(waits *atomic.Int64, err error) (answered bool) {
 	if err != nil && !errors.Is(err, counter.ErrUnreadable) {
 		return false
 	}
-	st.answers.Add(1)
+	st.hear()
 	return true
+}
+
+func (st *state) hear() {
+	if !st.heard.Load() {
+		st.heard.Store(true)
+	}
 }
 
 func (st *state) waits() bool { return st.pending[0].Load() > 0 || st.pending[1].Load() > 0 }
@@ -69,25 +75,23 @@ func (st *state) turn() (late bool) {
 
 // silence is how long calls have waited and none was answered.
 type silence struct {
-	every   time.Duration // between two looks
-	ticks   int
-	looks   int // in time, since an epoch began
-	since   time.Time
-	looked  time.Time
-	answers uint64 // so far
+	every  time.Duration // between two looks
+	ticks  int
+	looks  int // in time, since an epoch began
+	since  time.Time
+	looked time.Time
 }
 
 func (w *silence) broken(now time.Time) { w.ticks, w.since, w.looked = 0, now, now }
 
 // lasts reports whether it is too long. A look that comes late counts for nothing, up to a point: the process is short of CPU, and
 // may not have got around to hear an answer.
-func (w *silence) lasts(now time.Time, waits bool, answers uint64) bool {
+func (w *silence) lasts(now time.Time, waits, heard bool) bool {
 	late := now.Sub(w.looked) > 2*w.every
 	if !late {
 		w.looks++
 	}
-	heard := answers != w.answers
-	if w.looked, w.answers = now, answers; !waits || heard {
+	if w.looked = now; !waits || heard {
 		w.broken(now)
 		return false
 	}
