@@ -9,6 +9,8 @@ import (
 	mutation_rulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	common_dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	credential_injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
 	header_mutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	upstream_codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
@@ -154,7 +156,8 @@ func xdsServers(s Servers) *clusterv3.Cluster {
 
 // serviceCluster is the rate-limit service. Envoy retries no call to it, so a replica that is dead or hung must be noticed
 // fast, and one that is back as well: the first call that gets no answer takes it out, and so do two health checks; the next
-// health check that it answers brings it back. Calls under way go on meanwhile. Where no replica is left calls fail at once.
+// health check that it answers brings it back. Calls under way go on meanwhile. Where no replica is left calls fail at once. One
+// that leaves DNS is asked for as long as it is healthy.
 func serviceCluster(s Servers) *clusterv3.Cluster {
 	c := ownCluster(ServiceCluster, s.Service)
 	if s.TLS != nil {
@@ -183,6 +186,7 @@ func serviceCluster(s Servers) *clusterv3.Cluster {
 }
 
 const (
+	findEvery     = 2 * time.Second
 	healthEvery   = time.Second
 	healthTimeout = time.Second
 	// A connection whose server shows no sign of life is given up after pingEvery and pingTimeout, with all requests that wait there
@@ -191,12 +195,12 @@ const (
 	pingTimeout = 3 * time.Second
 )
 
-// ownCluster is a cluster of this project's own servers.
+// ownCluster is a cluster of this project's own servers. In a rollout all that Envoy knows of may go: those that come must be found
+// soon after they are in DNS, whatever that says of how long its answers hold.
 func ownCluster(name string, at policy.Endpoint) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
+	c := &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: discoveryType([]policy.Endpoint{at})},
-		DnsLookupFamily:      clusterv3.Cluster_V4_PREFERRED,
 		ConnectTimeout:       durationpb.New(500 * time.Millisecond),
 		LoadAssignment:       endpoints(name, []policy.Endpoint{at}),
 		CircuitBreakers:      unbounded(),
@@ -216,6 +220,13 @@ func ownCluster(name string, at policy.Endpoint) *clusterv3.Cluster {
 			}),
 		},
 	}
+	if c.GetType() == clusterv3.Cluster_STRICT_DNS {
+		c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+			Name:        "envoy.cluster.dns",
+			TypedConfig: packed(&dnsv3.DnsCluster{DnsRefreshRate: durationpb.New(findEvery), DnsLookupFamily: common_dnsv3.DnsLookupFamily_V4_PREFERRED}),
+		}}
+	}
+	return c
 }
 
 func removePrefix(prefix string) *mutation_rulesv3.HeaderMutation {
