@@ -3,6 +3,7 @@ package standalone
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,16 @@ func (e *enforcer) tell(s feed.Status) { e.down.Store(&s.Down) }
 
 // leave tells whoever asks to ask others from now on.
 func (e *enforcer) leave() { e.health.Shutdown() }
+
+// ready tells a kubelet, which cannot bring the certificate that Envoys bring, what they are told.
+func (e *enforcer) ready(w http.ResponseWriter, r *http.Request) {
+	answer, err := e.health.Check(r.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil || answer.GetStatus() != healthv1.HealthCheckResponse_SERVING {
+		http.Error(w, "it knows no limits yet, or is stopping", http.StatusServiceUnavailable)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
 
 // run does what is to be done regularly, until ctx ends.
 func (e *enforcer) run(ctx context.Context) error {

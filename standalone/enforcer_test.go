@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +46,11 @@ func TestTheServiceSaysWhenItCanBeAsked(t *testing.T) {
 		answer, err := healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{})
 		if err != nil || answer.GetStatus() != want {
 			t.Errorf("%s it says %v, %v, want %v", when, answer.GetStatus(), err, want)
+		}
+		w := httptest.NewRecorder()
+		e.ready(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
+		if (w.Code == http.StatusOK) != (want == healthv1.HealthCheckResponse_SERVING) {
+			t.Errorf("%s a kubelet is answered %d", when, w.Code)
 		}
 	}
 	table, _ := policy.Compile(policy.Input{})

@@ -50,11 +50,13 @@ func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *
 	if c.MetricsAddress == NoMetrics {
 		return nil
 	}
-	all := more
+	mux, all := http.NewServeMux(), more
 	if e != nil {
 		all = append(append(all, e.limiter, forgotten(e.failures)), e.measures...)
+		mux.HandleFunc("GET /readyz", e.ready)
 	}
-	handler := metrics(all...)
+	mux.Handle("GET /metrics", metrics(all...))
+	handler := http.Handler(mux)
 	if mtls.IsLoopback(c.MetricsAddress) {
 		handler = admin.OnlyPrograms(handler) // They name keys and objects of all namespaces.
 	}
@@ -83,7 +85,5 @@ func (c *Common) serveAdmin(ctx context.Context, group *errgroup.Group, tell *co
 func metrics(all ...prometheus.Collector) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(append(all, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))...)
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	return mux
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
