@@ -140,9 +140,9 @@ test-envoy: need-go need-cc need-curl $(ENVOY_STEP) ## Runs the tests with the r
 	@REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' go test -race -shuffle=on -count=1 -p 1 ./test/envoy/...
 
 .PHONY: test-replicas
-test-replicas: need-go redis ## Runs the tests with several replicas of the service on real Redis servers, which are made to fail; they print figures.
+test-replicas: need-go redis $(ENVOY_STEP) ## Runs the tests with several replicas of the service on real Redis servers, which are made to fail, and the real Envoy; they print figures.
 	$(say) 'running the tests with several replicas on one Redis (about a minute)'
-	@REQUIRE_REDIS=1 go test -shuffle=on -count=1 -v ./test/replicas/... | grep -v -e '^=== ' -e '    --- PASS'; exit $${PIPESTATUS[0]}
+	@REQUIRE_REDIS=1 REQUIRE_ENVOY=1 ENVOY='$(ENVOY_PATH)' go test -shuffle=on -count=1 -v ./test/replicas/... | grep -v -e '^=== ' -e '    --- PASS'; exit $${PIPESTATUS[0]}
 
 .PHONY: test-kube
 test-kube: need-go need-cc $(ENVOY_STEP) $(KUBE_BINS) ## Runs the tests with a real kube-apiserver and etcd, and the real Envoy.

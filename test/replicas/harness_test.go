@@ -1,5 +1,5 @@
 // Package replicas_test decides whether several replicas of the rate-limit service count as one: the real program, as processes
-// of their own, on real Redis servers that are made to fail, and callers that speak Envoy's protocol. Each test is a claim, on an
+// of their own, on real Redis servers that are made to fail, and callers that speak Envoy's protocol, or Envoy. Each test is a claim, on an
 // installation of its own. Figures are printed, and only generous bounds asserted: what they are worth depends on the machine.
 package replicas_test
 
