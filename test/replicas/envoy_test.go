@@ -450,3 +450,19 @@ func TestAKilledReplicaFailsOnlyWhatItWasAsked(t *testing.T) {
 		t.Errorf("of requests at %d in a second, want at most %d that failed or are not settled, and all that passed counted: %+v", perSecond, mostFailed, got)
 	}
 }
+
+// TestReplicasThatDNSForgetsAreAskedWhileTheyAreHealthy takes the addresses of all out of DNS.
+func TestReplicasThatDNSForgetsAreAskedWhileTheyAreHealthy(t *testing.T) {
+	t.Parallel()
+	x, pods := startCluster(t, 2)
+	for _, p := range pods {
+		x.names.leave(p.addr)
+	}
+	x.names.awaitAsked(t, 2) // What the first was told has been taken by the time of the second.
+	for range 20 {
+		if e := x.exchange(t.Context(), wide); e.err != nil {
+			t.Errorf("a request failed: %v", e.err)
+		}
+	}
+	x.stopEnvoy()
+}

@@ -22,6 +22,7 @@ type names struct {
 
 	mu    sync.Mutex
 	ready []netip.Addr
+	asked int // how often
 }
 
 // serveNames serves until the end of the test.
@@ -81,6 +82,7 @@ func (n *names) answer(question []byte) ([]byte, error) {
 func (n *names) records(name dnsmessage.Name) (all []dnsmessage.Resource) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.asked++
 	for _, addr := range n.ready {
 		all = append(all, dnsmessage.Resource{
 			Header: dnsmessage.ResourceHeader{Name: name, Class: dnsmessage.ClassINET, TTL: ttl}, Body: &dnsmessage.AResource{A: addr.As4()},
@@ -93,6 +95,18 @@ func (n *names) enter(addr netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.ready = append(n.ready, addr)
+}
+
+// awaitAsked waits until the addresses have been asked for so often from now on.
+func (n *names) awaitAsked(t *testing.T, times int) {
+	t.Helper()
+	asked := func() int {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.asked
+	}
+	before := asked()
+	eventually(t, soon, "the name is looked up", func() bool { return asked() >= before+times })
 }
 
 func (n *names) leave(addr netip.Addr) {
