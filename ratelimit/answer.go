@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"strconv"
+	"sync"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -40,15 +41,15 @@ func appendAnswer(b []byte, d *Decision, descriptors int) []byte {
 		b = appendLength(b, answerStatuses, sizeCode)
 		b = appendCode(b, statusCode, code)
 	}
-	for _, h := range d.Headers {
-		b = appendHeader(b, answerResponseHeaders, h)
+	if d.headers != nil {
+		b = append(b, d.headers.fields...)
 	}
 	if d.Pool != "" {
-		b = appendHeader(b, answerRequestHeaders, Header{descriptor.HeaderPool, d.Pool})
+		b = appendHeader(b, answerRequestHeaders, descriptor.HeaderPool, d.Pool)
 	}
 	switch {
 	case d.Status != 0:
-		b = appendHeader(b, answerResponseHeaders, Header{"content-type", "application/json"})
+		b = appendHeader(b, answerResponseHeaders, "content-type", "application/json")
 		b = appendText(b, answerBody, d.Body)
 		return appendMetadata(b, descriptor.MetadataDenyStatus, strconv.Itoa(d.Status))
 	case d.Lease != "":
@@ -64,9 +65,41 @@ func appendCode(b []byte, n protowire.Number, code rlsv3.RateLimitResponse_Code)
 	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.VarintType), uint64(code)) //nolint:gosec // Not negative.
 }
 
-func appendHeader(b []byte, n protowire.Number, h Header) []byte {
-	b = appendLength(b, n, sizeText(h.Name)+sizeText(h.Value))
-	return appendText(appendText(b, headerName, h.Name), headerValue, h.Value)
+func appendHeader[V string | []byte](b []byte, n protowire.Number, name string, value V) []byte {
+	b = appendLength(b, n, sizeText(name)+sizeField(len(value)))
+	return appendText(appendText(b, headerName, name), headerValue, value)
+}
+
+// Headers are response headers, as the fields of an answer that they will be. Names are in the case in which the documents write
+// them. Whoever has written the answer frees the headers.
+type headers struct{ fields []byte }
+
+// headerRoom is what the headers of most answers take.
+const headerRoom = 512
+
+var headersPool = sync.Pool{New: func() any { return &headers{make([]byte, 0, headerRoom)} }}
+
+func newHeaders() *headers { return headersPool.Get().(*headers) } //nolint:forcetypeassert // The pool holds nothing else.
+
+// free takes back the room; it may be called for nil.
+func (h *headers) free() {
+	if h != nil {
+		h.fields = h.fields[:0]
+		headersPool.Put(h)
+	}
+}
+
+func (h *headers) add(name string, value []byte) {
+	h.fields = appendHeader(h.fields, answerResponseHeaders, name, value)
+}
+
+func (h *headers) addText(name, value string) {
+	h.fields = appendHeader(h.fields, answerResponseHeaders, name, value)
+}
+
+func (h *headers) addNumber(name string, value int64) {
+	var room [20]byte
+	h.add(name, strconv.AppendInt(room[:0], value, 10))
 }
 
 // appendMetadata writes a Struct with one field, which holds text.
@@ -79,13 +112,16 @@ func appendMetadata(b []byte, key, value string) []byte {
 	return appendText(b, valueString, value)
 }
 
-func appendText(b []byte, n protowire.Number, text string) []byte {
-	return append(appendLength(b, n, len(text)), text...)
+func appendText[V string | []byte](b []byte, n protowire.Number, value V) []byte {
+	return append(appendLength(b, n, len(value)), value...)
 }
 
 // appendLength begins a field that holds so many bytes.
 func appendLength(b []byte, n protowire.Number, size int) []byte {
-	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.BytesType), uint64(size)) //nolint:gosec // Not negative.
+	if size < oneByte { // so most are
+		return append(b, byte(protowire.EncodeTag(n, protowire.BytesType)), byte(size)) //nolint:gosec // As sizeField says.
+	}
+	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.BytesType), uint64(size))
 }
 
 func sizeText(text string) int { return sizeField(len(text)) }

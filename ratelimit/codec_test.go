@@ -136,7 +136,7 @@ func FuzzAnswer(f *testing.F) {
 		text := func(s string) string { return strings.ToValidUTF8(s, "?") } // as ours is
 		d := ratelimit.Decision{Status: status, Lease: text(lease), Body: text(body), Pool: text(pool)}
 		for range headers % 20 {
-			d.Headers = append(d.Headers, ratelimit.Header{Name: text(name), Value: text(value)})
+			d.AddHeader(text(name), text(value))
 		}
 		descriptors %= 100
 		got := &rlsv3.RateLimitResponse{}
@@ -152,7 +152,7 @@ func FuzzAnswer(f *testing.F) {
 // meant is the answer that a decision is.
 func meant(d ratelimit.Decision, descriptors int) *rlsv3.RateLimitResponse {
 	answer := &rlsv3.RateLimitResponse{OverallCode: rlsv3.RateLimitResponse_OK}
-	for _, h := range d.Headers {
+	for _, h := range d.Headers() {
 		answer.ResponseHeadersToAdd = append(answer.ResponseHeadersToAdd, &corev3.HeaderValue{Key: h.Name, Value: h.Value})
 	}
 	if d.Pool != "" {

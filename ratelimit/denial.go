@@ -131,14 +131,14 @@ func refuse(g *policy.Gateway, r *descriptor.Reserve, now time.Time, d denial) D
 }
 
 // decide words the denial. A wait of 0 means that waiting does not help and nobody is told to.
-func (d *denial) decide(headers []Header, p descriptor.Protocol, wait int64, pointless bool) Decision {
+func (d *denial) decide(told *headers, p descriptor.Protocol, wait int64, pointless bool) Decision {
 	if wait > 0 {
-		headers = append(headers, Header{"Retry-After", strconv.FormatInt(wait, 10)})
+		told.addNumber("Retry-After", wait)
 		if pointless || wait > longWait {
-			headers = append(headers, Header{"x-should-retry", "false"})
+			told.addText("x-should-retry", "false")
 		}
 	}
-	return Decision{Status: d.status, Headers: headers, Body: d.body(p, wait)}
+	return Decision{Status: d.status, headers: told, Body: d.body(p, wait)}
 }
 
 func (d *denial) body(p descriptor.Protocol, wait int64) string {

@@ -6,7 +6,9 @@ import (
 	"slices"
 	"time"
 
+	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/descriptor"
@@ -92,6 +94,37 @@ func Leftover(b []byte) (entries []descriptor.Entry, credentials []descriptor.Cr
 	descriptor.DecodeReserve(c.entries, &c.reserve)
 	c.forget()
 	return c.entries[:cap(c.entries)], c.reserve.Credentials[:cap(c.reserve.Credentials)], nil
+}
+
+// A Header is a response header.
+type Header struct{ Name, Value string }
+
+// Headers are what the client is told.
+func (d Decision) Headers() []Header {
+	if d.headers == nil {
+		return nil
+	}
+	return d.headers.list()
+}
+
+// AddHeader adds one.
+func (d *Decision) AddHeader(name, value string) {
+	if d.headers == nil {
+		d.headers = newHeaders()
+	}
+	d.headers.addText(name, value)
+}
+
+// list reads what add writes.
+func (h *headers) list() (out []Header) {
+	var answer rlsv3.RateLimitResponse
+	if err := proto.Unmarshal(h.fields, &answer); err != nil {
+		panic(err)
+	}
+	for _, told := range answer.GetResponseHeadersToAdd() {
+		out = append(out, Header{told.GetKey(), told.GetValue()})
+	}
+	return out
 }
 
 // Marshal writes a RateLimitResponse as a server does, to a call of so many descriptors.

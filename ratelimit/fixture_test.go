@@ -275,9 +275,9 @@ func query(value string) descriptor.Credential { return descriptor.NewCredential
 func headersOf(t testing.TB, d ratelimit.Decision) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for _, h := range d.Headers {
+	for _, h := range d.Headers() {
 		if _, twice := out[h.Name]; twice {
-			t.Errorf("the header %s stands twice in %v", h.Name, d.Headers)
+			t.Errorf("the header %s stands twice in %v", h.Name, d.Headers())
 		}
 		out[h.Name] = h.Value
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tierkeeper/tierkeeper/descriptor"
-	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
 func TestAModelThatAGatewayDoesNotServeIsNotFound(t *testing.T) {
@@ -71,9 +70,9 @@ gateway: {unknownModels: {action: Deny}}
 		}
 	}
 	for range 3 {
-		want := ratelimit.Decision{Headers: []ratelimit.Header{{Name: "X-Request-Priority", Value: "3"}}}
-		if diff := cmp.Diff(want, s.pass(t, unmetered("sk-alice"))); diff != "" {
-			t.Errorf("decision (-want +got):\n%s", diff)
+		d := s.pass(t, unmetered("sk-alice"))
+		if diff := cmp.Diff(map[string]string{"X-Request-Priority": "3"}, headersOf(t, d)); diff != "" || d.Lease != "" {
+			t.Errorf("it has the lease %q, headers (-want +got):\n%s", d.Lease, diff)
 		}
 	}
 	for _, key := range []string{"", "sk-nobody", "sk-held"} {

@@ -3,7 +3,6 @@ package ratelimit
 import (
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter"
@@ -19,7 +18,6 @@ type report struct {
 	counts   []counter.Count
 	resource string
 	now      time.Time
-	text     strings.Builder // of which the values of headers are parts
 }
 
 // deny words the denial by limit number i.
@@ -50,57 +48,28 @@ func (r *report) denyCapacity(why outcome, p descriptor.Protocol) Decision {
 }
 
 // headers writes the gateway's dialects. On a denial the limit that denied takes the place of the one of its metric.
-func (r *report) headers(denied *int) []Header {
+func (r *report) headers(denied *int) *headers {
+	out := newHeaders()
 	if r.gateway == nil {
-		return nil
+		return out
 	}
-	out := make([]Header, 0, mostHeaders(r.gateway))
-	r.text.Grow(headerRoom)
 	if d := r.gateway.PerMetric; d != nil {
-		out = r.tell(out, &perMetricRequests, r.choose(policy.Requests, d.Window, denied), d.RequestsReset)
-		out = r.tell(out, &perMetricTokens, r.choose(policy.Tokens, d.Window, denied), d.TokensReset)
+		r.tell(out, &perMetricRequests, r.choose(policy.Requests, d.Window, denied), d.RequestsReset)
+		r.tell(out, &perMetricTokens, r.choose(policy.Tokens, d.Window, denied), d.TokensReset)
 	}
 	if d := r.gateway.PerResource; d != nil {
-		out = r.perResource(out, r.choose(policy.Requests, d.Window, denied))
+		r.perResource(out, r.choose(policy.Requests, d.Window, denied))
 	}
 	if d := r.gateway.IETF; d != nil {
-		out = r.ietf(out, d.Window, denied)
+		r.ietf(out, d.Window, denied)
 	}
 	if d := r.gateway.Anthropic; d != nil {
 		for i := range anthropicTrios {
 			t := &anthropicTrios[i]
-			out = r.tell(out, &t.names, r.choose(t.metric, d.Window, denied), policy.ResetRFC3339)
+			r.tell(out, &t.names, r.choose(t.metric, d.Window, denied), policy.ResetRFC3339)
 		}
 	}
 	return out
-}
-
-// headerRoom is what the values of most answers take together.
-const headerRoom = 192
-
-// keep makes a string of b. All that are kept are parts of one, which is one allocation.
-func (r *report) keep(b []byte) string {
-	start := r.text.Len()
-	r.text.Write(b)
-	return r.text.String()[start:]
-}
-
-// mostHeaders is how many the gateway's dialects and a denial write, so that the list need not grow.
-func mostHeaders(g *policy.Gateway) int {
-	n := 2 // Retry-After and x-should-retry
-	if g.PerMetric != nil {
-		n += 6
-	}
-	if g.PerResource != nil {
-		n += 6
-	}
-	if g.IETF != nil {
-		n += 2
-	}
-	if g.Anthropic != nil {
-		n += 12
-	}
-	return n
 }
 
 // choose finds the limit of the metric to report: of the given window, else of the shortest that has one; of several, the
@@ -158,36 +127,27 @@ func anthropic(metric string) trio {
 }
 
 // tell adds what is to be told of limit number i; of none if i is -1.
-func (r *report) tell(out []Header, names *trio, i int, form policy.Reset) []Header {
+func (r *report) tell(out *headers, names *trio, i int, form policy.Reset) {
 	if i < 0 {
-		return out
+		return
 	}
-	var room [64]byte
-	b := strconv.AppendInt(room[:0], r.plan.rules[i].max, 10)
-	limit := len(b)
-	b = strconv.AppendInt(b, r.remaining(i), 10)
-	remaining := len(b)
-	values := r.keep(r.appendReset(b, i, form))
-	return append(out,
-		Header{names.limit, values[:limit]},
-		Header{names.remaining, values[limit:remaining]},
-		Header{names.reset, values[remaining:]},
-	)
+	var room [32]byte
+	out.addNumber(names.limit, r.plan.rules[i].max)
+	out.addNumber(names.remaining, r.remaining(i))
+	out.add(names.reset, r.appendReset(room[:0], i, form))
 }
 
-func (r *report) perResource(out []Header, i int) []Header {
+func (r *report) perResource(out *headers, i int) {
 	if i >= 0 {
-		var room [20]byte
-		out = r.tell(out, &perResourceNames, i, policy.ResetUnixSeconds)
-		out = append(out, Header{"X-RateLimit-Used", r.keep(strconv.AppendInt(room[:0], r.counts[i].Used, 10))})
+		r.tell(out, &perResourceNames, i, policy.ResetUnixSeconds)
+		out.addNumber("X-RateLimit-Used", r.counts[i].Used)
 	}
 	if r.resource != "" {
-		out = append(out, Header{"X-RateLimit-Resource", r.resource})
+		out.addText("X-RateLimit-Resource", r.resource)
 	}
 	if r.terms != nil {
-		out = append(out, Header{"X-Request-Priority", strconv.Itoa(r.terms.Priority)})
+		out.addNumber("X-Request-Priority", int64(r.terms.Priority))
 	}
-	return out
 }
 
 // appendReset writes when the window ends. Of a fraction of a second the next whole one is told: whoever comes earlier is

@@ -37,7 +37,7 @@ var periods = [...]string{
 const mostInteger = 999_999_999_999_999
 
 // ietf tells of one limit of each metric. The room holds the longest items that there are.
-func (r *report) ietf(out []Header, window policy.Per, denied *int) []Header {
+func (r *report) ietf(out *headers, window policy.Per, denied *int) {
 	var quotaRoom, leftRoom [512]byte
 	quotas, left := quotaRoom[:0], leftRoom[:0]
 	for metric := policy.Requests; metric <= policy.ConcurrentRequests; metric++ {
@@ -46,9 +46,10 @@ func (r *report) ietf(out []Header, window policy.Per, denied *int) []Header {
 		}
 	}
 	if len(left) == 0 {
-		return out
+		return
 	}
-	return append(out, Header{"RateLimit-Policy", r.keep(quotas)}, Header{"RateLimit", r.keep(left)})
+	out.add("RateLimit-Policy", quotas)
+	out.add("RateLimit", left)
 }
 
 func (r *report) appendQuota(b []byte, i int) []byte {

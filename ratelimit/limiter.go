@@ -100,15 +100,12 @@ func (l *Limiter) SetTable(t *policy.Table) {
 
 // A Decision is the answer to a reserve.
 type Decision struct {
-	Status  int    // 0: the request may pass; else the HTTP status of the denial
-	Lease   string // by which the request is settled; empty on a denial, and where nothing is counted
-	Headers []Header
-	Body    string // of a denial: JSON
-	Pool    string // of endpoints that are to serve the request; empty: those without one
+	Status  int      // 0: the request may pass; else the HTTP status of the denial
+	Lease   string   // by which the request is settled; empty on a denial, and where nothing is counted
+	Body    string   // of a denial: JSON
+	Pool    string   // of endpoints that are to serve the request; empty: those without one
+	headers *headers // nil: there are none
 }
-
-// A Header is a response header. Names are in the case in which the documents write them.
-type Header struct{ Name, Value string }
 
 // now is the time as leases keep it, or another sub-window than the one that was taken from could be settled.
 func (l *Limiter) now() time.Time { return time.UnixMilli(l.clock().UnixMilli()) }
@@ -150,7 +147,7 @@ func (l *Limiter) decide(ctx context.Context, now time.Time, e *epoch, k *kind, 
 	}
 	if r.Unmetered {
 		report := report{gateway: g, terms: c.terms(), resource: r.Resource, now: now}
-		return Decision{Headers: report.headers(nil), Pool: c.terms().Pool}, nil
+		return Decision{headers: report.headers(nil), Pool: c.terms().Pool}, nil
 	}
 	if denial := checkModel(g, r); denial != nil {
 		return refuse(g, r, now, *denial), nil
@@ -233,7 +230,7 @@ func (l *Limiter) take(ctx context.Context, now time.Time, p *plan, r *descripto
 	if !ok {
 		return l.deny(&report, p.refuser(t), r), nil
 	}
-	d := Decision{Headers: report.headers(nil), Lease: l.leases.seal(p, p.subjectFor(r), id, now, r, t), Pool: p.terms.Pool}
+	d := Decision{headers: report.headers(nil), Lease: l.leases.seal(p, p.subjectFor(r), id, now, r, t), Pool: p.terms.Pool}
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "reserved", "lease", id.String(), "holder", p.holder.Name, "gateway", r.Gateway, "resource", r.Resource,
 			"model", brief(r.Model), "inputTokens", t.amounts.input, "outputTokens", t.amounts.output, "limits", len(p.limits))

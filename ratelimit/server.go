@@ -60,6 +60,7 @@ func (s *server) shouldRateLimit(ctx context.Context, read func(any) error) (any
 	pool := mem.DefaultBufferPool()
 	room := pool.Get(answerRoom)
 	*room = appendAnswer((*room)[:0], &d, len(c.ends))
+	d.headers.free()
 	return mem.NewBuffer(room, pool), nil
 }
 

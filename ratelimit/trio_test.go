@@ -11,7 +11,20 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-// The parts of one string are whole values, and a reset is never before the window's end.
+// Nobody is told what the client before was.
+func TestHeadersAreUsedAgainEmpty(t *testing.T) {
+	t.Parallel()
+	for range 10 {
+		h := newHeaders()
+		if len(h.fields) > 0 {
+			t.Fatalf("new headers hold %v", h.list())
+		}
+		h.addText("X-RateLimit-Resource", "chat")
+		h.free()
+	}
+}
+
+// A reset is never before the window's end.
 func TestATrioIsRoundedUp(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2024, time.February, 28, 23, 59, 59, 400_000_000, time.UTC)
@@ -24,8 +37,9 @@ func TestATrioIsRoundedUp(t *testing.T) {
 	} {
 		r.counts[0].Reset = reset
 		for form, want := range wants {
-			got := r.tell(nil, &trio{"l", "r", "t"}, 0, policy.Reset(form))
-			if diff := cmp.Diff([]Header{{"l", "9223372036854775807"}, {"r", "9223372036854775806"}, {"t", want}}, got); diff != "" {
+			var got headers
+			r.tell(&got, &trio{"l", "r", "t"}, 0, policy.Reset(form))
+			if diff := cmp.Diff([]Header{{"l", "9223372036854775807"}, {"r", "9223372036854775806"}, {"t", want}}, got.list()); diff != "" {
 				t.Errorf("reset %s in form %d (-want +got):\n%s", reset, form, diff)
 			}
 		}
