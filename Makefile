@@ -98,6 +98,10 @@ bench-peers: need-go redis bin/envoyratelimit bin/sidebyside build ## Measures t
 bench-envoy: need-go redis $(ENVOY_STEP) bin/sidebyside build ## Measures what the service adds to a request through Envoy, some two minutes; FLAGS= gives it flags.
 	@exec bin/sidebyside envoy --envoy '$(ENVOY)' $(FLAGS)
 
+.PHONY: profile
+profile: need-go redis bin/sidebyside build ## Writes CPU profiles of the service under load to .data/profiles, for go tool pprof.
+	@bin/sidebyside profile --dir .data/profiles
+
 .PHONY: fuzz
 fuzz: need-go ## Runs every fuzz test for FUZZTIME (30s).
 	@hack/fuzz.sh '$(FUZZTIME)'

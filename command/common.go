@@ -41,6 +41,7 @@ func (f *commonFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.MetricsAddress, "metrics-address", "127.0.0.1:0", `address at which Prometheus finds metrics; port 0 is one of the kernel's choice, "none" serves none`)
 	flags.StringVar(&f.AdminAddress, "admin-address", "127.0.0.1:0", `address at which operators ask what keys use, who is blocked, and what is only tried; port 0 is one of the kernel's choice, "none" serves nothing`)
 	flags.StringVar(&f.AdminTokenFile, "admin-token-file", "", "file with the token that operators must bring; needed where --admin-address is not of loopback, and read at the start")
+	flags.StringVar(&f.PprofAddress, "pprof-address", "", "address of Go's profiler, which nothing protects where it is not of loopback (default: it is not served)")
 	flags.StringVar(&f.DataDir, "data-dir", "", "directory for counters and what was last accepted (default: one for these manifests in the user's state directory)")
 	flags.StringVar(&f.LeaseKeyFile, "lease-key-file", "", "file with the key that signs what Envoy holds of each request, in one line; a second line is the key before (default: one that is made in the data directory)")
 	must(cmd.MarkFlagDirname("manifests"))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -79,6 +80,23 @@ func (c *Common) serveAdmin(ctx context.Context, group *errgroup.Group, tell *co
 	}
 	tell.admin(address)
 	return nil
+}
+
+// servePprof serves Go's profiler, where one is wanted.
+func (c *Common) servePprof(ctx context.Context, group *errgroup.Group) error {
+	if c.PprofAddress == "" {
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	handler := http.Handler(mux)
+	if mtls.IsLoopback(c.PprofAddress) {
+		handler = admin.OnlyPrograms(handler)
+	}
+	_, err := serveHTTP(ctx, group, "the profiler (choose another address with --pprof-address)", c.PprofAddress, handler)
+	return err
 }
 
 // metrics serves the metrics of the process and of what the collectors know.

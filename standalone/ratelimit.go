@@ -116,6 +116,9 @@ func (r *serviceRunner) run(ctx context.Context) error {
 	if err := r.serveAdmin(serving, group, r.console, r.enforcer); err != nil {
 		return err
 	}
+	if err := r.servePprof(serving, group); err != nil {
+		return err
+	}
 	obeying, err := r.obeying(ctx)
 	if err != nil {
 		return err

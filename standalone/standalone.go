@@ -67,6 +67,9 @@ type Common struct {
 	AdminAddress   string
 	AdminTokenFile string
 	token          string // that the file holds; empty: none is needed
+	// PprofAddress is where Go's profiler is served, as host:port; empty: nowhere. On loopback only programs of this machine may ask, and
+	// elsewhere everybody.
+	PprofAddress string
 
 	Out io.Writer    // what people read
 	Log *slog.Logger // what goes wrong
@@ -215,6 +218,9 @@ func (r *runner) run(ctx context.Context) error {
 		return err
 	}
 	if err := r.serveAdmin(serving, group, r.console, r.enforcer); err != nil {
+		return err
+	}
+	if err := r.servePprof(serving, group); err != nil {
 		return err
 	}
 	changes, err := manifest.Watch(ctx, r.Manifests)

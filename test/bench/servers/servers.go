@@ -46,6 +46,7 @@ type Server struct {
 	Variant
 
 	Address string
+	Pprof   string // where the variant is told to serve profiles, if it is
 	setup   Setup
 	metrics string
 	process *child.Process
@@ -93,7 +94,7 @@ func (s *Server) start(ctx context.Context, p Programs, dir string) (err error) 
 	if err != nil {
 		return err
 	}
-	s.Address = at(ports[0])
+	s.Address, s.Pprof = at(ports[0]), at(ports[2])
 	if s.Metrics {
 		s.metrics = "http://" + at(ports[1]) + "/metrics"
 	}
@@ -110,7 +111,7 @@ func (s *Server) start(ctx context.Context, p Programs, dir string) (err error) 
 		"{self}", p.Self, "{tierkeeper}", p.Tierkeeper, "{peer}", p.Peer, "{redis}", store, "{dir}", dir, "{manifests}", manifests,
 		"{lease-key}", leaseKey,
 		"{address}", s.Address, "{port}", strconv.Itoa(ports[0]), "{metrics}", at(ports[1]), "{metrics-port}", strconv.Itoa(ports[1]),
-		"{other-port}", strconv.Itoa(ports[2]),
+		"{other-port}", strconv.Itoa(ports[2]), "{pprof}", s.Pprof,
 	)
 	s.process, err = run(ctx, dir, s.Name, s.Address, filled(places, s.Env), filled(places, s.Command))
 	return err

@@ -11,7 +11,7 @@ import (
 
 // A Variant is a program, how it is started and what it is asked. In Command and Env stand places to be filled: {self}, {tierkeeper}
 // and {peer} are programs; {address} and {metrics} free addresses of loopback, {port} and {metrics-port} their ports, {other-port} one
-// more; {redis} the address of a Redis of its own, {dir} a directory of its own, {manifests} one of manifests and {lease-key} a file.
+// more, {pprof} its address; {redis} the address of a Redis of its own, {dir} a directory of its own, {manifests} one of manifests and {lease-key} a file.
 type Variant struct {
 	Name        string
 	About       string

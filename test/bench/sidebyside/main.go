@@ -60,7 +60,7 @@ It needs Linux, whose /proc tells what processes take.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newPeers(), newEnvoy(), newFloor(), newUpstream())
+	root.AddCommand(newPeers(), newEnvoy(), newProfile(), newFloor(), newUpstream())
 	root.CompletionOptions.DisableDefaultCmd = true
 	return root
 }

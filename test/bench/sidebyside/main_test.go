@@ -156,7 +156,7 @@ func TestWhatMakesNoSenseIsRefused(t *testing.T) {
 
 func TestEveryCommandHasHelp(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{{}, {"peers"}, {"envoy"}, {"floor"}, {"upstream"}} {
+	for _, args := range [][]string{{}, {"peers"}, {"envoy"}, {"profile"}, {"floor"}, {"upstream"}} {
 		var out, complaints bytes.Buffer
 		if status := execute(t.Context(), append(args, "--help"), &out, &complaints); status != exitDone || !strings.Contains(out.String(), "Usage:") {
 			t.Errorf("%v --help: exit status %d, and it says %q", args, status, out.String())
