@@ -1,6 +1,6 @@
 -- One call on counters of one cluster slot: it takes from all of them or from none, looks at them, settles, gives back, renews, or
 -- restores. docs/redis.md says what a value looks like. All reading is done before the first write, so an error changes nothing; but
--- for a set of leases of another type, which is found when it is written, before any value: then sets before it have changed.
+-- for a set of leases in use of another type, which is found when it is written, before any value: then sets before it have changed.
 --
 -- KEYS: the values, then for each counter of slots, in their order, the set of its leases, and of its settled ones if the call
 -- settles or renews; if it restores, for each counter what was restored. ARGV[1]: mode, number of values, whether the take is final,
@@ -14,7 +14,8 @@ local MAX = 9007199254740991
 local FEW, MANY = 64, 65535      -- leases in a value; the number that says they are in a set
 local GRACE = 60                 -- seconds for which a counter outlives its window: more than two clocks can lie apart
 local SLACK = 30                 -- seconds that a value lives longer, so that its life need not be set anew by each call
-local REMEMBER = 20              -- seconds
+local REMEMBER = 20              -- seconds for which a renewal knows that its lease was settled
+local SWEPT = 4                  -- settled leases that are forgotten at once: more than come with one settlement
 local DOUBT = 100000             -- in microseconds: how long a take that is not final may be given back
 
 local arg = ARGV[1]
@@ -159,11 +160,13 @@ local function hold(name, own, clock, first, last, leases, n, most, set, settled
     local at = ask('ZSCORE', settled, lease)
     change = not at or t - at >= REMEMBER * 1000000
   elseif mode == SETTLE then
-    late[#late + 1] = {'ZADD', settled, t, lease}
-    late[#late + 1] = {'PEXPIRE', settled, (2 * REMEMBER + GRACE) * 1000}
-    if floor(t / (REMEMBER * 1000000)) ~= floor(clock / (REMEMBER * 1000000)) then -- now and then
-      late[#late + 1] = {'ZREMRANGEBYSCORE', settled, '-inf', t - REMEMBER * 1000000}
+    -- A few at a time: how long a settlement takes must not depend on how many others came before.
+    local old = ask('ZRANGEBYSCORE', settled, '-inf', t - REMEMBER * 1000000, 'LIMIT', 0, SWEPT)
+    if #old == SWEPT then
+      late[#late + 1] = {'ZREM', settled, unpack(old)}
     end
+    late[#late + 1] = {'ZADD', settled, t, lease}
+    late[#late + 1] = {'PEXPIRE', settled, (REMEMBER + GRACE) * 1000}
   end
   if not change then
     return used, 0, nil, clock, last

@@ -241,6 +241,33 @@ func TestEverythingExpires(t *testing.T) {
 }
 
 // A clock that was a year ahead, once, must not stop everybody for a year.
+// TestSettledLeasesAreForgottenUnderLoad has takes move the clock of the counter before each settlement.
+func TestSettledLeasesAreForgottenUnderLoad(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	slot := some("a", counter.InUse, 10)
+	var lease counter.LeaseID
+	now := noon
+	for range 200 {
+		now = now.Add(time.Second)
+		lease, _ = acquire(t, s, now, slot)
+		if err := s.Settle(t.Context(), now, counter.Settlement{Lease: lease, Taken: now, Charges: []counter.Charge{{Key: slot.Key, Window: slot.Window}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := strings.TrimSpace(server.Do("keys", "*:settled"))
+	if n, err := strconv.Atoi(strings.TrimSpace(server.Do("zcard", key))); err != nil || n < 20 || n > 24 {
+		t.Errorf("after 200 settlements %d leases are remembered (%v), want those of 20 s and a few", n, err)
+	}
+	if err := s.Renew(t.Context(), now.Add(19*time.Second), lease, []counter.Key{slot.Key}, now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if got := usedOf(t, s, now.Add(19*time.Second), slot); got != 0 {
+		t.Errorf("after a settled lease is renewed %d slots are in use, want 0", got)
+	}
+}
+
 func TestACounterFromTheFutureIsForgotten(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
