@@ -47,9 +47,9 @@ func (s *Store) question(g *group, request []byte) question {
 	return question{script: s.script, keys: g.keys, request: rueidis.BinaryString(request), group: g}
 }
 
-// took reports whether the answer says that something was taken.
+// took reports whether the answer, which nobody may have read yet, says that something was taken.
 func (q *question) took(answer string) bool {
-	return q.group != nil && mode(q.request[0]) == take && answer != "" && status(answer[0]) == admitted
+	return q.group != nil && mode(q.request[0]) == take && q.group.fits(answer) && status(answer[0]) == admitted
 }
 
 // args are those of the script.

@@ -174,7 +174,7 @@ func (h header) request(g *group, ask func(*member) (at, n int64)) []byte {
 	return b
 }
 
-// undo is the request that gives back what a request took, from where the answer says that it was taken.
+// undo is the request that gives back what a request took, from where the answer, which must fit, says that it was taken.
 func (g *group) undo(request, answer string) []byte {
 	b := []byte(request)
 	b[0] = byte(giveBack)
@@ -203,9 +203,12 @@ const (
 	doubted // refused, where others have taken what they may give back
 )
 
+// fits reports whether an answer to a take or a look is as long as it must be for the group.
+func (g *group) fits(answer string) bool { return len(answer) == 1+16*len(g.members) }
+
 // read fills counts, by the places of the members. Hits, if not nil, are what was asked for, and are counted where they were taken.
 func (g *group) read(answer string, hits []int64, counts []counter.Count) (status, error) {
-	if len(answer) != 1+16*len(g.members) || answer[0] > byte(doubted) {
+	if !g.fits(answer) || answer[0] > byte(doubted) {
 		return refused, fmt.Errorf("%w: it has %d bytes for %d counters", errAnswer, len(answer), len(g.members))
 	}
 	st := status(answer[0])
