@@ -3,6 +3,7 @@ package standalone
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"path/filepath"
 	"sync"
 	"time"
@@ -78,7 +79,7 @@ func countTogether(ctx context.Context, c *ServiceConfig) (*counters, error) {
 	}
 	// Two replicas on one machine have one host name. Taken for one, each would admit all that remains in an outage.
 	replicas, blocks := store.Join(c.Identity+"/"+rand.Text()), store.Failures()
-	if err := blocks.Refresh(ctx, time.Now()); err != nil {
+	if err := blocks.Refresh(ctx, time.Now()); err != nil && !errors.Is(err, counter.ErrUnreadable) { // Follow tells of that.
 		store.Close()
 		return nil, err
 	}

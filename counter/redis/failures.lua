@@ -7,14 +7,21 @@ local read, write, sub, floor, max, min = struct.unpack, struct.pack, string.sub
 local FAIL, LIFT = 1, 2
 local IGNORED, COUNTED, BLOCKED = '\0', '\1', '\2'
 local GRACE = 10000  -- milliseconds for which what is over is kept: more than two clocks can lie apart
+local MAX = 9007199254740991
 local FAR = 60000000 -- microseconds: what lies further ahead is of a clock that was wrong, and does not count
 
 local mode, now, window, length, most, subject = read('<BI8I8I8I4c25', ARGV[1])
 
-local v = redis.pcall('GET', KEYS[1])
-if v and v.err then
-  return redis.error_reply(v.err .. ' ' .. KEYS[1])
+-- Redis does not name the key that it does not like.
+local function ask(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) == 'table' and answer.err then
+    error(answer.err .. ' ' .. key, 0)
+  end
+  return answer
 end
+
+local v = ask('GET', KEYS[1])
 if v and (#v < 21 or string.byte(v) ~= 1) then
   return redis.error_reply('LAYOUT ' .. KEYS[1])
 end
@@ -33,7 +40,7 @@ end
 
 if mode == LIFT then
   local lifted = now < ends
-  for _, b in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. string.format('%.0f', now), '+inf')) do
+  for _, b in ipairs(ask('ZRANGEBYSCORE', KEYS[2], '(' .. string.format('%.0f', now), '+inf')) do
     if sub(b, 1, #subject) == subject then
       redis.call('ZREM', KEYS[2], b)
       lifted = true
@@ -64,12 +71,12 @@ if #times / 8 <= most then
 end
 
 since, ends, failures = at, at + length, #times / 8
-redis.call('SET', KEYS[1], write('<BI8I8I4', 1, since, ends, failures), 'PX', floor((ends - now) / 1000) + GRACE)
 local time = redis.call('TIME')
 local past = min(now, time[1] * 1000000) -- a clock that is ahead must not forget the blocks of others
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', past - GRACE * 1000)
+ask('ZREMRANGEBYSCORE', KEYS[2], '-inf', past - GRACE * 1000) -- first: if the key is of another type, nothing has changed
+redis.call('SET', KEYS[1], write('<BI8I8I4', 1, since, ends, failures), 'PX', floor((ends - now) / 1000) + GRACE)
 redis.call('ZADD', KEYS[2], ends, block())
 local last = redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2]
-redis.call('PEXPIRE', KEYS[2], floor((last - past) / 1000) + GRACE)
+redis.call('PEXPIRE', KEYS[2], floor((min(last, MAX) - past) / 1000) + GRACE)
 redis.call('PUBLISH', ARGV[2], BLOCKED .. block())
 return BLOCKED .. block()

@@ -1,6 +1,8 @@
 package redis_test
 
 import (
+	"errors"
+	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
@@ -139,5 +141,58 @@ func TestAWrongClockBlocksOnlyItself(t *testing.T) {
 	}
 	if got := refresh(wrong, ahead); len(got) > 0 {
 		t.Errorf("after it is lifted these blocks are in force: %v", got)
+	}
+}
+
+// TestAllBlocksAreReadHoweverManyAndWhateverIsAmongThem has more than are read at once end in the same microsecond.
+func TestAllBlocksAreReadHoweverManyAndWhateverIsAmongThem(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	var log strings.Builder
+	f := open(t, redis.Options{Addresses: []string{server.Addr}, Log: slog.New(slog.NewTextHandler(&log, nil))}).Failures()
+	const many = 1500
+	since, until := noon.UnixMicro(), noon.Add(time.Minute).UnixMicro()
+	server.Do("eval", `
+		for i = 1, ARGV[1] do
+			local ends = ARGV[3] + math.max(i - 1200, 0)
+			redis.call('ZADD', KEYS[1], ends, struct.pack('<I4', i) .. string.rep('\0', 21) .. struct.pack('<I8I8I4', ARGV[2], ends, 2))
+		end
+		redis.call('ZADD', KEYS[1], ARGV[3] + 5, 'garbage', '+inf', 'more')
+	`, "1", "tk1:{failures}:blocks", strconv.Itoa(many), strconv.FormatInt(since, 10), strconv.FormatInt(until, 10))
+	for range 3 {
+		blocks, err := f.Blocks(t.Context(), noon)
+		if err != nil || len(blocks) != many {
+			t.Fatalf("%d blocks are in force (%v), want %d", len(blocks), err, many)
+		}
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "tk1:{failures}:blocks") {
+		t.Errorf("the log is %q, want one line that names the key", got)
+	}
+	s := counter.Subject{1, 1, 1, 1, 1}
+	if blockAt(t, f, noon, s); !blocked(t, f, s) {
+		t.Error("a block that is made beside others and what is none is not in force")
+	}
+}
+
+func TestBlocksOfAnotherTypeAreAnErrorThatChangesNothing(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	f := open(t, redis.Options{Addresses: []string{server.Addr}}).Failures()
+	const key = "tk1:{failures}:blocks"
+	server.Do("rpush", key, "x")
+	s := counter.Subject{1}
+	if outcome, err := f.Fail(t.Context(), noon, s, strict); outcome != counter.Counted || err != nil {
+		t.Fatalf("a failure that blocks nobody: %v, %v", outcome, err)
+	}
+	_, err := f.Fail(t.Context(), noon, s, strict)
+	_, lift := f.Lift(t.Context(), noon, s)
+	for call, err := range map[string]error{"Fail": err, "Lift": lift, "Refresh": f.Refresh(t.Context(), noon)} {
+		if !errors.Is(err, counter.ErrUnreadable) || !strings.Contains(err.Error(), key) {
+			t.Errorf("%s: the error is %v, want one that names the key %s", call, err, key)
+		}
+	}
+	server.Do("del", key)
+	if outcome, err := f.Fail(t.Context(), noon, s, strict); outcome != counter.Blocked || err != nil {
+		t.Errorf("the failure that blocks: %v, %v; it must not have changed anything before", outcome, err)
 	}
 }
