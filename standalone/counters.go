@@ -2,7 +2,6 @@ package standalone
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"path/filepath"
 	"sync"
@@ -77,8 +76,7 @@ func countTogether(ctx context.Context, c *ServiceConfig) (*counters, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Two replicas on one machine have one host name. Taken for one, each would admit all that remains in an outage.
-	replicas, blocks := store.Join(c.Identity+"/"+rand.Text()), store.Failures()
+	replicas, blocks := store.Join(), store.Failures()
 	if err := blocks.Refresh(ctx, time.Now()); err != nil && !errors.Is(err, counter.ErrUnreadable) { // Follow tells of that.
 		store.Close()
 		return nil, err

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strconv"
@@ -17,12 +18,13 @@ const (
 	goneAfter = 3 * announceEvery
 )
 
-// announce notes that a replica is there, forgets those that say nothing any more, and counts the rest. It goes by the clock of
-// Redis, which is the same for all.
+// announce notes that a replica is there, forgets those that say nothing any more, and those that say so from the future, and counts
+// the rest. It goes by the clock of Redis, which is the same for all.
 var announce = rueidis.NewLuaScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], now + ARGV[2], '+inf')
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZCARD', KEYS[1])
@@ -36,9 +38,10 @@ type Replicas struct {
 	n     atomic.Int64
 }
 
-// Join counts this process among those that share the store, by a name that no other has, from the first announcement of Run on.
-func (s *Store) Join(name string) *Replicas {
-	r := &Replicas{store: s, name: name}
+// Join counts this process among those that share the store, from the first announcement of Run on. Its name is random, so that no
+// other has it, and nobody who reads the store learns where it runs.
+func (s *Store) Join() *Replicas {
+	r := &Replicas{store: s, name: rand.Text()}
 	r.n.Store(1)
 	return r
 }

@@ -15,8 +15,8 @@ const enough = 30 * time.Second // for what happens on loopback, however busy th
 func TestReplicasCountThemselves(t *testing.T) {
 	t.Parallel()
 	s := open(t, redis.Options{Addresses: []string{redistest.Start(t).Addr}})
-	join := func(name string) (r *redis.Replicas, leave func()) {
-		r = s.Join(name)
+	join := func() (r *redis.Replicas, leave func()) {
+		r = s.Join()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -27,14 +27,14 @@ func TestReplicasCountThemselves(t *testing.T) {
 		t.Cleanup(leave)
 		return r, leave
 	}
-	first, leave := join("first")
+	first, leave := join()
 	if n := first.Count(); n != 1 {
 		t.Errorf("a replica that has heard nothing counts %d, want itself", n)
 	}
-	second, _ := join("second")
+	second, _ := join()
 	eventually(t, "the second knows of the first", func() bool { return second.Count() == 2 })
 	leave()
-	third, _ := join("third")
+	third, _ := join()
 	eventually(t, "the third has been counted", func() bool { return third.Count() == 2 })
 }
 
@@ -43,7 +43,7 @@ func TestAReplicaDoesNotForgetOthersWithItsStore(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	s := open(t, redis.Options{Addresses: []string{server.Addr}})
-	first, second := s.Join("first"), s.Join("second")
+	first, second := s.Join(), s.Join()
 	says := func(r *redis.Replicas, want int) {
 		t.Helper()
 		if err := r.Announce(t.Context()); err != nil {
@@ -61,6 +61,20 @@ func TestAReplicaDoesNotForgetOthersWithItsStore(t *testing.T) {
 		says(first, 2)
 	}
 	says(first, 1) // The second has had its time.
+}
+
+// TestANameFromTheFutureIsNoReplica has names that nobody would ever forget.
+func TestANameFromTheFutureIsNoReplica(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	r := open(t, redis.Options{Addresses: []string{server.Addr}}).Join()
+	server.Do("zadd", "tk1:replicas", "+inf", "a", "9e15", "b")
+	if err := r.Announce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.Count(); n != 1 {
+		t.Errorf("a replica counts %d, want itself", n)
+	}
 }
 
 // TestAProbeTellsWhetherTheStoreCanBeWritten makes Redis refuse in the ways in which it does.

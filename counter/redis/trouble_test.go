@@ -129,7 +129,7 @@ func TestTheUserOfTheDocsMayDoEverything(t *testing.T) {
 		}
 	}
 	lifeOf(t, s)
-	one, other := s.Join("one"), s.Join("other")
+	one, other := s.Join(), s.Join()
 	go one.Run(t.Context())
 	go other.Run(t.Context())
 	eventually(t, "replicas count themselves", func() bool { return max(one.Count(), other.Count()) == 2 })
