@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -42,15 +43,18 @@ type Options struct {
 
 const defaultPrefix = "tk"
 
+// String says where the store is, for people.
+func (o *Options) String() string {
+	return fmt.Sprintf("%s, prefix %s", strings.Join(o.Addresses, ", "), cmp.Or(o.Prefix, defaultPrefix))
+}
+
 // New connects, and checks that the store can be used. It fails if none of the addresses can be reached: a store that is lost
 // later comes back by itself.
 func New(ctx context.Context, o Options) (*Store, error) {
 	if len(o.Addresses) == 0 {
 		return nil, errors.New("the address of Redis is missing")
 	}
-	if o.Prefix == "" {
-		o.Prefix = defaultPrefix
-	}
+	o.Prefix = cmp.Or(o.Prefix, defaultPrefix)
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, fmt.Errorf("the prefix %q of keys must not have braces: they mark what has one place in a cluster", o.Prefix)
 	}
@@ -169,11 +173,24 @@ func (s *Store) check(ctx context.Context, cluster bool) error {
 			s.log.WarnContext(ctx, "Redis may evict counters when its memory is full, and evicted counters start at 0 again: set maxmemory-policy to noeviction",
 				"node", address, "maxmemory_policy", p)
 		}
+		if err := s.checkRights(ctx, node); err != nil {
+			return err
+		}
 	}
 	if len(gone) == len(nodes) {
 		return errors.Join(gone...)
 	}
 	return s.checkLayout(ctx)
+}
+
+// checkRights runs the script with no counters, so that a user who may not is not found by the first request.
+func (s *Store) checkRights(ctx context.Context, node rueidis.Client) error {
+	nothing := rueidis.BinaryString(header{mode: look}.request(new(group), nil))
+	err := s.script.Exec(ctx, node, nil, []string{nothing}).Error()
+	if err != nil && strings.HasPrefix(err.Error(), "NOPERM") { // A replica that lost its master may run none either.
+		return fmt.Errorf("its user may not run scripts, and needs the rights that docs/redis.md names: %w", err)
+	}
+	return nil
 }
 
 // checkLayout refuses to count beside a release that counts in other keys: each would admit what the other has.

@@ -163,6 +163,7 @@ func TestWhatCannotBeUsedIsRefusedAtTheStart(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	server.Do("set", "newer:layout", "2")
 	server.Do("rpush", "list:layout", "1")
+	server.Do("acl", "setuser", "no-evalsha", "on", "nopass", "~*", "+@all", "-evalsha")
 	for name, test := range map[string]struct {
 		options redis.Options
 		want    string
@@ -173,6 +174,7 @@ func TestWhatCannotBeUsedIsRefusedAtTheStart(t *testing.T) {
 		"a layout of another type":  {redis.Options{Addresses: []string{server.Addr}, Prefix: "list"}, "list:layout"},
 		"no cluster":                {redis.Options{Addresses: []string{server.Addr}, Cluster: true}, "it is not a cluster"},
 		"nobody there":              {redis.Options{Addresses: []string{"127.0.0.1:1"}}, "connection refused"},
+		"a user without EVALSHA":    {redis.Options{Addresses: []string{server.Addr}, Username: "no-evalsha"}, "may not run scripts"},
 		"a password file not there": {redis.Options{Addresses: []string{server.Addr}, PasswordFile: "not-there"}, "not-there"},
 	} {
 		t.Run(name, func(t *testing.T) {
