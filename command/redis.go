@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tierkeeper/tierkeeper/counter/outage"
 	"github.com/tierkeeper/tierkeeper/counter/redis"
@@ -23,10 +25,12 @@ type redisFlags struct {
 	ca        string
 	cert, key string
 	deadline  time.Duration
+	flags     *pflag.FlagSet
 }
 
 func (f *redisFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
+	f.flags = flags
 	flags.StringSliceVar(&f.Addresses, "redis", nil, "Redis or Valkey in which replicas count together, as HOST:PORT: one server, some nodes of a Redis Cluster, or the sentinels (default: this process counts alone)")
 	flags.StringVar(&f.SentinelMaster, "redis-sentinel-master", "", "name by which sentinels know the Redis; --redis then lists the sentinels")
 	flags.BoolVar(&f.Cluster, "redis-cluster", false, "fail unless --redis is a Redis Cluster, instead of finding out")
@@ -49,6 +53,8 @@ func (f *redisFlags) add(cmd *cobra.Command) {
 // check finds what makes no sense.
 func (f *redisFlags) check(leaseKeyFile string) error {
 	switch {
+	case f.flags.Changed("redis") && (len(f.Addresses) == 0 || slices.Contains(f.Addresses, "")):
+		return errors.New("--redis is empty: give each address as HOST:PORT, or leave the flag out where one replica counts alone")
 	case len(f.Addresses) == 0 && f.said():
 		return errors.New("--redis is missing: the other flags of Redis say nothing without it")
 	case len(f.Addresses) == 0:

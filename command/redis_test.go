@@ -56,6 +56,8 @@ func TestFlagsOfRedisThatMakeNoSenseAreRefused(t *testing.T) {
 	ca := testca.New(t, "authority")
 	one, other := testca.NewMount(t, ca.PEM, ca.Issue(t, "one")), testca.NewMount(t, ca.PEM, ca.Issue(t, "other"))
 	for want, flags := range map[string][]string{
+		"--redis is empty":                   {"--redis="},
+		"give each address as HOST:PORT":     {"--redis=127.0.0.1:1,"},
 		"--redis is missing":                 {"--redis-cert=" + one.Cert()},
 		"say nothing without --redis-tls":    {"--redis=127.0.0.1:1", "--redis-cert=" + one.Cert(), "--redis-key=" + one.Key()},
 		"--redis-key go together":            {"--redis=127.0.0.1:1", "--redis-tls", "--redis-cert=" + one.Cert()},

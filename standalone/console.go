@@ -178,6 +178,13 @@ func (c *console) bootstrap(g *policy.Gateway, path string) {
 	c.printf("Gateway %s: start its Envoy with: envoy -c %s --disable-hot-restart", g.Name, path)
 }
 
+// shares tells where the rate-limit service counts together with others.
+func (c *console) shares(store fmt.Stringer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.printf("Counts in Redis at %s.", store)
+}
+
 // limits tells where the rate-limit service is, and how to use it.
 func (c *console) limits(at string, manifests string) {
 	c.mu.Lock()

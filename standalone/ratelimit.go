@@ -173,6 +173,9 @@ func (r *serviceRunner) followOperator(ctx context.Context) error {
 }
 
 func (r *serviceRunner) tell(address string) {
+	if r.Redis != nil {
+		r.console.shares(r.Redis)
+	}
 	if r.Operator != "" {
 		r.console.answers(address, r.Operator)
 		return
