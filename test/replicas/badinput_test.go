@@ -22,6 +22,7 @@ func TestAStartOnARedisThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 	open := redistest.Start(t)
 	open.Do("set", "newer:layout", "9")
 	open.Do("lpush", "list:layout", "9")
+	open.Do("acl", "setuser", "reader", "on", "nopass", "~*", "+@all", "-@scripting")
 	for name, tc := range map[string]struct {
 		flags []string
 		want  []string // in the line
@@ -31,6 +32,7 @@ func TestAStartOnARedisThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 		},
 		"no password":      {[]string{on(closed.Addr)}, []string{closed.Addr, "it asks for a password"}},
 		"an unknown user":  {[]string{on(open.Addr), "--redis-username", "nobody", "--redis-password-file", write(t, "password", wrong)}, []string{open.Addr, "it refuses the user"}},
+		"no scripts":       {[]string{on(open.Addr), "--redis-username", "reader"}, []string{open.Addr, "may not run scripts"}},
 		"no password file": {[]string{on(open.Addr), "--redis-password-file", "/nowhere/password"}, []string{"/nowhere/password"}},
 		"a web server":     {[]string{on(answering(t, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"))}, []string{"it is no Redis"}},
 		"somebody silent":  {[]string{on(answering(t, ""))}, []string{"does not answer"}},

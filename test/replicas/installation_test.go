@@ -83,6 +83,7 @@ func (x *installation) start(t *testing.T) *replica {
 			p.EndsInOrder(t, syscall.SIGTERM)
 		}
 	})
+	p.Says(t, `(Counts in Redis at .+, prefix tk)\.`)
 	address := p.Says(t, `The rate-limit service listens on (\S+)\. `)
 	client, err := admin.NewClient(p.Says(t, `Admin: (\S+) `), "")
 	if err != nil {
