@@ -3,7 +3,7 @@
 // A store is out when a call fails, when calls wait and none was answered for the deadline, or when one waits for several times that,
 // whatever becomes of the others. From then on each replica counts for itself, and asks the store no more, until a probe succeeds. What was
 // counted meanwhile is charged to the store then, before it is asked again: and at first all that this replica may admit, until the
-// others have found the store as well.
+// others have found the store as well. What all have used by then is what the next outage goes by.
 //
 // An outage admits, within one window of a limit, at most max + replicas - 1 hits: each replica gets an equal part of what it
 // saw remain, or of the whole limit where it saw nothing of the window, and at least one hit. Slots are only counted where there are
@@ -50,8 +50,8 @@ type Shared interface {
 	// Life names what the store has held since it was last empty: one that has forgotten everything has another.
 	Life(ctx context.Context) (string, error)
 
-	// Restore charges counters what they held before the store forgot them: each once in a life, whoever is the first. It leaves out
-	// what it cannot restore.
+	// Restore charges counters what they held before the store forgot it: in each life as much as the replica saw that saw most. It
+	// leaves out what it cannot restore.
 	Restore(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error
 }
 

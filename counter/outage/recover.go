@@ -1,6 +1,7 @@
 package outage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -77,10 +78,13 @@ func (s *Store) recover(ctx context.Context, out *standIn) error {
 	if err := s.learn(ctx); err != nil {
 		return err
 	}
+	if err := s.restoreAll(ctx, s.opts.Clock(), out); err != nil {
+		return err
+	}
 	if err := s.claim(ctx, out); err != nil {
 		return err
 	}
-	if err := out.tell(ctx, s.opts.Clock(), s.shared); err != nil && !errors.Is(err, counter.ErrUnreadable) {
+	if err := s.tell(ctx, out); err != nil && !errors.Is(err, counter.ErrUnreadable) {
 		return err
 	}
 	s.opening.Lock()
@@ -111,7 +115,7 @@ func (s *Store) makeUp(ctx context.Context) {
 		if s.state.Load().out != nil {
 			continue
 		}
-		if in := s.aside.Load(); in != nil && in.tell(ctx, s.opts.Clock(), s.shared) == nil {
+		if in := s.aside.Load(); in != nil && s.tell(ctx, in) == nil {
 			s.opening.Lock()
 			in.end()
 			s.aside.Store(nil)
@@ -119,13 +123,27 @@ func (s *Store) makeUp(ctx context.Context) {
 			owed = append(owed, in)
 		}
 		owed = slices.DeleteFunc(owed, func(in *standIn) bool {
-			err := in.tell(ctx, s.opts.Clock(), s.shared)
+			err := s.tell(ctx, in)
 			return err == nil || errors.Is(err, counter.ErrUnreadable)
 		})
 	}
 }
 
-// learn finds out whether the store has forgotten everything. What was seen of it is restored as it is asked for.
+// tell makes up for what was counted without the store, and learns what all have used. What the store cannot read is left out, and an
+// error.
+func (s *Store) tell(ctx context.Context, in *standIn) error {
+	now := s.opts.Clock()
+	if err := s.restoreAll(ctx, now, in); err != nil {
+		return err
+	}
+	err := in.tell(ctx, now, s.shared)
+	if readable(err) != nil {
+		return err
+	}
+	return cmp.Or(s.look(ctx, now, in), err)
+}
+
+// learn finds out whether the store has forgotten everything. What was seen of it is restored before it is charged or asked for.
 func (s *Store) learn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, settling)
 	defer cancel()

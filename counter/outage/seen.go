@@ -1,6 +1,8 @@
 package outage
 
 import (
+	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,7 +47,7 @@ func (s *Store) turn(key counter.Key, used, reset int64) *seen {
 			c = &seen{}
 			c.losses.Store(s.losses.Load())
 		}
-		if reset > c.reset.Load() {
+		if reset >= c.reset.Load() {
 			c.used.Store(used)
 			c.reset.Store(reset)
 		}
@@ -63,24 +65,58 @@ func (s *Store) Sweep(now time.Time) {
 	}
 }
 
-// restore has the store know again what it has forgotten of a counter. Whoever asks for it meanwhile waits.
-func (s *Store) restore(st *state, now time.Time, l counter.Limit, losses uint64) error {
+// look has what the store holds now seen, of all that was counted without it: the next outage may begin before anybody asks.
+func (s *Store) look(ctx context.Context, now time.Time, in *standIn) error {
+	_, err := each(slices.Collect(slices.Chunk(in.limits(now), counter.MaxLimits)), func(limits []counter.Limit) error {
+		ctx, cancel := context.WithTimeout(ctx, settling)
+		defer cancel()
+		counts := make([]counter.Count, len(limits))
+		if err := s.shared.Peek(ctx, now, limits, counts); err != nil {
+			return readable(err)
+		}
+		for i, l := range limits {
+			s.turn(l.Key, counts[i].Used, counts[i].Reset.UnixNano())
+		}
+		return nil
+	})
+	return err
+}
+
+// restoreAll has the store know again what it has forgotten of all that was counted without it. What is charged before would hide part
+// of what is missing.
+func (s *Store) restoreAll(ctx context.Context, now time.Time, in *standIn) error {
+	losses := s.losses.Load()
+	if losses == 0 {
+		return nil
+	}
+	_, err := each(in.limits(now), func(l counter.Limit) error {
+		ctx, cancel := context.WithTimeout(ctx, settling)
+		defer cancel()
+		_, err := s.restore(ctx, now, l, losses)
+		return readable(err)
+	})
+	return err
+}
+
+// restore has the store know again what it has forgotten of a counter, and reports whether it was asked. Whoever asks for the counter
+// meanwhile waits.
+func (s *Store) restore(ctx context.Context, now time.Time, l counter.Limit, losses uint64) (asked bool, err error) {
 	c, known := s.seen.Load(l.Key)
 	if !known {
-		return nil
+		return false, nil
 	}
 	c.restoring.Lock()
 	defer c.restoring.Unlock()
 	if c.losses.Load() == losses {
-		return nil
+		return false, nil
 	}
 	if used := c.usedAt(now); used > 0 {
 		held := counter.Count{Used: used, Reset: time.Unix(0, c.reset.Load())}
-		if err := s.shared.Restore(st.calls, now, []counter.Limit{l}, []counter.Count{held}); err != nil {
-			return err //nolint:wrapcheck // It says what is wrong with the store.
+		if err := s.shared.Restore(ctx, now, []counter.Limit{l}, []counter.Count{held}); err != nil {
+			return true, err //nolint:wrapcheck // It says what is wrong with the store.
 		}
-		st.hear()
+		asked = true
 	}
 	c.losses.Store(losses)
-	return nil
+	return asked, nil
 }

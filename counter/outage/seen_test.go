@@ -114,7 +114,7 @@ func TestAStoreThatRefusesLeavesNoLimitUnused(t *testing.T) {
 	})
 }
 
-// A forgetful store takes its time to restore.
+// A forgetful store takes its time to restore, and restores what a counter holds less at the first call.
 type forgetful struct {
 	*troubled
 
@@ -133,6 +133,8 @@ func (s *forgetful) forget() {
 	s.life.Store(&life{name: fmt.Sprint(names.Add(1)), counters: memory.New()})
 }
 
+var _ outage.Shared = (*forgetful)(nil)
+
 // Life implements outage.Shared.
 func (s *forgetful) Life(ctx context.Context) (string, error) {
 	return s.life.Load().name, s.Probe(ctx)
@@ -144,7 +146,11 @@ func (s *forgetful) Restore(ctx context.Context, now time.Time, limits []counter
 	for i, c := range limits {
 		if _, before := l.restored.LoadOrStore(c.Key, true); !before {
 			s.restores.Add(1)
-			lost.Charges = append(lost.Charges, counter.Charge{Key: c.Key, Window: c.Window, Used: counts[i].Used})
+			var has [1]counter.Count
+			if err := l.counters.Peek(ctx, now, limits[i:i+1], has[:]); err != nil {
+				return err
+			}
+			lost.Charges = append(lost.Charges, counter.Charge{Key: c.Key, Window: c.Window, Charged: has[0].Used, Used: counts[i].Used})
 		}
 	}
 	for range 100 {
@@ -220,4 +226,77 @@ func TestNobodyIsAdmittedBeforeWhatWasForgottenIsRestored(t *testing.T) {
 	})
 }
 
-var _ outage.Shared = (*forgetful)(nil)
+// TestWhatWasForgottenIsRestoredBeforeAnythingIsCharged: it would pass for a part of what there was.
+func TestWhatWasForgottenIsRestoredBeforeAnythingIsCharged(t *testing.T) {
+	t.Parallel()
+	for _, replicas := range []int{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			shared := &forgetful{troubled: &troubled{Store: memory.New()}}
+			shared.forget()
+			r := start(t.Context(), shared, replicas)
+			defer r.stop()
+			day := limit(counter.Day, 100)
+			set := r.LocalShare().Open([]counter.Limit{day})
+			synctest.Wait() // until the life of the store is known
+			take(t, set, 60)
+			shared.is(failing)
+			take(t, set, 7)
+			shared.forget()
+			shared.is(none)
+			r.back()
+			if diff := cmp.Diff([]int64{67}, used(t, shared, day)); diff != "" {
+				t.Errorf("with %d replicas (-want +got):\n%s", replicas, diff)
+			}
+		})
+	}
+}
+
+// TestOneOutageAfterAnotherAdmitsNoMoreThanOne, whoever asks in them, though nobody asks in between.
+func TestOneOutageAfterAnotherAdmitsNoMoreThanOne(t *testing.T) {
+	t.Parallel()
+	for _, replicas := range []int{1, 2, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			shared := &troubled{Store: memory.New()}
+			day := limit(counter.Day, 20)
+			all := make([]*replica, replicas)
+			for i := range all {
+				all[i] = start(ctx, shared, replicas)
+			}
+			sum := 0
+			for range 5 {
+				shared.is(failing)
+				for _, r := range all {
+					sum += admitted(t, r.LocalShare().Open([]counter.Limit{day}), 30)
+				}
+				shared.is(none)
+				for _, r := range all {
+					r.back()
+				}
+			}
+			if most := 20 + replicas - 1; sum < 20 || sum > most {
+				t.Errorf("%d replicas admit %d of 20, want at most %d", replicas, sum, most)
+			}
+		})
+	}
+}
+
+// TestWhatIsSeenIsWhatWasAnsweredLast, though each who asks does so once.
+func TestWhatIsSeenIsWhatWasAnsweredLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &troubled{Store: memory.New()}
+		r := start(t.Context(), shared, 1)
+		defer r.stop()
+		day := limit(counter.Day, 20)
+		open := func() counter.Set { return r.LocalShare().Open([]counter.Limit{day}) }
+		for range 20 {
+			take(t, open(), 1)
+		}
+		shared.is(failing)
+		if n := admitted(t, open(), 20); n != 0 {
+			t.Errorf("%d are admitted of a limit of which nothing remained", n)
+		}
+	})
+}

@@ -68,8 +68,12 @@ func (s *set) restore(st *state, now time.Time, losses uint64) error {
 		if c := s.seen[i].Load(); c != nil && c.losses.Load() == losses {
 			continue
 		}
-		if err := s.store.restore(st, now, l, losses); err != nil {
+		asked, err := s.store.restore(st.calls, now, l, losses)
+		if err != nil {
 			return err
+		}
+		if asked {
+			st.hear()
 		}
 	}
 	return nil

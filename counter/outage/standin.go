@@ -169,6 +169,18 @@ func (in *standIn) begin(ctx context.Context, now time.Time, l counter.Limit, mo
 	return in.local.Settle(ctx, now, charging(now, []counter.Charge{{Key: l.Key, Window: l.Window, Used: more}})) //nolint:wrapcheck // Memory does not fail.
 }
 
+// limits lists the counters that still count, and of which the store can be told.
+func (in *standIn) limits(now time.Time) (limits []counter.Limit) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for key, b := range in.counters {
+		if b.unread == nil && now.Before(b.gone) {
+			limits = append(limits, counter.Limit{Key: key, Window: b.window})
+		}
+	}
+	return limits
+}
+
 // goneAfter is when what is counted now counts no more.
 func goneAfter(w counter.Window, now time.Time) time.Time {
 	if w.Slides() {
