@@ -21,6 +21,10 @@ var ErrOut = errors.New("the counter store is out")
 // cannot be counted. Nothing is taken then; of a settlement the part of other subjects may be done.
 var ErrUnreadable = errors.New("the store holds what it cannot read")
 
+// ErrNotDone is the error of a settlement that the store has answered, and of which it has made nothing, but that slots may be free.
+// It can be made again. Any other error leaves open what was done.
+var ErrNotDone = errors.New("the store has not done it")
+
 // MaxLimits is the most limits that one [Set] holds.
 const MaxLimits = 32
 

@@ -55,7 +55,7 @@ func (in *standIn) unread() error {
 	return nil
 }
 
-// settleLate takes settlements out before they are told: none must be told twice.
+// settleLate takes settlements out before they are told: none must be told twice. Those that the store says it has not made are kept.
 func (in *standIn) settleLate(ctx context.Context, now time.Time, store counter.Store) error {
 	in.mu.Lock()
 	late := in.late
@@ -63,7 +63,13 @@ func (in *standIn) settleLate(ctx context.Context, now time.Time, store counter.
 	in.mu.Unlock()
 	left, err := each(late, func(s counter.Settlement) error {
 		err := settle(ctx, now, store, s)
-		if err != nil {
+		switch {
+		case err == nil:
+		case readable(err) != nil && errors.Is(err, counter.ErrNotDone):
+			in.mu.Lock()
+			defer in.mu.Unlock()
+			in.late = append(in.late, s)
+		default:
 			in.lost.Add(1)
 		}
 		return readable(err)
@@ -169,27 +175,21 @@ func (in *standIn) adjust(ctx context.Context, now time.Time, store counter.Stor
 	return nil
 }
 
-// correct tells the store. A call that fails may have been carried out. One that charges is made again all the same, one that returns
-// is not: rather too much is charged than too little.
+// correct tells the store. A call that fails may have been carried out, unless the store says that it was not. One that charges is made
+// again all the same, one that returns is not: rather too much is charged than too little.
 func (in *standIn) correct(ctx context.Context, now time.Time, store counter.Store, s counter.Settlement) error {
 	if len(s.Charges) == 0 {
 		return nil
 	}
-	note := func(refund bool) {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		for _, c := range s.Charges {
-			if n := c.Excess(); refund == (n < 0) {
-				in.counters[c.Key].told += n
-			}
+	err := settle(ctx, now, store, s)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, c := range s.Charges {
+		if n := c.Excess(); err == nil || n < 0 && !errors.Is(err, counter.ErrNotDone) {
+			in.counters[c.Key].told += n
 		}
 	}
-	note(true)
-	if err := settle(ctx, now, store, s); err != nil {
-		return err
-	}
-	note(false)
-	return nil
+	return err
 }
 
 // untold is by how much the store knows too little of some counters, and too much of others, by when it was told.

@@ -7,6 +7,8 @@ package redis
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -76,7 +78,8 @@ func (s *Store) besideKey(k counter.Key, what string) string {
 	return string(append(hex.AppendEncode(b, id[:]), what...))
 }
 
-// Settle implements [counter.Store]. In a cluster it may settle part of the charges and fail.
+// Settle implements [counter.Store]. In a cluster it may settle part of the charges and fail. It fails by [counter.ErrNotDone] where
+// Redis has answered by nothing but errors.
 func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
 	parts := make([]part, 0, len(settlement.Charges))
 	for _, c := range settlement.Charges {
@@ -85,10 +88,18 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 		}
 	}
 	h := header{mode: settle, now: micros(now), lease: settlement.Lease}
-	return each(s.group(parts, settle), func(g *group) error {
+	var done atomic.Bool // in part, or perhaps
+	err := each(s.group(parts, settle), func(g *group) error {
 		_, err := s.ask(ctx, s.question(g, h.request(g, func(m *member) (at, n int64) { return m.at, m.n })))
+		if _, answered := rueidis.IsRedisErr(err); !answered && !errors.Is(err, counter.ErrUnreadable) {
+			done.Store(true)
+		}
 		return wrap("settling", err)
 	})
+	if err != nil && !done.Load() {
+		return fmt.Errorf("%w: %w", counter.ErrNotDone, err)
+	}
+	return err
 }
 
 // correction is the part of a settlement that corrects one counter, unless it would change nothing.

@@ -390,6 +390,32 @@ func TestAnErrorOfRedisIsTold(t *testing.T) {
 }
 
 // TestManyProcessesAreExact has several stores, each with connections of its own, offer five times what a limit admits.
+// TestARefundThatRedisRefusesCanBeMadeAgain. Of one that is not answered nobody knows.
+func TestARefundThatRedisRefusesCanBeMadeAgain(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	l, other := some("a", counter.Month, 10), some("b", counter.Month, 10)
+	lease, _ := acquire(t, s, noon, l, other)
+	refund := counter.Settlement{Lease: lease, Taken: noon, Charges: []counter.Charge{
+		{Key: l.Key, Window: counter.Month, Charged: 1}, {Key: other.Key, Window: counter.Month, Charged: 1},
+	}}
+	for _, setting := range []string{"maxmemory", "min-replicas-to-write"} {
+		server.Do("config", "set", setting, "1")
+		if err := s.Settle(t.Context(), noon, refund); !errors.Is(err, counter.ErrNotDone) {
+			t.Errorf("with %s the error is %v, want ErrNotDone", setting, err)
+		}
+		server.Do("config", "set", setting, "0")
+		if n := usedOf(t, s, noon, l) + usedOf(t, s, noon, other); n != 2 {
+			t.Errorf("with %s %d are used, want 2", setting, n)
+		}
+	}
+	server.Kill()
+	if err := s.Settle(t.Context(), noon, refund); err == nil || errors.Is(err, counter.ErrNotDone) {
+		t.Errorf("without an answer the error is %v", err)
+	}
+}
+
 func TestManyProcessesAreExact(t *testing.T) {
 	t.Parallel()
 	const most, offered = 1000, 5000
