@@ -211,6 +211,9 @@ func (l *Limiter) take(ctx context.Context, now time.Time, p *plan, r *descripto
 			if why == gone {
 				return Decision{}, ctx.Err()
 			}
+			if err != nil {
+				return Decision{}, err
+			}
 			report.now = l.clock()
 			l.denied.add(labelsOfLimit(p.holder, &p.limits[p.capacity.limit]), noted)
 			return report.denyCapacity(why, r.Protocol), nil
@@ -282,7 +285,10 @@ func (l *Limiter) await(ctx context.Context, id counter.LeaseID, p *plan, r *des
 		l.queues.metrics.ended(c.Group, refused, 0)
 		return refused, nil // Others wait, so there is no slot.
 	}
-	w := &waiter{lease: id, holder: p.holder.Name, lane: c.lane, arrived: l.clock(), bytes: held(r), slot: c.slot, served: make(chan struct{})}
+	w := &waiter{
+		lease: id, holder: p.holder.Name, lane: c.lane, arrived: l.clock(), bytes: held(r), slot: c.slot, store: l.stores(p.gateway.StoreOut),
+		served: make(chan struct{}),
+	}
 	slots := p.slots(t)
 	why := c.queue.wait(ctx, w, c.Queue, c.longest, func() {
 		at := l.clock()
@@ -291,7 +297,11 @@ func (l *Limiter) await(ctx context.Context, id counter.LeaseID, p *plan, r *des
 		}
 	})
 	l.queues.metrics.ended(c.Group, why, l.clock().Sub(w.arrived))
-	if why != released {
+	switch why {
+	case released:
+	case refused:
+		return why, counter.ErrOut
+	default:
 		return why, nil
 	}
 	if !w.free {

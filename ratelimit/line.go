@@ -17,9 +17,10 @@ type waiter struct {
 	arrived time.Time
 	bytes   int64 // of its body, which Envoy holds
 	slot    slot
+	store   counter.Store // that of its gateway
 	served  chan struct{} // closed when its wait is over by no doing of its own
 	free    bool          // it goes on without a slot: there is no capacity any more
-	yielded bool          // it has no slot: its place was somebody else's
+	lost    outcome       // why it has no slot, though its wait is over; empty: it has one
 
 	turn  *turn
 	place *list.Element // among turn.waiting; nil when it is not in the line

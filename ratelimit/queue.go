@@ -1,7 +1,9 @@
 package ratelimit
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -97,7 +99,7 @@ func (q *queue) join(ctx context.Context, w *waiter, bounds *policy.Queue) bool 
 		return false
 	}
 	for _, other := range yielded {
-		other.yielded = true
+		other.lost = full
 		close(other.served)
 	}
 	q.waiting.Store(int64(q.line.n))
@@ -152,10 +154,7 @@ func (q *queue) wait(ctx context.Context, w *waiter, bounds *policy.Queue, longe
 
 // ended is how a wait ended by no doing of the waiter.
 func (w *waiter) ended() outcome {
-	if w.yielded {
-		return full
-	}
-	return released
+	return cmp.Or(w.lost, released)
 }
 
 // giveOut gives slots to waiters until nobody waits.
@@ -222,6 +221,10 @@ func (q *queue) serveAll(ctx context.Context, v *view, told bool) (n, rank int) 
 			return n, rank
 		}
 		ok, err := q.take(ctx, w)
+		if errors.Is(err, counter.ErrOut) {
+			q.dismiss(w)
+			continue
+		}
 		if err != nil {
 			q.complain(ctx, "could not take a slot for a request that waits", err)
 		}
@@ -259,7 +262,20 @@ func (q *queue) take(ctx context.Context, w *waiter) (bool, error) {
 	}
 	hits, counts := []int64{1, 1}, make([]counter.Count, len(limits))
 	now := q.clock()
-	return q.store.Open(limits).Acquire(ctx, now, w.lease, now.Add(SlotExpiry), hits[:len(limits)], counts)
+	return w.store.Open(limits).Acquire(ctx, now, w.lease, now.Add(SlotExpiry), hits[:len(limits)], counts)
+}
+
+// dismiss ends the wait of one whose gateway refuses requests while the store is out.
+func (q *queue) dismiss(w *waiter) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if w.place == nil {
+		return
+	}
+	q.line.leave(w)
+	q.waiting.Store(int64(q.line.n))
+	w.lost = refused
+	close(w.served)
 }
 
 // serve tells w that it has its slot, and reports false if it has left meanwhile.
@@ -293,7 +309,7 @@ func (q *queue) giveBack(ctx context.Context, w *waiter) {
 	if w.slot.share != (counter.Key{}) {
 		s.Charges = append(s.Charges, counter.Charge{Key: w.slot.share, Window: counter.InUse})
 	}
-	if err := q.store.Settle(ctx, q.clock(), s); err != nil {
+	if err := w.store.Settle(ctx, q.clock(), s); err != nil {
 		q.complain(ctx, "could not give back a slot; it expires by itself", err)
 	}
 }

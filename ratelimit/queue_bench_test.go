@@ -59,7 +59,7 @@ func BenchmarkQueueOfTenThousand(b *testing.B) {
 			for ctx.Err() == nil {
 				w := &waiter{
 					lease: leaseNumber(number.Add(1)), holder: fmt.Sprint("team/key", i%100), lane: lane{priority: 1 + i%4}, arrived: l.clock(),
-					slot: slot{capacity: key}, served: make(chan struct{}),
+					slot: slot{capacity: key}, store: l.store, served: make(chan struct{}),
 				}
 				if q.wait(ctx, w, capacity.Queue, time.Hour, func() {}) != released {
 					return
