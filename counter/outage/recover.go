@@ -91,6 +91,9 @@ func (s *Store) recover(ctx context.Context, out *standIn) error {
 	out.end()
 	s.state.Store(s.sound())
 	s.opening.Unlock()
+	if err := s.seeUntold(ctx, out); err != nil {
+		return err
+	}
 	s.opts.Log.Info("the counter store is back", "after", s.opts.Clock().Sub(out.since).String())
 	select {
 	case s.owed <- out: // It may have counted since it was told.

@@ -82,6 +82,23 @@ func (s *Store) look(ctx context.Context, now time.Time, in *standIn) error {
 	return err
 }
 
+// seeUntold has seen as well what was counted after the store was told.
+func (s *Store) seeUntold(ctx context.Context, in *standIn) error {
+	now := s.opts.Clock()
+	limits := in.limits(now)
+	keys := make([]counter.Key, len(limits))
+	for i, l := range limits {
+		keys[i] = l.Key
+	}
+	more, _, err := in.untold(ctx, now, keys, false)
+	for _, m := range more {
+		if c, known := s.seen.Load(m.Key); known {
+			c.used.Add(m.Used)
+		}
+	}
+	return err
+}
+
 // restoreAll has the store know again what it has forgotten of all that was counted without it. What is charged before would hide part
 // of what is missing.
 func (s *Store) restoreAll(ctx context.Context, now time.Time, in *standIn) error {

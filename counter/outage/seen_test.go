@@ -300,3 +300,39 @@ func TestWhatIsSeenIsWhatWasAnsweredLast(t *testing.T) {
 		}
 	})
 }
+
+// A busy store is looked at while something else happens.
+type busy struct {
+	*troubled
+
+	meanwhile func()
+}
+
+// Peek implements counter.Store.
+func (s *busy) Peek(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error {
+	defer s.meanwhile()
+	return s.troubled.Peek(ctx, now, limits, counts)
+}
+
+// TestWhatIsAdmittedAtTheVeryEndOfAnOutageIsSeenInTheNext, though the store was not told of it in between.
+func TestWhatIsAdmittedAtTheVeryEndOfAnOutageIsSeenInTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &busy{troubled: &troubled{Store: memory.New()}}
+		r := start(t.Context(), shared, 1)
+		defer r.stop()
+		day := limit(counter.Day, 20)
+		set := r.LocalShare().Open([]counter.Limit{day})
+		shared.meanwhile = func() {
+			admitted(t, set, 5)
+			shared.is(failing)
+		}
+		shared.is(failing)
+		admitted(t, set, 10)
+		shared.is(none)
+		r.back()
+		if n := admitted(t, r.LocalShare().Open([]counter.Limit{day}), 20); n != 5 || r.Stats().Outages != 2 {
+			t.Errorf("%d are admitted of a limit of which 5 remained, in outage %d", n, r.Stats().Outages)
+		}
+	})
+}
