@@ -20,7 +20,7 @@ import (
 var profiled = []string{"memory-settle", "redis-settle"}
 
 func newProfile() *cobra.Command {
-	p := peers{connections: 4, outstanding: 64}
+	p := peers{session: session{rounds: 1}, connections: 4, outstanding: 64}
 	dir := ""
 	cmd := &cobra.Command{
 		Use:   "profile",
@@ -34,9 +34,7 @@ tell where it spends its time.`,
 		}),
 	}
 	flags := cmd.Flags()
-	p.addFlags(flags)
-	flags.Lookup("seconds").DefValue = "20"
-	p.seconds = 20
+	p.addLoad(flags, 20, "time for each profile")
 	flags.StringVar(&dir, "dir", ".data/profiles", "directory for the profiles")
 	return cmd
 }

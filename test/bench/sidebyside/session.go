@@ -31,16 +31,22 @@ type session struct {
 	tooFew        []string // cases with too few rounds
 }
 
+// addFlags has the flags of all that is measured in rounds.
 func (s *session) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&s.programs.Tierkeeper, "tierkeeper", "bin/tierkeeper", "Tierkeeper")
-	redis, _ := exec.LookPath("redis-server") // Without it, what needs it is left out.
-	flags.StringVar(&s.programs.Redis, "redis-server", redis, "Redis")
+	s.addLoad(flags, 1, "time for each figure of a round")
 	flags.IntVar(&s.rounds, "rounds", 5, "rounds that make a figure; those that other work disturbs do not count, and are repeated as often at most")
-	flags.IntVar(&s.keys, "keys", 10_000, "API keys that send")
-	flags.Float64Var(&s.seconds, "seconds", 1, "time for each figure of a round")
 	flags.Float64Var(&s.warm, "warm-seconds", 0.4, "time before it in which nothing is counted")
 	flags.Float64Var(&s.patience, "patience-seconds", 20, "time for which a round waits for other work to end")
 	flags.BoolVar(&s.despite, "despite-others", false, "count rounds although other work disturbs them: to try this program, not to judge")
+}
+
+// addLoad has the flags of whatever puts a load on the service.
+func (s *session) addLoad(flags *pflag.FlagSet, seconds float64, what string) {
+	flags.StringVar(&s.programs.Tierkeeper, "tierkeeper", "bin/tierkeeper", "Tierkeeper")
+	redis, _ := exec.LookPath("redis-server") // Without it, what needs it is left out.
+	flags.StringVar(&s.programs.Redis, "redis-server", redis, "Redis")
+	flags.IntVar(&s.keys, "keys", 10_000, "API keys that send")
+	flags.Float64Var(&s.seconds, "seconds", seconds, what)
 }
 
 func (s *session) check() error {
