@@ -133,8 +133,7 @@ type call struct {
 
 var calls = sync.Pool{New: func() any { return &call{answered: make(chan struct{}, 1)} }}
 
-// run sends the call alone. It does not end with the context of whoever asks: the answer
-// would be lost.
+// run sends the call alone. It does not end with the context of whoever asks: the answer would be lost.
 func (c *call) run(s *Store) {
 	answer, err := s.run(s.ctx, c.question)
 	c.end(s, answer, err)
