@@ -54,6 +54,58 @@ func TestSlotsOutliveAnOutage(t *testing.T) {
 	})
 }
 
+// A speechless store takes what it is asked for, and fails.
+type speechless struct {
+	*troubled
+}
+
+type speechlessSet struct {
+	counter.Set
+
+	of *troubled
+}
+
+func (s *speechless) Open(limits []counter.Limit) counter.Set {
+	return &speechlessSet{s.Store.Open(limits), s.troubled}
+}
+
+// Acquire implements counter.Set.
+func (s *speechlessSet) Acquire(
+	ctx context.Context, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count,
+) (bool, error) {
+	ok, err := s.Set.Acquire(ctx, now, lease, expiry, hits, counts)
+	if s.of.Probe(ctx) != nil {
+		return false, errFails
+	}
+	return ok, err
+}
+
+// TestASlotThatWasTakenWithoutAWordIsFreed, when the request that it was taken for ends in the outage.
+func TestASlotThatWasTakenWithoutAWordIsFreed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &speechless{&troubled{Store: memory.New()}}
+		r := start(t.Context(), shared, 1)
+		defer r.stop()
+		l := limit(counter.InUse, 10)
+		store, taken := r.LocalShare(), now()
+		shared.is(failing)
+		lease, ok := take(t, store.Open([]counter.Limit{l}), 1)
+		if held := used(t, shared.Store, l)[0]; !ok || held != 1 {
+			t.Fatalf("admitted: %v, and the store holds %d slots", ok, held)
+		}
+		s := counter.Settlement{Lease: lease, Taken: taken, Charges: []counter.Charge{{Key: l.Key, Window: l.Window}}}
+		if err := store.Settle(t.Context(), now(), s); err != nil {
+			t.Error(err)
+		}
+		shared.is(none)
+		r.back()
+		if held := used(t, shared.Store, l)[0]; held != 0 {
+			t.Errorf("%d slots are held by a request that has ended", held)
+		}
+	})
+}
+
 // TestARequestMayEndAtAnotherReplica: the one that it began at does not learn of that in an outage, and refuses nobody for it.
 func TestARequestMayEndAtAnotherReplica(t *testing.T) {
 	t.Parallel()

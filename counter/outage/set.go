@@ -21,6 +21,7 @@ type set struct {
 
 // Acquire implements [counter.Set].
 func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count) (bool, error) {
+	asked := false // in vain: the store may have taken what it did not say
 	for {
 		st := s.store.state.Load()
 		in := st.out
@@ -37,13 +38,14 @@ func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID,
 				if err := s.store.fail(st, now, err); err != nil {
 					return false, err
 				}
+				asked = true
 				continue
 			}
 		}
 		if s.mode == deny {
 			return false, counter.ErrOut
 		}
-		if ok, done, err := in.acquire(ctx, s, now, lease, expiry, hits, counts); done {
+		if ok, done, err := in.acquire(ctx, s, now, lease, expiry, hits, counts, asked); done {
 			return ok, err
 		}
 	}

@@ -63,7 +63,8 @@ type lease struct {
 	given  bool
 	slots  []counter.Key
 	expiry time.Time // of the slots
-	told   bool      // the store knows of the slots, or is about to
+	told   bool      // the store knows of the slots until they expire, or is about to
+	known  bool      // the store may know of the slots: it was told of them, or asked for them in vain
 }
 
 func newStandIn(now time.Time, replicas int, lost *atomic.Uint64) *standIn {
@@ -92,7 +93,7 @@ func (in *standIn) use(f func() error) (done bool, err error) {
 }
 
 func (in *standIn) acquire(
-	ctx context.Context, s *set, now time.Time, id counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count,
+	ctx context.Context, s *set, now time.Time, id counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count, asked bool,
 ) (ok, done bool, err error) {
 	done, err = in.use(func() error {
 		l, err := s.localIn(ctx, in, now)
@@ -103,7 +104,7 @@ func (in *standIn) acquire(
 			return err //nolint:wrapcheck // Memory does not fail.
 		}
 		if ok {
-			in.note(id, true, heldBy(l.limits, hits), expiry)
+			in.note(id, lease{given: true, slots: heldBy(l.limits, hits), expiry: expiry, known: asked})
 		}
 		l.translate(s.limits, hits, ok, counts)
 		return nil
@@ -122,15 +123,16 @@ func heldBy(limits []counter.Limit, hits []int64) (keys []counter.Key) {
 }
 
 // note keeps a lease, unless there are too many. The settlement of one that is not kept is kept for the store.
-func (in *standIn) note(id counter.LeaseID, given bool, slots []counter.Key, expiry time.Time) {
+func (in *standIn) note(id counter.LeaseID, l lease) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	l := in.leases[id]
-	if l == nil && len(in.leases) >= maxLate {
+	switch before := in.leases[id]; {
+	case before != nil:
+		l.given, l.known = l.given || before.given, l.known || before.known
+	case len(in.leases) >= maxLate:
 		return
 	}
-	given = given || l != nil && l.given
-	in.leases[id] = &lease{given: given, slots: slots, expiry: expiry}
+	in.leases[id] = &l
 }
 
 // gave reports whether a lease was given here.
@@ -199,7 +201,7 @@ func charging(now time.Time, charges []counter.Charge) counter.Settlement {
 
 // settle takes a settlement of a lease that was given here. That of another, from before the outage or from another replica, is
 // kept for the store: in full unless the store was asked already, which may have done it; then only the freeing of slots, which can
-// be done twice. So is the freeing of those that the store was told of.
+// be done twice. So is the freeing of those that the store may know.
 func (in *standIn) settle(ctx context.Context, now time.Time, s counter.Settlement, asked bool) (bool, error) {
 	return in.use(func() error {
 		in.mu.Lock()
@@ -209,7 +211,7 @@ func (in *standIn) settle(ctx context.Context, now time.Time, s counter.Settleme
 		switch {
 		case !given:
 			in.keep(s, asked)
-		case l.told:
+		case l.known:
 			in.keep(s, true)
 		}
 		in.mu.Unlock()
@@ -245,7 +247,7 @@ func slotsOf(charges []counter.Charge) (slots []counter.Charge) {
 
 func (in *standIn) renew(ctx context.Context, now time.Time, id counter.LeaseID, keys []counter.Key, expiry time.Time) (bool, error) {
 	return in.use(func() error {
-		in.note(id, false, slices.Clone(keys), expiry)
+		in.note(id, lease{slots: slices.Clone(keys), expiry: expiry})
 		return in.local.Renew(ctx, now, id, keys, expiry) //nolint:wrapcheck // Memory does not fail.
 	})
 }

@@ -234,7 +234,7 @@ func (in *standIn) tellHeld(ctx context.Context, now time.Time, store counter.St
 	held := map[counter.LeaseID]*lease{}
 	for id, l := range in.leases {
 		if len(l.slots) > 0 && (again || !l.told) && now.Before(l.expiry) {
-			l.told, held[id] = true, l
+			l.told, l.known, held[id] = true, true, l
 		}
 	}
 	in.mu.Unlock()
