@@ -2,9 +2,7 @@ package redis
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // See newScript.
 	_ "embed"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -20,26 +18,13 @@ import (
 //go:embed counters.lua
 var countersSource string
 
-var counters = newScript(countersSource)
+var counters = rueidis.NewLuaScript(countersSource)
 
-// A script is one that Redis knows by its hash, unless it has forgotten it: then it is sent again.
-type script struct {
-	*rueidis.Lua
-
-	hash string
-}
-
-func newScript(source string) *script {
-	sum := sha1.Sum([]byte(source)) //nolint:gosec // It is how Redis names scripts.
-	return &script{rueidis.NewLuaScript(source), hex.EncodeToString(sum[:])}
-}
-
-// A question is one run of a script.
+// A question is one call of a script, which makes several calls in one run and answers each.
 type question struct {
-	script  *script
+	script  *rueidis.Lua
 	keys    []string
 	request string
-	channel string // that the script may publish in; empty: none
 	group   *group // of counters; nil: it takes from none
 }
 
@@ -52,24 +37,32 @@ func (q *question) took(answer string) bool {
 	return q.group != nil && mode(q.request[0]) == take && q.group.fits(answer) && status(answer[0]) == admitted
 }
 
-// args are those of the script.
-func (q *question) args(room *[2]string) []string {
-	*room = [...]string{q.request, q.channel}
-	if q.channel == "" {
-		return room[:1]
-	}
-	return room[:]
-}
-
-// run asks the question alone, with its script where Redis does not know that, and again where a cluster is on the move and has done
-// nothing: for half a second, which is as long as Envoy waits.
+// run asks the question alone, and again where a cluster is on the move and has done nothing: for half a second, which is as long as Envoy
+// waits.
 func (s *Store) run(ctx context.Context, q question) (string, error) {
 	for wait := time.Millisecond; ; wait *= 2 {
-		answer, err := q.script.Exec(ctx, s.client, q.keys, q.args(new([2]string))).ToString()
+		answers, err := answersTo(1, q.script.Exec(ctx, s.client, q.keys, []string{q.request}))
 		if !moves(err) || wait > 256*time.Millisecond || !pause(ctx, wait) {
-			return answer, explain(err)
+			if err != nil {
+				return "", err
+			}
+			return answerOf(&answers[0])
 		}
 	}
+}
+
+// answersTo are those of a script to n questions.
+func answersTo(n int, result rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
+	answers, err := result.ToArray()
+	if err == nil && len(answers) != n {
+		err = fmt.Errorf("%w: it has %d parts for %d calls", errAnswer, len(answers), n)
+	}
+	return answers, err
+}
+
+func answerOf(m *rueidis.RedisMessage) (string, error) {
+	answer, err := m.ToString()
+	return answer, explain(err)
 }
 
 // moves reports whether a slot is on its way to another node and only part of the keys is there, or has no node. Redis has done

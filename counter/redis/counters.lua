@@ -1,11 +1,13 @@
--- One call on counters of one cluster slot: it takes from all of them or from none, looks at them, settles, gives back, renews, or
--- restores. docs/redis.md says what a value looks like. All reading is done before the first write, so an error changes nothing; but
--- for a set of leases in use of another type, which is found when it is written, before any value: then sets before it have changed.
+-- Calls on counters, one after the other, those of a cluster in one slot of it: each takes from all of its counters or from none, looks at
+-- them, settles, gives back, renews, or restores. docs/redis.md says what a value looks like. A call does all its reading before its
+-- first write, so one that fails changes nothing; but for a set of leases in use of another type, which is found when it is written,
+-- before any value: then sets before it have changed.
 --
--- KEYS: the values, then for each counter of slots, in their order, the set of its leases, and of its settled ones if the call
--- settles or renews; if it restores, for each counter what was restored. ARGV[1]: mode, number of values, whether the take is final,
--- now, expiry, lease, then for each value the number of its counters, and for each of these, ascending, its name, where now lies (the
--- end of a window, or a sub-window), an amount and a ceiling. The answer to a take or a look: the status, then for each counter what it holds and a time.
+-- KEYS: for each call the values, then for each of its counters of slots, in their order, the set of its leases, and of its settled ones
+-- if the call settles or renews; if it restores, for each counter what was restored. ARGV: the calls. Each is its mode, the number of its
+-- keys, and of its values, whether the take is final, now, expiry, lease, then for each value the number of its counters, and for each of
+-- these, ascending, its name, where now lies (the end of a window, or a sub-window), an amount and a ceiling. The answer has for each call
+-- an error, or for a take or a look the status, then for each counter what it holds and a time.
 local read, write, sub, rep, floor, max, min = struct.unpack, struct.pack, string.sub, string.rep, math.floor, math.max, math.min
 
 local TAKE, LOOK, SETTLE, GIVEBACK, RENEW, RESTORE = 1, 2, 3, 4, 5, 6
@@ -18,9 +20,11 @@ local REMEMBER = 20              -- seconds for which a renewal knows that its l
 local SWEPT = 4                  -- settled leases that are forgotten at once: more than come with one settlement
 local DOUBT = 100000             -- in microseconds: how long a take that is not final may be given back
 
-local arg = ARGV[1]
-local mode, values, final, now, expiry, lease, begin = read('<BBBI8I8c8', arg)
-local second = now / 1000000
+-- Of the call: what it says, and where its keys begin.
+local arg, mode, keys, values, final, now, expiry, lease, begin, second
+local base = 0
+-- What is found out, and what is to be done when everything has been read: nothing may be written before.
+local ok, doubtful, looking, late
 
 -- Redis does not name the key that it does not like.
 local function ask(command, key, ...)
@@ -31,8 +35,9 @@ local function ask(command, key, ...)
   return answer
 end
 
--- What is found out, and what is to be done when everything has been read: nothing may be written before.
-local ok, doubtful, looking, late = true, false, mode == LOOK, {}
+local function unreadable(key)
+  error('LAYOUT ' .. key, 0)
+end
 
 -- The time of Redis, which is one for all: the clocks of those who call may lie further apart than a doubt lasts.
 local function redistime()
@@ -225,158 +230,172 @@ local function forgotten(key, used, at, n)
   return max(n - before, 0)
 end
 
-local held, made, lives = {}, {}, {}
-for k = 1, values do
-  local v = ask('GET', KEYS[k])
-  if v and (#v < 19 or string.byte(v) ~= 1) then
-    return redis.error_reply('LAYOUT ' .. KEYS[k])
-  end
-  held[k] = v or '\1' .. rep('\0', 18) -- version, time of the last take that was not final, until when it lives and when that was set
-end
-
-local out
-repeat
-  local p, sets = begin, values
-  out = ''
-  local again = false
+local function make()
+  ok, doubtful, looking, late = true, false, mode == LOOK, {}
+  local held, made, lives = {}, {}, {}
   for k = 1, values do
-    local v, key = held[k], KEYS[k]
-    local size, doubt, alive, since, q = #v, read('<I8I5I5', v, 2)
-    local new, from, changed, lasting = '', q, false, 0
-    local count
-    count, p = read('B', arg, p)
-    local name, kind, a, b, last, leases, after -- of the record at q
-    local want, at, n, most -- of the caller
-    while true do
-      if not name then
-        if q > size then
-          name = NONE
-        else
-          if size - q < 20 then
-            return redis.error_reply('LAYOUT ' .. key)
-          end
-          name, a, b = read('<I5I8I8', v, q)
-          kind, after = name % 256, q + 21
-          if kind > INUSE then
-            after = q + 157
-          elseif kind == INUSE then
-            if size - q < 30 then
-              return redis.error_reply('LAYOUT ' .. key)
-            end
-            last, leases = read('<I8I2', v, q + 21)
-            after = q + 31 + (leases == MANY and 0 or 16 * leases)
-          end
-          if after > size + 1 or kind == 0 or kind > 9 then
-            return redis.error_reply('LAYOUT ' .. key)
-          end
-        end
-      end
-      if not want then
-        if count == 0 then
-          want = NONE
-        else
-          count = count - 1
-          want, at, n, most, p = read('<I5I8i8I8', arg, p)
-        end
-      end
+    local v = ask('GET', KEYS[base + k])
+    if v and (#v < 19 or string.byte(v) ~= 1) then
+      unreadable(KEYS[base + k])
+    end
+    held[k] = v or '\1' .. rep('\0', 18) -- version, time of the last take that was not final, until when it lives and when that was set
+  end
 
-      if name < want then -- a counter that the call does not speak of
-        local left = life(kind, a, last)
-        if left <= -GRACE then
-          new, from = new .. sub(v, from, q - 1), after
-        else
-          lasting = max(lasting, left)
-        end
-        name, q = nil, after
-      elseif want == NONE then
-        break
-      else
-        local have, c, record = name == want, want % 256, nil
-        local a, b, last, leases = a, b, last, leases
-        if not have then -- those are of a later record
-          a, b, last, leases = nil, 0, 0, 0
-        end
-        local used, time = 0, at
-        if c < INUSE then
-          if have and a >= at then
-            used, time = b, a
+  local out
+  repeat
+    local p, sets = begin, values
+    out = ''
+    local again = false
+    for k = 1, values do
+      local v, key = held[k], KEYS[base + k]
+      local size, doubt, alive, since, q = #v, read('<I8I5I5', v, 2)
+      local new, from, changed, lasting = '', q, false, 0
+      local count
+      count, p = read('B', arg, p)
+      local name, kind, a, b, last, leases, after -- of the record at q
+      local want, at, n, most -- of the caller
+      while true do
+        if not name then
+          if q > size then
+            name = NONE
+          else
+            if size - q < 20 then
+              unreadable(key)
+            end
+            name, a, b = read('<I5I8I8', v, q)
+            kind, after = name % 256, q + 21
+            if kind > INUSE then
+              after = q + 157
+            elseif kind == INUSE then
+              if size - q < 30 then
+                unreadable(key)
+              end
+              last, leases = read('<I8I2', v, q + 21)
+              after = q + 31 + (leases == MANY and 0 or 16 * leases)
+            end
+            if after > size + 1 or kind == 0 or kind > 9 then
+              unreadable(key)
+            end
           end
-          if mode <= LOOK then
-            if n > 0 then
-              if n > most - used then
-                ok = false
-              elseif not looking then
-                a, record = time, write('<I5I8I8', want, time, used + n)
+        end
+        if not want then
+          if count == 0 then
+            want = NONE
+          else
+            count = count - 1
+            want, at, n, most, p = read('<I5I8i8I8', arg, p)
+          end
+        end
+
+        if name < want then -- a counter that the call does not speak of
+          local left = life(kind, a, last)
+          if left <= -GRACE then
+            new, from = new .. sub(v, from, q - 1), after
+          else
+            lasting = max(lasting, left)
+          end
+          name, q = nil, after
+        elseif want == NONE then
+          break
+        else
+          local have, c, record = name == want, want % 256, nil
+          local a, b, last, leases = a, b, last, leases
+          if not have then -- those are of a later record
+            a, b, last, leases = nil, 0, 0, 0
+          end
+          local used, time = 0, at
+          if c < INUSE then
+            if have and a >= at then
+              used, time = b, a
+            end
+            if mode <= LOOK then
+              if n > 0 then
+                if n > most - used then
+                  ok = false
+                elseif not looking then
+                  a, record = time, write('<I5I8I8', want, time, used + n)
+                end
+              end
+            else
+              if mode == RESTORE then
+                sets = sets + 1
+                n = time == at and forgotten(KEYS[base + sets], used, at, n) or 0
+              end
+              if have and a == at or n > 0 and time == at then
+                a, record = at, write('<I5I8I8', want, at, n > MAX - used and MAX or max(used + n, 0))
               end
             end
+          elseif c > INUSE then
+            used, time, record, a = slide(want, v, q + 21, a, b, at, n, most)
           else
-            if mode == RESTORE then
-              sets = sets + 1
-              n = time == at and forgotten(KEYS[sets], used, at, n) or 0
-            end
-            if have and a == at or n > 0 and time == at then
-              a, record = at, write('<I5I8I8', want, at, n > MAX - used and MAX or max(used + n, 0))
-            end
-          end
-        elseif c > INUSE then
-          used, time, record, a = slide(want, v, q + 21, a, b, at, n, most)
-        else
-          local settled
-          sets = sets + 1
-          local set = KEYS[sets]
-          if mode == SETTLE or mode == RENEW then
+            local settled
             sets = sets + 1
-            settled = KEYS[sets]
+            local set = KEYS[base + sets]
+            if mode == SETTLE or mode == RENEW then
+              sets = sets + 1
+              settled = KEYS[base + sets]
+            end
+            local own = have and sub(v, q + 31, after - 1) or ''
+            used, time, record, a, last = hold(want, own, a or 0, b, last, leases, n, most, set, settled)
           end
-          local own = have and sub(v, q + 31, after - 1) or ''
-          used, time, record, a, last = hold(want, own, a or 0, b, last, leases, n, most, set, settled)
+          if mode <= LOOK then
+            out = out .. write('<I8I8', used, time)
+          end
+          if record then
+            new, changed = new .. sub(v, from, q - 1) .. record, true
+            from = have and after or q
+          end
+          if (have or record) and (c >= INUSE or a - second > lasting) then
+            lasting = max(lasting, life(c, a, last))
+          end
+          if have then
+            name, q = nil, after
+          end
+          want = nil
         end
-        if mode <= LOOK then
-          out = out .. write('<I8I8', used, time)
+      end
+      doubtful = doubtful or mode == TAKE and not ok and doubt > 0 and doubt > redistime() - DOUBT
+      if changed then
+        if mode == TAKE and final == 0 then
+          doubt = redistime()
         end
-        if record then
-          new, changed = new .. sub(v, from, q - 1) .. record, true
-          from = have and after or q
+        if second + lasting + GRACE > alive or since > second + GRACE then -- or by a clock that was wrong
+          alive, since = floor(second + lasting + GRACE) + SLACK, floor(second)
+          lives[k] = (lasting + GRACE + SLACK) * 1000
         end
-        if (have or record) and (c >= INUSE or a - second > lasting) then
-          lasting = max(lasting, life(c, a, last))
-        end
-        if have then
-          name, q = nil, after
-        end
-        want = nil
+        made[k] = write('<BI8I5I5', 1, doubt, alive, since) .. new .. sub(v, from)
       end
     end
-    doubtful = doubtful or mode == TAKE and not ok and doubt > 0 and doubt > redistime() - DOUBT
-    if changed then
-      if mode == TAKE and final == 0 then
-        doubt = redistime()
-      end
-      if second + lasting + GRACE > alive or since > second + GRACE then -- or by a clock that was wrong
-        alive, since = floor(second + lasting + GRACE) + SLACK, floor(second)
-        lives[k] = (lasting + GRACE + SLACK) * 1000
-      end
-      made[k] = write('<BI8I5I5', 1, doubt, alive, since) .. new .. sub(v, from)
+    if mode == TAKE and not ok and not looking then
+      looking, again = true, true
     end
-  end
-  if mode == TAKE and not ok and not looking then
-    looking, again = true, true
-  end
-until not again
+  until not again
 
-if mode <= LOOK and not ok then
-  return (doubtful and '\2' or '\0') .. out
-end
-for i = 1, #late do
-  ask(unpack(late[i]))
-end
-for k = 1, values do
-  if made[k] then
-    if lives[k] then
-      redis.call('SET', KEYS[k], made[k], 'PX', floor(lives[k]))
-    else
-      redis.call('SET', KEYS[k], made[k], 'KEEPTTL')
+  if mode <= LOOK and not ok then
+    return (doubtful and '\2' or '\0') .. out
+  end
+  for i = 1, #late do
+    ask(unpack(late[i]))
+  end
+  for k = 1, values do
+    if made[k] then
+      if lives[k] then
+        ask('SET', KEYS[base + k], made[k], 'PX', floor(lives[k]))
+      else
+        ask('SET', KEYS[base + k], made[k], 'KEEPTTL')
+      end
     end
   end
+  return mode <= LOOK and '\1' .. out or ''
 end
-return mode <= LOOK and '\1' .. out or ''
+
+local answers = {}
+for i = 1, #ARGV do
+  arg = ARGV[i]
+  mode, keys, values, final, now, expiry, lease, begin = read('<BI2BBI8I8c8', arg)
+  second = now / 1000000
+  local made, answer = pcall(make)
+  answers[i] = made and answer or {err = answer}
+  base = base + keys
+end
+return answers

@@ -19,7 +19,7 @@ const RefreshEvery = 5 * time.Second
 //go:embed failures.lua
 var failuresSource string
 
-var failures = newScript(failuresSource)
+var failures = rueidis.NewLuaScript(failuresSource)
 
 // Failures counts failures in Redis, and keeps the blocks in force in memory as well, so that no request waits to learn that it
 // is not blocked. Use Store.Failures to make one.
@@ -91,10 +91,10 @@ func (f *Failures) ask(ctx context.Context, mode byte, now time.Time, s counter.
 	b := append(make([]byte, 0, 64), mode)
 	b = appendNumber(appendNumber(appendNumber(b, micros(now)), r.Window.Microseconds()), r.Block.Microseconds())
 	b = appendNumber(b, int64(r.Max))[:len(b)+4]
-	b = append(b, s[:]...)
+	b = append(append(b, s[:]...), f.channel()...)
 	value := f.root() + hex.EncodeToString(s[:])
 	return f.store.ask(ctx, question{
-		script: failures, keys: []string{value, f.blocksKey()}, request: rueidis.BinaryString(b), channel: f.channel(),
+		script: failures, keys: []string{value, f.blocksKey()}, request: rueidis.BinaryString(b),
 	})
 }
 

@@ -140,7 +140,7 @@ const (
 
 // The sizes of the parts of a request, in bytes, and where some of them begin.
 const (
-	headerSize = 27
+	headerSize = 29
 	nameSize   = 5
 	memberSize = nameSize + 3*8
 	momentAt   = nameSize
@@ -156,10 +156,11 @@ type header struct {
 	lease  counter.LeaseID
 }
 
-// request is the one argument of the script. For each member it asks for the moment and the amount.
+// request is the argument of the script for one call. For each member it asks for the moment and the amount.
 func (h header) request(g *group, ask func(*member) (at, n int64)) []byte {
 	b := make([]byte, 0, headerSize+int(g.values)+memberSize*len(g.members))
-	b = append(b, byte(h.mode), g.values, boolByte(h.final))
+	b = binary.LittleEndian.AppendUint16(append(b, byte(h.mode)), uint16(len(g.keys))) //nolint:gosec // A few for each of 255 counters.
+	b = append(b, g.values, boolByte(h.final))
 	b = appendNumber(appendNumber(b, h.now), h.expiry)
 	b = append(b, h.lease[:]...)
 	for i := range g.members {

@@ -1,10 +1,6 @@
 package redis
 
-import (
-	"sync"
-
-	"github.com/redis/rueidis"
-)
+import "sync"
 
 const (
 	// few is how many calls are on their way of which none waits for another.
@@ -14,10 +10,13 @@ const (
 	atOnce = 2
 	// batchMost bounds a batch: nobody sees the first answer of one before the last is there.
 	batchMost = 32
+	// keysMost bounds for how long Redis makes one batch, and nothing else.
+	keysMost = 512
 )
 
-// A pipeline sends calls in batches. While there are few, each goes at once. Those that come when more are on their way wait until a batch
-// is back, and go together: it takes one write and one read, here and in Redis, and these cost more than all else of a call.
+// A pipeline sends calls in batches, each of which is one run of a script. While there are few, each goes at once. Those that come when more
+// are on their way wait until a batch is back, and go together: a run takes one write and one read, here and in Redis, and these cost more
+// than all else of a call.
 type pipeline struct {
 	mu      sync.Mutex
 	waiting []*call
@@ -56,17 +55,21 @@ func (p *pipeline) fill(b *batch) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent -= len(b.calls)
-	b.calls = b.calls[:0]
-	n := 0
+	b.reset()
+	left, n := p.waiting[:0], 0
 	for p.mayHave(p.batches) && n < len(p.waiting) && len(b.calls) < batchMost {
-		if c := p.waiting[n]; !c.over.Load() {
-			b.calls = append(b.calls, c)
+		switch c := p.waiting[n]; {
+		case c.over.Load():
+		case b.fits(c):
+			b.add(c)
+		default: // It is of another script, perhaps.
+			left = append(left, c)
 		}
 		n++
 	}
-	left := copy(p.waiting, p.waiting[n:])
-	clear(p.waiting[left:])
-	p.waiting = p.waiting[:left]
+	left = append(left, p.waiting[n:]...)
+	clear(p.waiting[len(left):])
+	p.waiting = left
 	p.sent += len(b.calls)
 	if len(b.calls) == 0 {
 		p.batches--
@@ -74,26 +77,41 @@ func (p *pipeline) fill(b *batch) bool {
 	return len(b.calls) > 0
 }
 
-// A batch is calls that go together.
+// A batch is calls of one script that go together.
 type batch struct {
 	store    *Store
 	calls    []*call
-	commands []rueidis.Completed
+	keys     []string
+	requests []string
+}
+
+func (b *batch) reset() {
+	clear(b.calls)
+	clear(b.keys)
+	clear(b.requests)
+	b.calls, b.keys, b.requests = b.calls[:0], b.keys[:0], b.requests[:0]
+}
+
+func (b *batch) fits(c *call) bool {
+	return len(b.calls) == 0 || c.script == b.calls[0].script && len(b.keys)+len(c.keys) <= keysMost
+}
+
+func (b *batch) add(c *call) {
+	b.calls = append(b.calls, c)
+	b.keys = append(b.keys, c.keys...)
+	b.requests = append(b.requests, c.request)
 }
 
 func (b *batch) run() {
-	b.commands = b.commands[:0]
-	for _, c := range b.calls {
-		var room [2]string
-		b.commands = append(b.commands, b.store.client.B().Evalsha().Sha1(c.script.hash).Numkeys(int64(len(c.keys))).Key(c.keys...).Arg(c.args(&room)...).Build())
-	}
-	for i, result := range b.store.client.DoMulti(b.store.ctx, b.commands...) {
-		answer, err := result.ToString()
-		if e, ok := rueidis.IsRedisErr(err); ok && e.IsNoScript() {
-			b.calls[i].run(b.store)
-			continue
+	answers, err := answersTo(len(b.calls), b.calls[0].script.Exec(b.store.ctx, b.store.client, b.keys, b.requests))
+	if err != nil {
+		for _, c := range b.calls {
+			c.end(b.store, "", err)
 		}
-		b.calls[i].end(b.store, answer, explain(err))
+		return
 	}
-	clear(b.calls) // They are used again; how many they were is still to be told.
+	for i, c := range b.calls {
+		answer, err := answerOf(&answers[i])
+		c.end(b.store, answer, err)
+	}
 }

@@ -38,7 +38,7 @@ const patience = 5 * time.Second
 type Store struct {
 	client rueidis.Client
 	ctx    context.Context // of calls that outlive whoever made them; it does not end
-	script *script         // of counters
+	script *rueidis.Lua    // of counters
 	spread bool            // over the slots of a cluster
 	prefix string          // of all keys
 	log    *slog.Logger

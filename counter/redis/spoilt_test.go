@@ -3,6 +3,7 @@ package redis_test
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -70,6 +71,52 @@ func TestWhatIsNoCounterIsAnErrorAndStays(t *testing.T) {
 				t.Errorf("a counter beside it holds %d, want 0", got)
 			}
 		})
+	}
+}
+
+// TestWhatIsNoCounterCostsNobodyElse, though calls of many are made in one run of the script.
+func TestWhatIsNoCounterCostsNobodyElse(t *testing.T) {
+	t.Parallel()
+	const callers, rounds = 40, 20
+	server := redistest.Start(t)
+	s := open(t, redis.Options{Addresses: []string{server.Addr}})
+	failures := s.Failures()
+	spoilt, sound, subject := some("spoilt", counter.Hour, 1000), some("sound", counter.Hour, 1000), counter.Subject{1}
+	acquire(t, s, noon, spoilt)
+	key := valueOf(server)
+	server.Do("set", key, "something else")
+	before := usedBy(server).scripts
+	take := func(l counter.Limit) error {
+		_, err := s.Open([]counter.Limit{l}).Acquire(t.Context(), noon, newLease(), noon.Add(time.Second), []int64{1}, make([]counter.Count, 1))
+		return err
+	}
+	var all sync.WaitGroup
+	for i := range callers {
+		all.Go(func() {
+			for range rounds {
+				var err error
+				switch i % 4 {
+				case 0:
+					if err = take(spoilt); errors.Is(err, counter.ErrUnreadable) && strings.Contains(err.Error(), key) {
+						err = nil
+					}
+				case 1:
+					_, err = failures.Fail(t.Context(), noon, subject, counter.Rule{Max: 1000, Window: time.Minute, Block: time.Minute})
+				default:
+					err = take(sound)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if got := usedOf(t, s, noon, sound); got != callers/2*rounds {
+		t.Errorf("%d are counted, want %d", got, callers/2*rounds)
+	}
+	if runs := usedBy(server).scripts - before; runs > callers*rounds/2 {
+		t.Errorf("the script ran %d times for %d calls: few were together", runs, callers*rounds)
 	}
 }
 
