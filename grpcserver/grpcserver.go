@@ -12,6 +12,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+
+	"github.com/tierkeeper/tierkeeper/internal/sock"
 )
 
 const (
@@ -59,7 +61,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{accepted, l}
+	c := &conn{sock.New(accepted), l}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.stopping {

@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/redis/rueidis"
+
+	"github.com/tierkeeper/tierkeeper/internal/sock"
 )
 
 // Options say where the store is, and who may use it.
@@ -128,15 +130,41 @@ func (a *addresses) have(address net.Addr) bool {
 }
 
 func (a *addresses) dial(ctx context.Context, address string, dialer *net.Dialer, config *tls.Config) (net.Conn, error) {
-	dial := dialer.DialContext
-	if config != nil {
-		dial = (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
 	}
-	conn, err := dial(ctx, "tcp", address)
-	if err == nil && dialer.Resolver == &a.mark {
+	conn = sock.New(conn)
+	if config != nil {
+		if conn, err = shakeHands(ctx, conn, address, config); err != nil {
+			return nil, err
+		}
+	}
+	if dialer.Resolver == &a.mark {
 		a.known.Store(conn.RemoteAddr().String(), true)
 	}
-	return conn, err
+	return conn, nil
+}
+
+// shakeHands speaks TLS from now on, with whom the address names unless the config names another. If it fails, conn is closed.
+func shakeHands(ctx context.Context, conn net.Conn, address string, config *tls.Config) (net.Conn, error) {
+	if config.ServerName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		config = config.Clone()
+		config.ServerName = host
+	}
+	secure := tls.Client(conn, config)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return secure, nil
 }
 
 func readPassword(file string) (string, error) {
