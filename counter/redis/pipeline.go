@@ -3,13 +3,11 @@ package redis
 import "sync"
 
 const (
-	// few is how many calls are on their way of which none waits for another.
-	few = 8
-	// atOnce is how many batches are on their way at a time, where there are more calls: Redis works at one while the other is written,
-	// read, or somewhere in the network.
-	atOnce = 2
+	// few is how many calls are on their way of which none waits for another. Where there are more there is one batch at a time: the larger
+	// a batch is the less each of its calls costs, and two at once are half as large.
+	few = 4
 	// batchMost bounds a batch: nobody sees the first answer of one before the last is there.
-	batchMost = 32
+	batchMost = 64
 	// keysMost bounds for how long Redis makes one batch, and nothing else.
 	keysMost = 512
 )
@@ -39,7 +37,7 @@ func (p *pipeline) send(s *Store, c *call) {
 }
 
 // mayHave reports whether so many batches may be on their way.
-func (p *pipeline) mayHave(batches int) bool { return batches <= atOnce || p.sent < few }
+func (p *pipeline) mayHave(batches int) bool { return batches <= 1 || p.sent < few }
 
 // run sends one batch after the other.
 func (p *pipeline) run(s *Store) {
