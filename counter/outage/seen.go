@@ -40,11 +40,11 @@ func (s *Store) usedOf(key counter.Key, now time.Time) int64 {
 	return 0
 }
 
-// turn has a counter seen in a window, unless it was seen in a later one.
-func (s *Store) turn(key counter.Key, used, reset int64) *seen {
+// turn has a counter seen in a window, unless it was seen in a later one. If it was never seen, it is kept in what fresh returns.
+func (s *Store) turn(key counter.Key, used, reset int64, fresh func() *seen) *seen {
 	c, _ := s.seen.Compute(key, func(c *seen, known bool) (*seen, xsync.ComputeOp) {
 		if !known {
-			c = &seen{}
+			c = fresh()
 			c.losses.Store(s.losses.Load())
 		}
 		if reset >= c.reset.Load() {
@@ -75,7 +75,7 @@ func (s *Store) look(ctx context.Context, now time.Time, in *standIn) error {
 			return readable(err)
 		}
 		for i, l := range limits {
-			s.turn(l.Key, counts[i].Used, counts[i].Reset.UnixNano())
+			s.turn(l.Key, counts[i].Used, counts[i].Reset.UnixNano(), func() *seen { return new(seen) })
 		}
 		return nil
 	})

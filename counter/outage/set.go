@@ -17,6 +17,7 @@ type set struct {
 	shared counter.Set
 	limits []counter.Limit
 	seen   []atomic.Pointer[seen] // those of the store, without a look into its map; nil: not seen by this set
+	room   atomic.Pointer[[]seen] // for those that the store does not have: each request needs all, so they lie together
 }
 
 // Acquire implements [counter.Set].
@@ -94,9 +95,17 @@ func (s *set) see(now time.Time, admitted bool, counts []counter.Count) {
 		if c := s.seen[i].Load(); c != nil && c.reset.Load() == reset {
 			c.used.Store(counts[i].Used)
 		} else {
-			s.seen[i].Store(s.store.turn(l.Key, counts[i].Used, reset))
+			s.seen[i].Store(s.store.turn(l.Key, counts[i].Used, reset, func() *seen { return s.newSeen(i) }))
 		}
 	}
+}
+
+func (s *set) newSeen(i int) *seen {
+	if s.room.Load() == nil {
+		room := make([]seen, len(s.limits))
+		s.room.CompareAndSwap(nil, &room)
+	}
+	return &(*s.room.Load())[i]
 }
 
 // A localSet is a set while the store is out: the counters of this process, with the limits of this replica.

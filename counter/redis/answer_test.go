@@ -21,7 +21,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(string(answer))
 	f.Add("")
 	f.Add(string(answer[:17]))
-	q := question{group: &g, request: string(header{mode: take}.request(&g, func(*member) (at, n int64) { return 1, 1 }))}
+	q := question{group: &g, request: string(header{mode: take}.request(&g, func(int, *member) amount { return amount{1, 1} }))}
 	f.Fuzz(func(t *testing.T, answer string) {
 		took := q.took(answer)
 		if took {

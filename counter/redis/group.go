@@ -18,8 +18,11 @@ type part struct {
 	window counter.Window
 	place  int   // among what the caller named
 	most   int64 // for takes
-	at, n  int64 // for settlements: the window or sub-window, and what to add
+	amount       // for settlements and restorations
 }
+
+// An amount is what to add, and the window or sub-window that it belongs to.
+type amount struct{ at, n int64 }
 
 func partsOf(limits []counter.Limit) []part {
 	parts := make([]part, len(limits))
@@ -29,20 +32,24 @@ func partsOf(limits []counter.Limit) []part {
 	return parts
 }
 
-// A group is what one run of the script can do at once: what lies in one slot of a cluster, or everything.
+// A group is what one call of the script can do: what lies in one slot of a cluster, or everything. Those of sets are kept, one for each
+// identity, and read by each of its requests: so a group holds no more than these need, and in one piece.
 type group struct {
 	keys    []string // the values, then what stands beside them
 	values  byte     // how many
 	members []member // those of one value together, by their names
+	amounts []amount // of the members, where the call has them
 }
 
 // A member is one counter of a group.
 type member struct {
-	part
-
 	name     int64 // in its value
+	most     int64 // for takes
+	place    int32 // among what the caller named
 	siblings byte  // the members of its value, if it is the first of them; else 0
 }
+
+func (m *member) window() counter.Window { return counter.Window(m.name & 0xff) }
 
 // nameOf is the name of a counter in its value: what is left of its key, and the window.
 func nameOf(p part) int64 {
@@ -75,21 +82,22 @@ func (s *Store) group(parts []part, m mode) []group {
 }
 
 func (s *Store) groupOf(parts []part, m mode) group {
+	parts = merged(slices.SortedFunc(slices.Values(parts), func(a, b part) int {
+		return cmp.Or(bytes.Compare(a.key[:len(a.key)-4], b.key[:len(b.key)-4]), cmp.Compare(nameOf(a), nameOf(b)))
+	}))
 	g := group{members: make([]member, len(parts))}
-	for i, p := range parts {
-		g.members[i] = member{part: p, name: nameOf(p)}
-	}
-	slices.SortFunc(g.members, func(a, b member) int {
-		return cmp.Or(bytes.Compare(a.key[:len(a.key)-4], b.key[:len(b.key)-4]), cmp.Compare(a.name, b.name))
-	})
-	g.members = merged(g.members)
 	var beside []string
-	for i := 0; i < len(g.members); {
-		first := &g.members[i]
-		g.keys = append(g.keys, s.valueKey(first.key))
-		for ; i < len(g.members) && sameValue(g.members[i].key, first.key); i++ {
-			first.siblings++
-			beside = append(beside, s.beside(g.members[i].part, m)...)
+	for i, first := 0, 0; i < len(parts); i++ {
+		p := &parts[i]
+		if i == 0 || !sameValue(p.key, parts[first].key) {
+			first = i
+			g.keys = append(g.keys, s.valueKey(p.key))
+		}
+		g.members[i] = member{name: nameOf(*p), most: p.most, place: int32(p.place)} //nolint:gosec // See counter.MaxLimits.
+		g.members[first].siblings++
+		beside = append(beside, s.beside(*p, m)...)
+		if m == settle || m == restore {
+			g.amounts = append(g.amounts, p.amount)
 		}
 	}
 	g.values = byte(len(g.keys)) //nolint:gosec // No lease and no set has more than 255 counters.
@@ -111,15 +119,15 @@ func (s *Store) beside(p part, m mode) []string {
 	}
 }
 
-// merged makes one of members that are one counter, because the script takes each counter once.
-func merged(sorted []member) []member {
+// merged makes one of parts that are of one counter, because the script takes each counter once.
+func merged(sorted []part) []part {
 	all := sorted[:0]
-	for _, m := range sorted {
-		if last := len(all) - 1; last >= 0 && all[last].name == m.name && sameValue(all[last].key, m.key) {
-			all[last].n += m.n
+	for _, p := range sorted {
+		if last := len(all) - 1; last >= 0 && nameOf(all[last]) == nameOf(p) && sameValue(all[last].key, p.key) {
+			all[last].n += p.n
 			continue
 		}
-		all = append(all, m)
+		all = append(all, p)
 	}
 	return all
 }
@@ -156,8 +164,8 @@ type header struct {
 	lease  counter.LeaseID
 }
 
-// request is the argument of the script for one call. For each member it asks for the moment and the amount.
-func (h header) request(g *group, ask func(*member) (at, n int64)) []byte {
+// request is the argument of the script for one call. It asks for the amount of each member.
+func (h header) request(g *group, ask func(i int, m *member) amount) []byte {
 	b := make([]byte, 0, headerSize+int(g.values)+memberSize*len(g.members))
 	b = binary.LittleEndian.AppendUint16(append(b, byte(h.mode)), uint16(len(g.keys))) //nolint:gosec // A few for each of 255 counters.
 	b = append(b, g.values, boolByte(h.final))
@@ -168,12 +176,15 @@ func (h header) request(g *group, ask func(*member) (at, n int64)) []byte {
 		if m.siblings > 0 {
 			b = append(b, m.siblings)
 		}
-		at, n := ask(m)
+		a := ask(i, m)
 		b = appendNumber(b, m.name)[:len(b)+nameSize]
-		b = appendNumber(appendNumber(appendNumber(b, at), n), m.most)
+		b = appendNumber(appendNumber(appendNumber(b, a.at), a.n), m.most)
 	}
 	return b
 }
+
+// said is the amount that whoever made the group gave it.
+func (g *group) said(i int, _ *member) amount { return g.amounts[i] }
 
 // undo is the request that gives back what a request took, from where the answer, which must fit, says that it was taken.
 func (g *group) undo(request, answer string) []byte {
@@ -230,7 +241,7 @@ func (g *group) read(answer string, hits []int64, counts []counter.Count) (statu
 
 // added is what a take adds to the counter.
 func (m *member) added(hits int64) int64 {
-	if m.window == counter.InUse {
+	if m.window() == counter.InUse {
 		return min(max(hits, 0), 1)
 	}
 	return max(hits, 0)
@@ -241,11 +252,11 @@ const latest = 253402300800
 
 // reset is when the window ends that the script means by at.
 func (m *member) reset(at int64) time.Time {
-	switch {
-	case m.window == counter.InUse:
+	switch w := m.window(); {
+	case w == counter.InUse:
 		return time.Time{}
-	case m.window.Slides():
-		return m.window.Gone(at)
+	case w.Slides():
+		return w.Gone(at)
 	default:
 		return time.Unix(at, 0).UTC()
 	}

@@ -65,7 +65,7 @@ func (s *Store) Restore(ctx context.Context, now time.Time, limits []counter.Lim
 		if l.Window == counter.InUse || l.Window.Slides() || counts[i].Used <= 0 || !now.Before(counts[i].Reset) {
 			continue
 		}
-		parts = append(parts, part{key: l.Key, window: l.Window, at: counts[i].Reset.Unix(), n: counts[i].Used})
+		parts = append(parts, part{key: l.Key, window: l.Window, amount: amount{counts[i].Reset.Unix(), counts[i].Used}})
 	}
 	if len(parts) == 0 {
 		return nil
@@ -80,7 +80,7 @@ func (s *Store) Restore(ctx context.Context, now time.Time, limits []counter.Lim
 	sum := sha256.Sum256([]byte(l.name))
 	h := header{mode: restore, final: l.empty, now: micros(now), lease: counter.LeaseID(sum[:])}
 	return each(s.group(parts, restore), func(g *group) error {
-		_, err := s.ask(ctx, s.question(g, h.request(g, func(m *member) (at, n int64) { return m.at, m.n })))
+		_, err := s.ask(ctx, s.question(g, h.request(g, g.said)))
 		return wrap("restoring", err)
 	})
 }

@@ -90,7 +90,7 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 	h := header{mode: settle, now: micros(now), lease: settlement.Lease}
 	var done atomic.Bool // in part, or perhaps
 	err := each(s.group(parts, settle), func(g *group) error {
-		_, err := s.ask(ctx, s.question(g, h.request(g, func(m *member) (at, n int64) { return m.at, m.n })))
+		_, err := s.ask(ctx, s.question(g, h.request(g, g.said)))
 		if _, answered := rueidis.IsRedisErr(err); !answered && !errors.Is(err, counter.ErrUnreadable) {
 			done.Store(true)
 		}
@@ -104,7 +104,7 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 
 // correction is the part of a settlement that corrects one counter, unless it would change nothing.
 func correction(c counter.Charge, taken, now time.Time) (p part, matters bool) {
-	p = part{key: c.Key, window: c.Window, at: moment(c.Window, taken), n: c.Excess()}
+	p = part{key: c.Key, window: c.Window, amount: amount{moment(c.Window, taken), c.Excess()}}
 	switch {
 	case c.Window == counter.InUse:
 		p.n = -1
@@ -124,7 +124,7 @@ func (s *Store) Renew(ctx context.Context, now time.Time, lease counter.LeaseID,
 	}
 	h := header{mode: renew, now: micros(now), expiry: micros(expiry), lease: lease}
 	return each(s.group(parts, renew), func(g *group) error {
-		_, err := s.ask(ctx, s.question(g, h.request(g, func(*member) (at, n int64) { return 0, 0 })))
+		_, err := s.ask(ctx, s.question(g, h.request(g, func(int, *member) amount { return amount{} })))
 		return wrap("renewing", err)
 	})
 }
@@ -146,7 +146,7 @@ func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit,
 	}
 	h := header{mode: look, now: micros(now)}
 	err := each(groups, func(g *group) error {
-		answer, err := s.ask(ctx, s.question(g, h.request(g, func(m *member) (at, n int64) { return moment(m.window, now), 0 })))
+		answer, err := s.ask(ctx, s.question(g, h.request(g, func(_ int, m *member) amount { return amount{at: moment(m.window(), now)} })))
 		if err == nil {
 			_, err = g.read(answer, nil, counts)
 		}

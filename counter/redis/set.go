@@ -62,7 +62,9 @@ func (s *set) Acquire(
 
 // request is the one to do with a group what the header says.
 func (a *attempt) request(g *group) []byte {
-	return a.header.request(g, func(m *member) (at, n int64) { return moment(m.window, a.at), min(a.hits[m.place], counter.MaxCount+1) })
+	return a.header.request(g, func(_ int, m *member) amount {
+		return amount{moment(m.window(), a.at), min(a.hits[m.place], counter.MaxCount+1)}
+	})
 }
 
 // run does it.
