@@ -141,3 +141,19 @@ type Charge struct {
 func (c Charge) Excess() int64 {
 	return min(max(c.Used, 0), MaxCount) - min(max(c.Charged, 0), MaxCount)
 }
+
+// Matters reports whether a settlement of what was taken at taken changes anything at now: not if its counter is right already, or counts
+// it no more.
+func (c Charge) Matters(taken, now time.Time) bool {
+	switch {
+	case c.Window == InUse:
+		return true
+	case c.Excess() == 0:
+		return false
+	case c.Window.Slides():
+		return c.Window.Sub(now)-c.Window.Sub(taken) <= SubWindows
+	default:
+		_, end := c.Window.Bounds(taken)
+		return now.Before(end)
+	}
+}

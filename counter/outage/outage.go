@@ -18,6 +18,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -161,8 +162,13 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 			settlement.Charges = slotsOf(settlement.Charges)
 		}
 		asked = true
-		return true, s.shared.Settle(st.calls, now, settlement)
+		return matters(settlement, now), s.shared.Settle(st.calls, now, settlement)
 	})
+}
+
+// matters reports whether the store is asked at all.
+func matters(s counter.Settlement, now time.Time) bool {
+	return slices.ContainsFunc(s.Charges, func(c counter.Charge) bool { return c.Matters(s.Taken, now) })
 }
 
 // Renew implements [counter.Store].
@@ -176,7 +182,7 @@ func (s *Store) Renew(ctx context.Context, now time.Time, lease counter.LeaseID,
 		if st.out != nil {
 			return st.out.renew(ctx, now, lease, keys, expiry)
 		}
-		return true, s.shared.Renew(st.calls, now, lease, keys, expiry)
+		return len(keys) > 0, s.shared.Renew(st.calls, now, lease, keys, expiry)
 	})
 }
 
@@ -186,23 +192,24 @@ func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit,
 		if st.out != nil {
 			return st.out.peek(ctx, now, s, limits, counts)
 		}
-		return true, s.shared.Peek(st.calls, now, limits, counts)
+		return len(limits) > 0, s.shared.Peek(st.calls, now, limits, counts)
 	})
 }
 
-// do makes a call by the state of the store, and again by the next state if the store fails or the stand-in is done.
-func (s *Store) do(now time.Time, call func(*state) (done bool, err error)) error {
+// do makes a call by the state of the store, and again by the next state if the store fails or the stand-in is done. The call reports whether
+// it was made at all: by a stand-in that is not done, or by a store that was asked.
+func (s *Store) do(now time.Time, call func(*state) (made bool, err error)) error {
 	for {
 		st := s.state.Load()
 		if st.out != nil {
-			if done, err := call(st); done {
+			if made, err := call(st); made {
 				return err
 			}
 			continue
 		}
 		waits := st.begin()
-		_, err := call(st)
-		if st.end(waits, err) {
+		asked, err := call(st)
+		if st.end(waits, asked, err) {
 			return err
 		}
 		if err := s.fail(st, now, err); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -86,7 +87,11 @@ func (s *troubledSet) Acquire(
 	return s.Set.Acquire(ctx, now, lease, expiry, hits, counts)
 }
 
+// Settle implements counter.Store. The store is not asked for nothing.
 func (s *troubled) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
+	if !slices.ContainsFunc(settlement.Charges, func(c counter.Charge) bool { return c.Matters(settlement.Taken, now) }) {
+		return nil
+	}
 	if err := s.Probe(ctx); err != nil {
 		return err
 	}
@@ -222,6 +227,35 @@ func TestSilenceIsWaitedForOnce(t *testing.T) {
 		shared.is(none)
 		r.back()
 		take(t, set, 1)
+	})
+}
+
+// TestWhatIsNotAskedForIsNoAnswer: a settlement that is right already goes well whatever becomes of the store.
+func TestWhatIsNotAskedForIsNoAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared := &troubled{Store: memory.New()}
+		r := start(t.Context(), shared, 1)
+		defer r.stop()
+		l, store, began := limit(counter.Hour, 1000), r.LocalShare(), now()
+		right := counter.Settlement{Taken: began, Charges: []counter.Charge{{Key: l.Key, Window: l.Window, Charged: 1, Used: 1}}}
+		shared.is(silent)
+		var waits sync.WaitGroup
+		var took time.Duration
+		waits.Go(func() {
+			take(t, store.Open([]counter.Limit{l}), 1)
+			took = now().Sub(began)
+		})
+		for range 200 {
+			pass(time.Millisecond)
+			if err := store.Settle(t.Context(), now(), right); err != nil {
+				t.Error(err)
+			}
+		}
+		waits.Wait()
+		if took > outage.DefaultDeadline+outage.DefaultDeadline/2 {
+			t.Errorf("a store that is silent keeps a caller for %v, want the deadline of %v and a tick or two", took, outage.DefaultDeadline)
+		}
 	})
 }
 

@@ -29,11 +29,11 @@ func (s *set) Acquire(ctx context.Context, now time.Time, lease counter.LeaseID,
 		if in == nil {
 			waits := st.begin()
 			ok, err := s.ask(st, now, lease, expiry, hits, counts)
-			answered := st.end(waits, err)
+			over := st.end(waits, len(s.limits) > 0, err)
 			switch {
 			case err == nil:
 				return ok, nil
-			case answered:
+			case over:
 				in = s.store.setAside(now, err)
 			default:
 				if err := s.store.fail(st, now, err); err != nil {

@@ -45,13 +45,16 @@ func (st *state) begin() (waits *atomic.Int64) {
 	return waits
 }
 
-// end notes that the call does not wait any more, and reports whether the store has answered it: be it that it cannot read what it has.
-func (st *state) end(waits *atomic.Int64, err error) (answered bool) {
+// end notes that the call does not wait any more, and reports whether it is over: the store has answered, be it that it cannot read what it
+// has, or it was not asked, as there was nothing to ask for. That is no sign of the store.
+func (st *state) end(waits *atomic.Int64, asked bool, err error) (over bool) {
 	waits.Add(-1)
 	if err != nil && !errors.Is(err, counter.ErrUnreadable) {
 		return false
 	}
-	st.hear()
+	if asked {
+		st.hear()
+	}
 	return true
 }
 

@@ -83,8 +83,8 @@ func (s *Store) besideKey(k counter.Key, what string) string {
 func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
 	parts := make([]part, 0, len(settlement.Charges))
 	for _, c := range settlement.Charges {
-		if p, matters := correction(c, settlement.Taken, now); matters {
-			parts = append(parts, p)
+		if c.Matters(settlement.Taken, now) {
+			parts = append(parts, correction(c, settlement.Taken))
 		}
 	}
 	h := header{mode: settle, now: micros(now), lease: settlement.Lease}
@@ -102,18 +102,13 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 	return err
 }
 
-// correction is the part of a settlement that corrects one counter, unless it would change nothing.
-func correction(c counter.Charge, taken, now time.Time) (p part, matters bool) {
-	p = part{key: c.Key, window: c.Window, amount: amount{moment(c.Window, taken), c.Excess()}}
-	switch {
-	case c.Window == counter.InUse:
+// correction is the part of a settlement that corrects one counter.
+func correction(c counter.Charge, taken time.Time) part {
+	p := part{key: c.Key, window: c.Window, amount: amount{moment(c.Window, taken), c.Excess()}}
+	if c.Window == counter.InUse {
 		p.n = -1
-		return p, true
-	case c.Window.Slides():
-		return p, p.n != 0 && moment(c.Window, now)-p.at <= counter.SubWindows
-	default:
-		return p, p.n != 0 && p.at > now.Unix()
 	}
+	return p
 }
 
 // Renew implements [counter.Store]. In a cluster it may renew part of the slots and fail.
