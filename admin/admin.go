@@ -32,6 +32,7 @@ type Service interface {
 	Shadows() (list []ratelimit.Shadow, more int64)
 	KeyUsage(ctx context.Context, quota policy.Name) (k ratelimit.KeyUsage, known bool, err error)
 	KeyUsages(ctx context.Context, namespace string, most int) (list []ratelimit.KeyUsage, more int, err error)
+	Alone() bool
 }
 
 // blockList is the answer to GET.

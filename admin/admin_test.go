@@ -45,7 +45,7 @@ func blocking(t *testing.T, addresses ...string) *ratelimit.Limiter {
 	return l
 }
 
-func serve(t *testing.T, l *ratelimit.Limiter, token string) *httptest.Server {
+func serve(t *testing.T, l admin.Service, token string) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(admin.Handler(l, token))
 	t.Cleanup(s.Close)

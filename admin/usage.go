@@ -18,10 +18,12 @@ const (
 	maxUsages = 100
 )
 
-// usageList is the answer to GET: what keys use now.
-type usageList struct {
+// Usages is the answer to GET: what keys use now.
+type Usages struct {
 	Usage []ratelimit.KeyUsage `json:"usage"`
 	More  int                  `json:"more"` // keys that use no larger part of any limit
+	// Alone says that Redis is out: what other replicas have admitted since is not in it.
+	Alone bool `json:"alone,omitempty"`
 }
 
 // errNoKey says that there is no such key, or none that may be used.
@@ -61,7 +63,8 @@ func parseKey(key string) (name policy.Name, err error) {
 	return policy.Name{Namespace: namespace, Name: rest}, nil
 }
 
-func usageOf(ctx context.Context, s Service, key policy.Name, namespace string) (list usageList, err error) {
+func usageOf(ctx context.Context, s Service, key policy.Name, namespace string) (list Usages, err error) {
+	list.Alone = s.Alone()
 	if key == (policy.Name{}) {
 		list.Usage, list.More, err = s.KeyUsages(ctx, namespace, maxUsages)
 		if list.Usage == nil {
@@ -77,25 +80,22 @@ func usageOf(ctx context.Context, s Service, key policy.Name, namespace string) 
 	return list, err
 }
 
-// KeyUsage is how much one key uses of every limit that counts for it or its user. The key is the name of its ApiKeyQuota.
-func (c *Client) KeyUsage(ctx context.Context, key policy.Name) (ratelimit.KeyUsage, error) {
-	list, _, err := c.usage(ctx, "key", key.String())
-	if err != nil {
-		return ratelimit.KeyUsage{}, err
+// KeyUsage is how much one key uses of every limit that counts for it or its user: without an error it is of one key. The key is the name of
+// its ApiKeyQuota.
+func (c *Client) KeyUsage(ctx context.Context, key policy.Name) (Usages, error) {
+	list, err := c.usage(ctx, "key", key.String())
+	if err == nil && len(list.Usage) != 1 {
+		err = fmt.Errorf("%s answers for %d keys where one was asked for, and may be no admin address", c.base, len(list.Usage))
 	}
-	if len(list) != 1 {
-		return ratelimit.KeyUsage{}, fmt.Errorf("%s answers for %d keys where one was asked for, and may be no admin address", c.base, len(list))
-	}
-	return list[0], nil
+	return list, err
 }
 
-// KeyUsages lists the keys of a namespace, or all if it is empty, the most used first, at most 100, and how many more there are.
-func (c *Client) KeyUsages(ctx context.Context, namespace string) (list []ratelimit.KeyUsage, more int, err error) {
+// KeyUsages lists the keys of a namespace, or all if it is empty, the most used first, at most 100.
+func (c *Client) KeyUsages(ctx context.Context, namespace string) (Usages, error) {
 	return c.usage(ctx, "namespace", namespace)
 }
 
-func (c *Client) usage(ctx context.Context, parameter, value string) ([]ratelimit.KeyUsage, int, error) {
-	var list usageList
-	err := c.do(ctx, http.MethodGet, usagePath+"?"+url.Values{parameter: {value}}.Encode(), &list)
-	return list.Usage, list.More, err
+func (c *Client) usage(ctx context.Context, parameter, value string) (list Usages, err error) {
+	err = c.do(ctx, http.MethodGet, usagePath+"?"+url.Values{parameter: {value}}.Encode(), &list)
+	return list, err
 }

@@ -44,21 +44,44 @@ func TestUsageIsAsked(t *testing.T) {
 		Origin: policy.Origin{Kind: policy.KindTier, Name: "free", Field: "spec.limits.rates[metric=Requests,per=Day].max"},
 	}}}
 	one, err := c.KeyUsage(t.Context(), policy.Name{Namespace: "team", Name: "alice"})
-	if diff := cmp.Diff(alice, one); diff != "" || err != nil {
+	if diff := cmp.Diff(admin.Usages{Usage: []ratelimit.KeyUsage{alice}}, one); diff != "" || err != nil {
 		t.Errorf("error %v, usage (-want +got):\n%s", err, diff)
 	}
-	of, more, err := c.KeyUsages(t.Context(), "team")
-	if diff := cmp.Diff([]ratelimit.KeyUsage{alice}, of); diff != "" || more != 0 || err != nil {
-		t.Errorf("more %d, error %v, usage (-want +got):\n%s", more, err, diff)
+	of, err := c.KeyUsages(t.Context(), "team")
+	if diff := cmp.Diff(one, of); diff != "" || err != nil {
+		t.Errorf("error %v, usage (-want +got):\n%s", err, diff)
 	}
-	if all, more, err := c.KeyUsages(t.Context(), ""); len(all) != 2 || more != 0 || err != nil {
-		t.Errorf("got %v, more %d, error %v, want two", all, more, err)
+	if all, err := c.KeyUsages(t.Context(), ""); len(all.Usage) != 2 || all.More != 0 || err != nil {
+		t.Errorf("got %v, error %v, want two", all, err)
 	}
 	if _, err := c.KeyUsage(t.Context(), policy.Name{Namespace: "team", Name: "bob"}); err == nil ||
 		err.Error() != "There is no ApiKeyQuota team/bob, or it was never accepted. GET /admin/usage lists those that are in force." {
 		t.Errorf("got error %v", err)
 	}
 }
+
+// TestUsageOfOneReplicaSaysThatItIs, which the figures do not.
+func TestUsageOfOneReplicaSaysThatItIs(t *testing.T) {
+	t.Parallel()
+	for _, out := range []bool{false, true} {
+		c := client(t, serve(t, withStoreOut{limiting(t, "team/alice"), out}, token).URL, token)
+		if one, err := c.KeyUsage(t.Context(), policy.Name{Namespace: "team", Name: "alice"}); one.Alone != out || err != nil {
+			t.Errorf("of one key: alone %v, error %v, want %v", one.Alone, err, out)
+		}
+		if all, err := c.KeyUsages(t.Context(), ""); all.Alone != out || err != nil {
+			t.Errorf("of all: alone %v, error %v, want %v", all.Alone, err, out)
+		}
+	}
+}
+
+// withStoreOut is a limiter whose store is out, or not.
+type withStoreOut struct {
+	*ratelimit.Limiter
+
+	out bool
+}
+
+func (l withStoreOut) Alone() bool { return l.out }
 
 func TestUsageAnswersWhoAsksWrongly(t *testing.T) {
 	t.Parallel()

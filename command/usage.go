@@ -86,25 +86,34 @@ func (o *usageOptions) run(cmd *cobra.Command, client *admin.Client, args []stri
 		if err != nil {
 			return err
 		}
+		warnOfOutage(cmd.ErrOrStderr(), one.Alone)
 		if o.output != formatText {
-			return printData(out, o.output, one)
+			return printData(out, o.output, one.Usage[0])
 		}
-		printKeyUsage(out, &one, time.Now())
+		printKeyUsage(out, &one.Usage[0], time.Now())
 		return nil
 	}
-	list, more, err := client.KeyUsages(cmd.Context(), o.namespace)
+	all, err := client.KeyUsages(cmd.Context(), o.namespace)
 	if err != nil {
 		return err
 	}
+	warnOfOutage(cmd.ErrOrStderr(), all.Alone)
 	if o.output != formatText {
-		return printData(out, o.output, map[string]any{"usage": list, "more": more})
+		return printData(out, o.output, all)
 	}
-	if len(list) == 0 && o.namespace != "" {
+	if len(all.Usage) == 0 && o.namespace != "" {
 		fmt.Fprintf(out, "There is no ApiKeyQuota in force in namespace %s.\n", o.namespace)
 		return nil
 	}
-	printKeyUsages(out, list, more, time.Now())
+	printKeyUsages(out, all.Usage, all.More, time.Now())
 	return nil
+}
+
+// warnOfOutage says why figures are not all there is.
+func warnOfOutage(w io.Writer, alone bool) {
+	if alone {
+		fmt.Fprintln(w, "Redis is out, and this replica counts for itself: what other replicas have admitted since is not in these figures.")
+	}
 }
 
 // printKeyUsage shows every limit of one key.
@@ -193,12 +202,12 @@ func (o *usageOptions) known(cmd *cobra.Command, namespace string) []string {
 	if err != nil {
 		return nil
 	}
-	list, _, err := client.KeyUsages(cmd.Context(), namespace)
+	all, err := client.KeyUsages(cmd.Context(), namespace)
 	if err != nil {
 		return nil
 	}
-	names := make([]string, 0, len(list))
-	for _, k := range list {
+	names := make([]string, 0, len(all.Usage))
+	for _, k := range all.Usage {
 		names = append(names, k.Key)
 	}
 	return names

@@ -30,6 +30,7 @@ const SlotExpiry = 3*descriptor.Heartbeat + 5*time.Second
 type Limiter struct {
 	store  counter.Store
 	stores func(policy.StoreOut) counter.Store // ways to the same counters
+	alone  func() bool
 	leases *leases
 	clock  func() time.Time
 	log    *slog.Logger
@@ -66,9 +67,10 @@ func WithFormerSecret(secret []byte) Option {
 	return func(l *Limiter) { l.leases.former = secret }
 }
 
-// WithOutages sets how a gateway's requests are counted, by what it says of a store that is out. Without it there is one way to count.
-func WithOutages(stores func(policy.StoreOut) counter.Store) Option {
-	return func(l *Limiter) { l.stores = stores }
+// WithOutages sets how a gateway's requests are counted, by what it says of a store that is out, and what tells whether it is. Without it
+// there is one way to count, and the store is never out.
+func WithOutages(stores func(policy.StoreOut) counter.Store, out func() bool) Option {
+	return func(l *Limiter) { l.stores, l.alone = stores, out }
 }
 
 // New makes a Limiter that counts in the store and signs its leases with the secret, which replicas share. Until SetTable
@@ -81,7 +83,7 @@ func New(store counter.Store, secret []byte, options ...Option) *Limiter {
 		clock:  time.Now, //nolint:forbidigo // The clock of whoever injects none.
 		log:    slog.New(slog.DiscardHandler),
 	}
-	l.stores = func(policy.StoreOut) counter.Store { return store }
+	l.stores, l.alone = func(policy.StoreOut) counter.Store { return store }, func() bool { return false }
 	l.rehearsals = newRehearsals(func(a *actor, at time.Time) { l.shadows.record(a.by, a.most, at) })
 	for _, o := range options {
 		o(l)

@@ -37,7 +37,7 @@ func serveOutages(t *testing.T, text string, replicas int, fails func(int64, str
 		return map[policy.StoreOut]counter.Store{
 			policy.StoreOutLocalShare: out.LocalShare(), policy.StoreOutAllow: out.Allow(), policy.StoreOutDeny: out.Deny(),
 		}[how]
-	}))
+	}, func() bool { return out.Stats().Out }))
 	s.SetTable(s.table)
 	return s
 }

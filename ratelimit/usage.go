@@ -117,6 +117,10 @@ func (l *Limiter) Usage(ctx context.Context, quota policy.Name) (usages []Usage,
 	return usages, true, nil
 }
 
+// Alone reports whether the store that replicas share is out, and this one counts for itself: its Usage has what it saw of the others before,
+// and nothing that they have used since.
+func (l *Limiter) Alone() bool { return l.alone() }
+
 func (l *Limiter) peek(ctx context.Context, limits []policy.Limit) ([]LimitUse, error) {
 	counters, counts := make([]counter.Limit, len(limits)), make([]counter.Count, len(limits))
 	for i, limit := range limits {

@@ -20,6 +20,7 @@ import (
 type counters struct {
 	store    counter.Store
 	stores   func(policy.StoreOut) counter.Store // ways to store
+	out      func() bool                         // this process counts for itself
 	failures interface {
 		counter.Failures
 		Forgotten() int64
@@ -36,7 +37,7 @@ func countAlone(c *Common) (*counters, error) {
 		return nil, err
 	}
 	failures := memory.NewFailures()
-	own := &counters{store: store, stores: func(policy.StoreOut) counter.Store { return store }, failures: failures}
+	own := &counters{store: store, stores: func(policy.StoreOut) counter.Store { return store }, out: func() bool { return false }, failures: failures}
 	flush := func() {
 		if err := store.Flush(time.Now()); err != nil {
 			c.Log.Error("could not write the counters", "error", err)
@@ -91,7 +92,7 @@ func countTogether(ctx context.Context, c *ServiceConfig) (*counters, error) {
 	}
 	shared := &counters{
 		store: stores[policy.StoreOutLocalShare], stores: func(s policy.StoreOut) counter.Store { return stores[s] },
-		failures: failures, measures: outages(out.Stats, replicas.Count),
+		out: func() bool { return out.Stats().Out }, failures: failures, measures: outages(out.Stats, replicas.Count),
 	}
 	shared.run = func(ctx context.Context) {
 		sweeps, reads := time.NewTicker(sweepEvery), time.NewTicker(redis.RefreshEvery)

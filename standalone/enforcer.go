@@ -37,7 +37,7 @@ func newEnforcer(c *Common, counters *counters) (*enforcer, error) {
 	e := &enforcer{
 		counters: counters, health: health.NewServer(), log: c.Log,
 		limiter: ratelimit.New(counters.store, keys.signing, ratelimit.WithLog(c.Log), ratelimit.WithFormerSecret(keys.former),
-			ratelimit.WithFailures(counters.failures), ratelimit.WithOutages(counters.stores)),
+			ratelimit.WithFailures(counters.failures), ratelimit.WithOutages(counters.stores, counters.out)),
 	}
 	e.health.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	return e, nil

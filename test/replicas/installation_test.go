@@ -168,8 +168,8 @@ func (x *installation) used(t *testing.T, name string) map[string]int64 {
 		t.Fatal(err)
 	}
 	used := map[string]int64{}
-	for i := range usage.Limits {
-		used[usage.Limits[i].ID()] = usage.Limits[i].Used
+	for _, l := range usage.Usage[0].Limits {
+		used[l.ID()] = l.Used
 	}
 	return used
 }
