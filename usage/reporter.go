@@ -164,8 +164,12 @@ func moreUrgent(a, b *entry) bool {
 	return a.tried.Before(b.tried)
 }
 
-// pass looks at what was used, at what is due and at some of all others, and writes as much as may be written.
+// pass looks at what was used, at what is due and at some of all others, and writes as much as may be written. Objects stay as they are while
+// the source cannot know better.
 func (r *Reporter) pass(ctx context.Context, now time.Time) {
+	if r.source.Alone() {
+		return
+	}
 	r.passes++
 	for _, name := range r.source.Active() {
 		r.schedule(name, now)

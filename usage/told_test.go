@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/ratelimit"
 	"github.com/tierkeeper/tierkeeper/usage"
@@ -15,7 +16,10 @@ type source struct {
 	*ratelimit.Limiter
 
 	fails error
+	alone bool
 }
+
+func (s *source) Alone() bool { return s.alone }
 
 func (s *source) Quotas() []policy.Name { return nil }
 
@@ -174,4 +178,23 @@ func TestAnotherMaxIsNews(t *testing.T) {
 	c.limiter.SetTable(compile(t, `{plan: {limits: {rates: [{metric: Requests, per: Day, max: 150}]}}, quotas: {alice: {}}}`))
 	c.after(time.Second)
 	c.want(alice, "Key/Requests/Day 2 of 150, until 00:00:00")
+}
+
+// TestAReplicaThatKnowsOnlyItselfChangesNothing: what others have admitted would be gone from the objects.
+func TestAReplicaThatKnowsOnlyItselfChangesNothing(t *testing.T) {
+	t.Parallel()
+	c, s := amongMany(t, aDay)
+	c.use("alice", 100)
+	c.after(time.Second)
+	c.want(alice, "Key/Requests/Day 100 of 200, until 00:00:00")
+	all := s.Limiter
+	c.store = memory.New()
+	s.Limiter, s.alone = c.replica(aDay), true
+	c.useAt(s.Limiter, "alice", 50)
+	c.after(time.Minute)
+	c.want(alice, "Key/Requests/Day 100 of 200, until 00:00:00")
+	c.useAt(all, "alice", 50)
+	s.Limiter, s.alone = all, false
+	c.after(time.Second)
+	c.want(alice, "Key/Requests/Day 150 of 200, until 00:00:00")
 }

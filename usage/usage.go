@@ -22,6 +22,8 @@ type Source interface {
 	Active() []policy.Name
 	Quotas() []policy.Name
 	Usage(ctx context.Context, quota policy.Name) (usages []ratelimit.Usage, known bool, err error)
+	// Alone says that it does not know at the moment what others have admitted: what it tells may be less than it told before.
+	Alone() bool
 }
 
 // A Status is what the service says in the status of one object.
