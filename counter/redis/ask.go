@@ -20,7 +20,7 @@ var countersSource string
 
 var counters = rueidis.NewLuaScript(countersSource)
 
-// A question is one call of a script, which makes several calls in one run and answers each.
+// A question is one call of a script. One run of that makes several, which may be of many callers, and answers each.
 type question struct {
 	script  *rueidis.Lua
 	keys    []string
@@ -51,7 +51,7 @@ func (s *Store) run(ctx context.Context, q question) (string, error) {
 	}
 }
 
-// answersTo are those of a script to n questions.
+// answersTo are those of a script to n questions, in their order. Each may be an error: see answerOf.
 func answersTo(n int, result rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
 	answers, err := result.ToArray()
 	if err == nil && len(answers) != n {
@@ -102,7 +102,7 @@ func (s *Store) ask(ctx context.Context, q question) (string, error) {
 	case <-c.answered:
 	case <-ctx.Done():
 		if c.over.CompareAndSwap(false, true) {
-			// Batches that hang must not hold up who comes when Redis answers again.
+			// A batch that hangs must not hold up who comes when Redis answers again.
 			s.pipeline.CompareAndSwap(p, new(pipeline))
 			return "", ctx.Err()
 		}

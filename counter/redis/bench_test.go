@@ -113,10 +113,10 @@ func each(b *testing.B, then func(*redis.Store, []counter.Limit, counter.LeaseID
 	}
 }
 
-// A use is what a server has used of its time, in seconds, and what it used for scripts, in microseconds, and how many those were.
+// A use is what a server has used of its time, in seconds, what it used for scripts, in microseconds, and how often it ran one.
 type use struct {
 	process, script float64
-	scripts         int
+	runs            int
 }
 
 func usedBy(s *redistest.Server) (u use) {
@@ -127,7 +127,7 @@ func usedBy(s *redistest.Server) (u use) {
 			n, _ := strconv.ParseFloat(value, 64)
 			u.process += n
 		case "cmdstat_evalsha":
-			_, _ = fmt.Sscanf(value, "calls=%d,usec=%f", &u.scripts, &u.script)
+			_, _ = fmt.Sscanf(value, "calls=%d,usec=%f", &u.runs, &u.script)
 		}
 	}
 	return u

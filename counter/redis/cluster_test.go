@@ -51,9 +51,9 @@ func TestARefusalInDoubtIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t)
 	s := open(t, redis.Options{Addresses: cluster.Addrs()}).FreshAndSlow()
-	scripts := func() (n int) {
+	runs := func() (n int) {
 		for _, node := range cluster.Nodes[:3] {
-			n += usedBy(node).scripts
+			n += usedBy(node).runs
 		}
 		return n
 	}
@@ -75,11 +75,11 @@ func TestARefusalInDoubtIsTriedAgain(t *testing.T) {
 		if _, ok := acquire(t, s, noon, takes...); !ok {
 			t.Fatalf("%s: an empty counter is full", name)
 		}
-		before := scripts()
+		before := runs()
 		if _, ok := acquire(t, s, noon.Add(tc.apart), full); ok {
 			t.Errorf("%s: a full counter admits", name)
 		}
-		if got := scripts() - before; got != tc.want {
+		if got := runs() - before; got != tc.want {
 			t.Errorf("%s: who is refused has asked %d times, want %d", name, got, tc.want)
 		}
 	}

@@ -85,40 +85,39 @@ local function place(s, id)
   until false
 end
 
--- What a counter of a sliding window holds and when that changes, what becomes of its record, and its newest sub-window. What only it
--- needs is within: to make a function takes its time, and most calls need none of them.
+-- Adds n to sub-window at of the ring in v at q, whose newest is a and whose sum is b; a is nil where there is none.
+local function put(v, q, a, b, at, n)
+  local d = a and at - a or 17
+  if d >= 17 then
+    return at, n, write('<I8', n) .. rep('\0', 128)
+  end
+  if d > 0 then
+    for o = q + 8 * (17 - d), q + 128, 8 do
+      b = b - read('<I8', v, o)
+    end
+    n = min(n, MAX - b)
+    return at, b + n, write('<I8', n) .. rep('\0', 8 * (d - 1)) .. sub(v, q, q + 8 * (17 - d) - 1)
+  end
+  local o = q - 8 * d
+  local c = read('<I8', v, o)
+  n = max(min(n, MAX - b), -c)
+  return a, b + n, sub(v, q, o - 1) .. write('<I8', c + n) .. sub(v, o + 8, q + 135)
+end
+
+-- The sub-window that must be gone for no more than most to be left of what counts at current.
+local function gone(v, q, a, current, most)
+  local sum = 0
+  for s = a, current - 16, -1 do
+    sum = sum + read('<I8', v, q + 8 * (a - s))
+    if sum > most then
+      return s
+    end
+  end
+  return current
+end
+
+-- What a counter of a sliding window holds and when that changes, what becomes of its record, and its newest sub-window.
 local function slide(name, v, q, a, b, at, n, most)
-  -- Adds n to sub-window at of the ring in v at q, whose newest is a and whose sum is b; a is nil where there is none.
-  local function put(v, q, a, b, at, n)
-    local d = a and at - a or 17
-    if d >= 17 then
-      return at, n, write('<I8', n) .. rep('\0', 128)
-    end
-    if d > 0 then
-      for o = q + 8 * (17 - d), q + 128, 8 do
-        b = b - read('<I8', v, o)
-      end
-      n = min(n, MAX - b)
-      return at, b + n, write('<I8', n) .. rep('\0', 8 * (d - 1)) .. sub(v, q, q + 8 * (17 - d) - 1)
-    end
-    local o = q - 8 * d
-    local c = read('<I8', v, o)
-    n = max(min(n, MAX - b), -c)
-    return a, b + n, sub(v, q, o - 1) .. write('<I8', c + n) .. sub(v, o + 8, q + 135)
-  end
-
-  -- The sub-window that must be gone for no more than most to be left of what counts at current.
-  local function gone(v, q, a, current, most)
-    local sum = 0
-    for s = a, current - 16, -1 do
-      sum = sum + read('<I8', v, q + 8 * (a - s))
-      if sum > most then
-        return s
-      end
-    end
-    return current
-  end
-
   local used, time, record = 0, at, nil
   if mode > LOOK then
     if n ~= 0 and not (a and a - at >= 17) and (n > 0 or a and at <= a) then

@@ -21,8 +21,8 @@ local function ask(command, key, ...)
 end
 
 local function make(call, value, blocks)
-  local mode, now, window, length, most, subject, channel = read('<BI8I8I8I4c25', call)
-  channel = sub(call, channel)
+  local mode, now, window, length, most, subject, rest = read('<BI8I8I8I4c25', call)
+  local channel = sub(call, rest)
   local v = ask('GET', value)
   if v and (#v < 21 or string.byte(v) ~= 1) then
     error('LAYOUT ' .. value, 0)

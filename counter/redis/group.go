@@ -57,7 +57,7 @@ func nameOf(p part) int64 {
 	return int64(binary.BigEndian.Uint32(id[:]))<<8 | int64(p.window)
 }
 
-// group puts together what one run of the script can do. The groups are in the order in which their subjects first appear.
+// group puts together what one call of the script can do. The groups are in the order in which their subjects first appear.
 func (s *Store) group(parts []part, m mode) []group {
 	var groups []group
 	if !s.spread {

@@ -6,10 +6,10 @@ const (
 	// few is how many calls are on their way of which none waits for another. Where there are more there is one batch at a time: the larger
 	// a batch is the less each of its calls costs, and two at once are half as large.
 	few = 4
-	// batchMost bounds a batch: nobody sees the first answer of one before the last is there.
+	// batchMost bounds the calls of a batch, and keysMost their keys: nobody sees the first answer of one before the last is there, and Redis
+	// does nothing else meanwhile. So a store makes at most batchMost calls in a round trip.
 	batchMost = 64
-	// keysMost bounds for how long Redis makes one batch, and nothing else.
-	keysMost = 512
+	keysMost  = 512
 )
 
 // A pipeline sends calls in batches, each of which is one run of a script. While there are few, each goes at once. Those that come when more
@@ -39,7 +39,7 @@ func (p *pipeline) send(s *Store, c *call) {
 // mayHave reports whether so many batches may be on their way.
 func (p *pipeline) mayHave(batches int) bool { return batches <= 1 || p.sent < few }
 
-// run sends one batch after the other.
+// run sends one batch after the other, until nobody waits or others send them.
 func (p *pipeline) run(s *Store) {
 	b := batch{store: s}
 	for p.fill(&b) {
@@ -47,32 +47,38 @@ func (p *pipeline) run(s *Store) {
 	}
 }
 
-// fill takes the next batch from those that wait, but for those whose callers have gone, when the one before is back. It reports false
-// if nobody waits, or others send them.
+// fill makes the next batch of the one before, which is back. It reports false if there is none to be sent.
 func (p *pipeline) fill(b *batch) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sent -= len(b.calls)
 	b.reset()
-	left, n := p.waiting[:0], 0
-	for p.mayHave(p.batches) && n < len(p.waiting) && len(b.calls) < batchMost {
-		switch c := p.waiting[n]; {
-		case c.over.Load():
-		case b.fits(c):
-			b.add(c)
-		default: // It is of another script, perhaps.
-			left = append(left, c)
-		}
-		n++
+	if p.mayHave(p.batches) {
+		p.take(b)
 	}
-	left = append(left, p.waiting[n:]...)
-	clear(p.waiting[len(left):])
-	p.waiting = left
 	p.sent += len(b.calls)
 	if len(b.calls) == 0 {
 		p.batches--
 	}
 	return len(b.calls) > 0
+}
+
+// take has those go that wait, but for those whose callers have gone. Who does not fit goes on to wait, before all others: the first who
+// waits always goes.
+func (p *pipeline) take(b *batch) {
+	left, n := p.waiting[:0], 0
+	for ; n < len(p.waiting) && len(b.calls) < batchMost; n++ {
+		switch c := p.waiting[n]; {
+		case c.over.Load():
+		case b.fits(c):
+			b.add(c)
+		default:
+			left = append(left, c)
+		}
+	}
+	left = append(left, p.waiting[n:]...)
+	clear(p.waiting[len(left):])
+	p.waiting = left
 }
 
 // A batch is calls of one script that go together.
@@ -90,6 +96,7 @@ func (b *batch) reset() {
 	b.calls, b.keys, b.requests = b.calls[:0], b.keys[:0], b.requests[:0]
 }
 
+// fits reports whether a call can go with the others: one of another script cannot.
 func (b *batch) fits(c *call) bool {
 	return len(b.calls) == 0 || c.script == b.calls[0].script && len(b.keys)+len(c.keys) <= keysMost
 }
@@ -100,6 +107,7 @@ func (b *batch) add(c *call) {
 	b.requests = append(b.requests, c.request)
 }
 
+// run sends the batch, and ends each of its calls: by an answer or an error of its own, or all by one if there is no answer.
 func (b *batch) run() {
 	answers, err := answersTo(len(b.calls), b.calls[0].script.Exec(b.store.ctx, b.store.client, b.keys, b.requests))
 	if err != nil {

@@ -1,5 +1,6 @@
 // Package redis counts in Redis or Valkey, so that many processes share their counters. It decides how that stays exact, fast
-// and small: one script for each call, one packed value for each entry of a subject, and everything expires by itself.
+// and small: a script that makes calls as a whole, and all that come at once in one run; one packed value for each entry of a subject; and
+// everything expires by itself.
 //
 // What stands in the store is written down in docs/redis.md.
 package redis
@@ -29,7 +30,8 @@ const patience = 5 * time.Second
 
 // A Store keeps counters in Redis. Use New to make one.
 //
-// A call returns as soon as its context ends. What Acquire took by then, or takes later, is given back.
+// A call returns as soon as its context ends. What Acquire took by then, or takes later, is given back. Calls that come while others are on
+// their way wait for these, and go together: see the constants of pipeline.
 //
 // In a Redis Cluster each subject has its place, and a set with several takes from one after the other, in the order of its
 // limits. What is taken never exceeds a limit. A refusal gives back what was taken before it; until then others may be refused

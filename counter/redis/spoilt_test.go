@@ -85,7 +85,7 @@ func TestWhatIsNoCounterCostsNobodyElse(t *testing.T) {
 	acquire(t, s, noon, spoilt)
 	key := valueOf(server)
 	server.Do("set", key, "something else")
-	before := usedBy(server).scripts
+	before := usedBy(server).runs
 	take := func(l counter.Limit) error {
 		_, err := s.Open([]counter.Limit{l}).Acquire(t.Context(), noon, newLease(), noon.Add(time.Second), []int64{1}, make([]counter.Count, 1))
 		return err
@@ -115,7 +115,7 @@ func TestWhatIsNoCounterCostsNobodyElse(t *testing.T) {
 	if got := usedOf(t, s, noon, sound); got != callers/2*rounds {
 		t.Errorf("%d are counted, want %d", got, callers/2*rounds)
 	}
-	if runs := usedBy(server).scripts - before; runs > callers*rounds/2 {
+	if runs := usedBy(server).runs - before; runs > callers*rounds/2 {
 		t.Errorf("the script ran %d times for %d calls: few were together", runs, callers*rounds)
 	}
 }

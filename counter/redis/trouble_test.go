@@ -242,7 +242,6 @@ func TestEverythingExpires(t *testing.T) {
 	}
 }
 
-// A clock that was a year ahead, once, must not stop everybody for a year.
 // TestSettledLeasesAreForgottenUnderLoad has takes move the clock of the counter before each settlement.
 func TestSettledLeasesAreForgottenUnderLoad(t *testing.T) {
 	t.Parallel()
@@ -270,6 +269,7 @@ func TestSettledLeasesAreForgottenUnderLoad(t *testing.T) {
 	}
 }
 
+// A clock that was a year ahead, once, must not stop everybody for a year.
 func TestACounterFromTheFutureIsForgotten(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -326,7 +326,7 @@ func TestACallEndsWithItsContextAndTakesNothing(t *testing.T) {
 	acquire(t, s, noon, rate, slot)
 	set := s.Open([]counter.Limit{rate, slot})
 	const gone = 20
-	before := usedBy(server).scripts
+	before := usedBy(server).runs
 
 	server.Pause()
 	var calls sync.WaitGroup
@@ -341,7 +341,7 @@ func TestACallEndsWithItsContextAndTakesNothing(t *testing.T) {
 	}
 	calls.Wait()
 	server.Resume()
-	eventually(t, "something is taken for those who have gone", func() bool { return usedBy(server).scripts > before })
+	eventually(t, "something is taken for those who have gone", func() bool { return usedBy(server).runs > before })
 	eventually(t, "what was taken for those who have gone is given back", func() bool {
 		return usedOf(t, s, noon, rate) == 1 && usedOf(t, s, noon, slot) == 1
 	})
@@ -389,7 +389,6 @@ func TestAnErrorOfRedisIsTold(t *testing.T) {
 	}
 }
 
-// TestManyProcessesAreExact has several stores, each with connections of its own, offer five times what a limit admits.
 // TestARefundThatRedisRefusesCanBeMadeAgain. Of one that is not answered nobody knows.
 func TestARefundThatRedisRefusesCanBeMadeAgain(t *testing.T) {
 	t.Parallel()
@@ -416,6 +415,7 @@ func TestARefundThatRedisRefusesCanBeMadeAgain(t *testing.T) {
 	}
 }
 
+// TestManyProcessesAreExact has several stores, each with connections of its own, offer five times what a limit admits.
 func TestManyProcessesAreExact(t *testing.T) {
 	t.Parallel()
 	const most, offered = 1000, 5000
