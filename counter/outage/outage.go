@@ -162,11 +162,14 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 			settlement.Charges = slotsOf(settlement.Charges)
 		}
 		asked = true
-		return matters(settlement, now), s.shared.Settle(st.calls, now, settlement)
+		if !matters(settlement, now) {
+			return false, nil
+		}
+		return true, s.shared.Settle(st.calls, now, settlement)
 	})
 }
 
-// matters reports whether the store is asked at all.
+// matters reports whether a settlement changes anything.
 func matters(s counter.Settlement, now time.Time) bool {
 	return slices.ContainsFunc(s.Charges, func(c counter.Charge) bool { return c.Matters(s.Taken, now) })
 }
@@ -196,8 +199,8 @@ func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit,
 	})
 }
 
-// do makes a call by the state of the store, and again by the next state if the store fails or the stand-in is done. The call reports whether
-// it was made at all: by a stand-in that is not done, or by a store that was asked.
+// do makes a call by the state of the store, and again by the next state if the store fails or the stand-in has ended. The call reports
+// whether it was made: not by a stand-in that has ended, nor by a store that there was nothing to ask for.
 func (s *Store) do(now time.Time, call func(*state) (made bool, err error)) error {
 	for {
 		st := s.state.Load()

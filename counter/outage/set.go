@@ -100,6 +100,7 @@ func (s *set) see(now time.Time, admitted bool, counts []counter.Count) {
 	}
 }
 
+// newSeen is where what is seen of limit i is kept if it was not seen before, or is forgotten.
 func (s *set) newSeen(i int) *seen {
 	if s.room.Load() == nil {
 		room := make([]seen, len(s.limits))
