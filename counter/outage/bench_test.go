@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter"
-	"github.com/tierkeeper/tierkeeper/counter/memory"
-	"github.com/tierkeeper/tierkeeper/counter/outage"
 )
 
 // A free store costs nothing: what is measured is what this package adds to another.
@@ -46,7 +44,7 @@ func BenchmarkAcquire(b *testing.B) {
 		"calendar": {counter.Minute, counter.Hour, counter.Day, counter.InUse},
 		"sliding":  {counter.SlidingMinute, counter.SlidingHour, counter.Day, counter.InUse},
 	} {
-		r := startWith(b.Context(), free{&troubled{Store: memory.New()}}, outage.Options{Deadline: patient, Replicas: func() int { return 2 }, Clock: now})
+		r := startPatiently(b, free{sound()}, 2)
 		store := r.LocalShare()
 		one := store.Open(identity(0, windows...))
 		hits := []int64{1, 1, 1, 1}
@@ -79,7 +77,7 @@ func BenchmarkMemory(b *testing.B) {
 	const keys = 100_000
 	noon := time.Date(2026, time.May, 14, 12, 0, 0, 0, time.UTC)
 	for b.Loop() {
-		r := startWith(b.Context(), free{&troubled{Store: memory.New()}}, outage.Options{Deadline: patient, Replicas: func() int { return 2 }, Clock: now})
+		r := startPatiently(b, free{sound()}, 2)
 		store := r.LocalShare()
 		sets, hits, counts := make([]counter.Set, keys), []int64{1, 1, 1, 1}, make([]counter.Count, 4)
 		before := inUse()

@@ -10,16 +10,13 @@ import (
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/counter/countertest"
 	"github.com/tierkeeper/tierkeeper/counter/memory"
-	"github.com/tierkeeper/tierkeeper/counter/outage"
 )
 
 func TestFailuresOfASoundStoreAreThoseOfTheStore(t *testing.T) {
 	t.Parallel()
 	countertest.RunFailures(t, func(t *testing.T) counter.Failures {
 		t.Helper()
-		r := startWith(t.Context(), &troubled{Store: memory.New()}, outage.Options{Deadline: patient, Replicas: func() int { return 1 }, Clock: now})
-		t.Cleanup(r.stop)
-		return r.Failures(knownFailures{memory.NewFailures()})
+		return startPatiently(t, sound(), 1).Failures(knownFailures{memory.NewFailures()})
 	})
 }
 
@@ -50,9 +47,7 @@ func (f troubledFailures) Fail(ctx context.Context, now time.Time, s counter.Sub
 func TestWhoFailsInAnOutageIsBlockedHere(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
+		shared, r := startOne(t, 1)
 		f := r.Failures(troubledFailures{knownFailures{memory.NewFailures()}, shared})
 		rule := counter.Rule{Max: 1, Window: time.Minute, Block: time.Minute}
 		block := func(s counter.Subject) {
@@ -76,8 +71,7 @@ func TestWhoFailsInAnOutageIsBlockedHere(t *testing.T) {
 		if all, err := f.Blocks(t.Context(), now()); len(all) != 2 || err != nil {
 			t.Errorf("in the outage the blocks are %v, %v, want both", all, err)
 		}
-		shared.is(none)
-		r.back()
+		shared.recovers(r)
 		for _, s := range []counter.Subject{{1}, {2}} {
 			if _, blocked, err := f.BlockOf(t.Context(), now(), s); !blocked || err != nil {
 				t.Errorf("%v is not blocked any more: %v", s, err)

@@ -5,10 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/tierkeeper/tierkeeper/counter"
-	"github.com/tierkeeper/tierkeeper/counter/outage"
 	"github.com/tierkeeper/tierkeeper/counter/redis"
 	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
 	"github.com/tierkeeper/tierkeeper/internal/await"
@@ -28,7 +25,7 @@ func TestWhatARedisForgetsIsRestored(t *testing.T) {
 		}
 		t.Cleanup(shared.Close)
 		replicas[i] = startPatiently(t, shared, len(replicas))
-		sets[i] = replicas[i].LocalShare().Open([]counter.Limit{wide, tight})
+		sets[i] = replicas[i].open(wide, tight)
 	}
 	try := func(n int) (sum int) {
 		for i := range n {
@@ -58,17 +55,5 @@ func TestWhatARedisForgetsIsRestored(t *testing.T) {
 	if admitted != 100 {
 		t.Errorf("%d are admitted of 100, by a store that forgot everything after 60", admitted)
 	}
-	if diff := cmp.Diff([]int64{200, 100}, used(t, replicas[0].LocalShare(), wide, tight)); diff != "" {
-		t.Errorf("what is counted in the end (-want +got):\n%s", diff)
-	}
-}
-
-// startPatiently starts a replica that takes no busy machine for a store that is out.
-func startPatiently(t *testing.T, shared outage.Shared, replicas int) *replica {
-	t.Helper()
-	s := outage.New(t.Context(), shared, outage.Options{
-		Deadline: 20 * time.Second, Replicas: func() int { return replicas }, Clock: now, Log: slog.New(slog.DiscardHandler),
-	})
-	go s.Run(t.Context())
-	return &replica{s, func() {}}
+	wantUsed(t, "what is counted in the end", []int64{200, 100}, replicas[0].LocalShare(), wide, tight)
 }

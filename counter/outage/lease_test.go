@@ -11,24 +11,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tierkeeper/tierkeeper/counter"
-	"github.com/tierkeeper/tierkeeper/counter/memory"
 )
 
 func TestSlotsOutliveAnOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
+		shared, r := startOne(t, 1)
 		l := limit(counter.InUse, 10)
-		store := r.LocalShare()
-		set := store.Open([]counter.Limit{l})
-		end := func(lease counter.LeaseID) {
-			s := counter.Settlement{Lease: lease, Taken: now(), Charges: []counter.Charge{{Key: l.Key, Window: l.Window}}}
-			if err := store.Settle(t.Context(), now(), s); err != nil {
-				t.Error(err)
-			}
-		}
+		store, set := r.LocalShare(), r.open(l)
 		early, _ := take(t, set, 1)
 		stays, _ := take(t, set, 1)
 		pass(time.Second)
@@ -38,71 +28,28 @@ func TestSlotsOutliveAnOutage(t *testing.T) {
 		}
 		short, _ := take(t, set, 1)
 		take(t, set, 1)
-		end(short)
-		s := counter.Settlement{Lease: early, Taken: now().Add(-time.Second), Charges: []counter.Charge{{Key: l.Key, Window: l.Window}}}
-		if err := store.Settle(t.Context(), now(), s); err != nil {
-			t.Error(err)
-		}
-		if diff := cmp.Diff([]int64{2}, used(t, store, l)); diff != "" {
-			t.Errorf("in the outage (-want +got):\n%s", diff)
-		}
-		shared.is(none)
-		r.back()
-		if diff := cmp.Diff([]int64{2}, used(t, shared, l)); diff != "" {
-			t.Errorf("after the outage: one from before and one from within (-want +got):\n%s", diff)
-		}
+		r.settle(t, short, now(), charge(l, 0, 0))
+		r.settle(t, early, now().Add(-time.Second), charge(l, 0, 0))
+		wantUsed(t, "in the outage", []int64{2}, store, l)
+		shared.recovers(r)
+		wantUsed(t, "after the outage: one from before and one from within", []int64{2}, shared, l)
 	})
-}
-
-// A speechless store takes what it is asked for, and fails.
-type speechless struct {
-	*troubled
-}
-
-type speechlessSet struct {
-	counter.Set
-
-	of *troubled
-}
-
-func (s *speechless) Open(limits []counter.Limit) counter.Set {
-	return &speechlessSet{s.Store.Open(limits), s.troubled}
-}
-
-// Acquire implements counter.Set.
-func (s *speechlessSet) Acquire(
-	ctx context.Context, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count,
-) (bool, error) {
-	ok, err := s.Set.Acquire(ctx, now, lease, expiry, hits, counts)
-	if s.of.Probe(ctx) != nil {
-		return false, errFails
-	}
-	return ok, err
 }
 
 // TestASlotThatWasTakenWithoutAWordIsFreed, when the request that it was taken for ends in the outage.
 func TestASlotThatWasTakenWithoutAWordIsFreed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &speechless{&troubled{Store: memory.New()}}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
-		l := limit(counter.InUse, 10)
-		store, taken := r.LocalShare(), now()
-		shared.is(failing)
-		lease, ok := take(t, store.Open([]counter.Limit{l}), 1)
+		shared, r := startOne(t, 1)
+		l, taken := limit(counter.InUse, 10), now()
+		shared.is(mute)
+		lease, ok := take(t, r.open(l), 1)
 		if held := used(t, shared.Store, l)[0]; !ok || held != 1 {
 			t.Fatalf("admitted: %v, and the store holds %d slots", ok, held)
 		}
-		s := counter.Settlement{Lease: lease, Taken: taken, Charges: []counter.Charge{{Key: l.Key, Window: l.Window}}}
-		if err := store.Settle(t.Context(), now(), s); err != nil {
-			t.Error(err)
-		}
-		shared.is(none)
-		r.back()
-		if held := used(t, shared.Store, l)[0]; held != 0 {
-			t.Errorf("%d slots are held by a request that has ended", held)
-		}
+		r.settle(t, lease, taken, charge(l, 0, 0))
+		shared.recovers(r)
+		wantUsed(t, "slots that are held by a request that has ended", []int64{0}, shared, l)
 	})
 }
 
@@ -110,30 +57,21 @@ func TestASlotThatWasTakenWithoutAWordIsFreed(t *testing.T) {
 func TestARequestMayEndAtAnotherReplica(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
+		shared := sound()
 		shared.is(failing)
-		one, other := start(t.Context(), shared, 2), start(t.Context(), shared, 2)
-		defer one.stop()
-		defer other.stop()
+		one, other := start(t, shared, 2), start(t, shared, 2)
 		l := limit(counter.InUse, 2)
-		set := one.LocalShare().Open([]counter.Limit{l})
+		set := one.open(l)
 		for range 10 {
 			taken := now()
 			lease, ok := take(t, set, 1)
 			if !ok {
 				t.Fatal("a request is refused, though those before it have ended")
 			}
-			s := counter.Settlement{Lease: lease, Taken: taken, Charges: []counter.Charge{{Key: l.Key, Window: l.Window}}}
-			if err := other.LocalShare().Settle(t.Context(), now(), s); err != nil {
-				t.Error(err)
-			}
+			other.settle(t, lease, taken, charge(l, 0, 0))
 		}
-		shared.is(none)
-		one.back()
-		other.back()
-		if diff := cmp.Diff([]int64{0}, used(t, shared, l)); diff != "" {
-			t.Errorf("slots that are held when all have ended (-want +got):\n%s", diff)
-		}
+		shared.recovers(one, other)
+		wantUsed(t, "slots that are held when all have ended", []int64{0}, shared, l)
 	})
 }
 
@@ -150,27 +88,17 @@ func TestWhatEndsInAnOutageIsSettled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				shared := &troubled{Store: memory.New()}
-				r := start(t.Context(), shared, 1)
-				defer r.stop()
-				l := limit(counter.Day, 1000)
-				store := r.LocalShare()
-				taken := now()
-				lease, _ := take(t, store.Open([]counter.Limit{l}), 100)
+				shared, r := startOne(t, 1)
+				l, taken := limit(counter.Day, 1000), now()
+				lease, _ := take(t, r.open(l), 100)
 				pass(time.Second)
 				shared.is(failing)
 				if test.known {
-					take(t, store.Open([]counter.Limit{limit(counter.Day, 1)}), 1)
+					take(t, r.open(limit(counter.Day, 1)), 1)
 				}
-				s := counter.Settlement{Lease: lease, Taken: taken, Charges: []counter.Charge{{Key: l.Key, Window: l.Window, Charged: 100, Used: 30}}}
-				if err := store.Settle(t.Context(), now(), s); err != nil {
-					t.Error(err)
-				}
-				shared.is(none)
-				r.back()
-				if diff := cmp.Diff([]int64{test.want}, used(t, shared, l)); diff != "" {
-					t.Errorf("(-want +got):\n%s", diff)
-				}
+				r.settle(t, lease, taken, charge(l, 100, 30))
+				shared.recovers(r)
+				wantUsed(t, "in the end", []int64{test.want}, shared, l)
 			})
 		})
 	}
@@ -199,50 +127,23 @@ func (s *doubtful) Settle(ctx context.Context, now time.Time, settlement counter
 func TestNothingIsReturnedTwice(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &doubtful{&troubled{Store: memory.New()}, make(chan struct{})}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
+		shared := &doubtful{sound(), make(chan struct{})}
+		r := start(t, shared, 1)
 		limits := []counter.Limit{limit(counter.Day, 1000), limit(counter.InUse, 10)}
-		store, taken := r.LocalShare(), now()
-		set := store.Open(limits)
+		set, taken := r.open(limits...), now()
 		lease, _ := take(t, set, 100, 1)
 		take(t, set, 100, 0)
 		var ends sync.WaitGroup
-		ends.Go(func() {
-			s := counter.Settlement{Lease: lease, Taken: taken, Charges: []counter.Charge{
-				{Key: limits[0].Key, Window: limits[0].Window, Charged: 100, Used: 30}, {Key: limits[1].Key, Window: limits[1].Window},
-			}}
-			if err := store.Settle(t.Context(), now(), s); err != nil {
-				t.Error(err)
-			}
-		})
+		ends.Go(func() { r.settle(t, lease, taken, charge(limits[0], 100, 30), charge(limits[1], 0, 0)) })
 		synctest.Wait()
 		shared.is(failing)
 		take(t, set, 0, 0)
-		shared.is(none)
-		r.back()
+		shared.recovers(r)
 		shared.fails <- struct{}{}
 		close(shared.fails)
 		ends.Wait()
-		if diff := cmp.Diff([]int64{130, 0}, used(t, shared, limits...)); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
+		wantUsed(t, "in the end", []int64{130, 0}, shared, limits...)
 	})
-}
-
-// A relapsing store is sound but for settlements.
-type relapsing struct {
-	*troubled
-
-	settles atomic.Bool
-}
-
-// Settle implements counter.Store.
-func (s *relapsing) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
-	if !s.settles.Load() {
-		return errFails
-	}
-	return s.troubled.Settle(ctx, now, settlement)
 }
 
 // TestAStoreThatIsBackForAMomentCostsFewSettlements: those that it was not asked for are kept.
@@ -250,12 +151,17 @@ func TestAStoreThatIsBackForAMomentCostsFewSettlements(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const many = 1000
-		shared := &relapsing{troubled: &troubled{Store: memory.New()}}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
-		l := limit(counter.Day, 1<<20)
-		store, taken := r.LocalShare(), now()
-		set := store.Open([]counter.Limit{l})
+		shared := sound()
+		var settles atomic.Bool
+		shared.settles = func(counter.Settlement) error {
+			if !settles.Load() {
+				return errFails
+			}
+			return nil
+		}
+		r := start(t, shared, 1)
+		l, taken := limit(counter.Day, 1<<20), now()
+		set := r.open(l)
 		leases := make([]counter.LeaseID, many)
 		for i := range leases {
 			leases[i], _ = take(t, set, 100)
@@ -263,16 +169,13 @@ func TestAStoreThatIsBackForAMomentCostsFewSettlements(t *testing.T) {
 		shared.is(failing)
 		take(t, set, 0)
 		for _, lease := range leases {
-			s := counter.Settlement{Lease: lease, Taken: taken, Charges: []counter.Charge{{Key: l.Key, Window: l.Window, Charged: 100, Used: 30}}}
-			if err := store.Settle(t.Context(), now(), s); err != nil {
-				t.Error(err)
-			}
+			r.settle(t, lease, taken, charge(l, 100, 30))
 		}
 		shared.is(none)
 		for r.Stats().Lost == 0 {
 			pass(time.Millisecond)
 		}
-		shared.settles.Store(true)
+		settles.Store(true)
 		r.back()
 		lost := int64(r.Stats().Lost) //nolint:gosec // They are few.
 		if lost > 100 {
@@ -289,13 +192,11 @@ func TestWhatIsKeptOfAnOutageIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const bound, more = 1 << 16, 100
-		shared := &troubled{Store: memory.New()}
+		shared := sound()
 		shared.is(failing)
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
-		l := limit(counter.Day, 1<<30)
-		store, taken := r.LocalShare(), now()
-		set := store.Open([]counter.Limit{l})
+		r := start(t, shared, 1)
+		l, taken := limit(counter.Day, 1<<30), now()
+		set := r.open(l)
 		var last counter.LeaseID
 		for range bound + more {
 			last, _ = take(t, set, 2)
@@ -303,14 +204,8 @@ func TestWhatIsKeptOfAnOutageIsBounded(t *testing.T) {
 		if n := r.Leases(); n != bound {
 			t.Errorf("%d leases are kept, want %d", n, bound)
 		}
-		s := counter.Settlement{Lease: last, Taken: taken, Charges: []counter.Charge{{Key: l.Key, Window: l.Window, Charged: 2, Used: 1}}}
-		if err := store.Settle(t.Context(), now(), s); err != nil {
-			t.Error(err)
-		}
-		shared.is(none)
-		r.back()
-		if diff := cmp.Diff([]int64{2*(bound+more) - 1}, used(t, shared, l)); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
+		r.settle(t, last, taken, charge(l, 2, 1))
+		shared.recovers(r)
+		wantUsed(t, "in the end", []int64{2*(bound+more) - 1}, shared, l)
 	})
 }

@@ -2,210 +2,34 @@ package outage_test
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/tierkeeper/tierkeeper/counter"
 	"github.com/tierkeeper/tierkeeper/counter/countertest"
-	"github.com/tierkeeper/tierkeeper/counter/memory"
 	"github.com/tierkeeper/tierkeeper/counter/outage"
 	"github.com/tierkeeper/tierkeeper/internal/await"
 )
-
-// now is the time of the bubble that a test runs in.
-func now() time.Time { return time.Now() } //nolint:forbidigo // See above.
-
-func pass(d time.Duration) { time.Sleep(d) } //nolint:forbidigo // In a bubble, where it takes no time.
-
-// How a store is out.
-type trouble int32
-
-const (
-	none    trouble = iota
-	silent          // it answers nothing, and does nothing
-	failing         // it answers with an error, and does nothing
-)
-
-var errFails = errors.New("OOM command not allowed")
-
-// A troubled store is in memory, and out when it is told to be. Replicas share it.
-type troubled struct {
-	*memory.Store
-
-	trouble atomic.Int32
-}
-
-type troubledSet struct {
-	counter.Set
-
-	of *troubled
-}
-
-func (s *troubled) is(t trouble) { s.trouble.Store(int32(t)) }
-
-// Probe implements outage.Shared.
-func (s *troubled) Probe(ctx context.Context) error {
-	switch trouble(s.trouble.Load()) {
-	case silent:
-		<-ctx.Done()
-		return ctx.Err()
-	case failing:
-		return errFails
-	default:
-		return nil
-	}
-}
-
-// Life implements outage.Shared. It forgets nothing.
-func (s *troubled) Life(ctx context.Context) (string, error) { return "one", s.Probe(ctx) }
-
-// Restore implements outage.Shared.
-func (s *troubled) Restore(context.Context, time.Time, []counter.Limit, []counter.Count) error {
-	return errors.New("nothing was forgotten")
-}
-
-func (s *troubled) Open(limits []counter.Limit) counter.Set {
-	return &troubledSet{s.Store.Open(limits), s}
-}
-
-func (s *troubledSet) Acquire(
-	ctx context.Context, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count,
-) (bool, error) {
-	if err := s.of.Probe(ctx); err != nil {
-		return false, err
-	}
-	return s.Set.Acquire(ctx, now, lease, expiry, hits, counts)
-}
-
-// Settle implements counter.Store. The store is not asked for nothing.
-func (s *troubled) Settle(ctx context.Context, now time.Time, settlement counter.Settlement) error {
-	if !slices.ContainsFunc(settlement.Charges, func(c counter.Charge) bool { return c.Matters(settlement.Taken, now) }) {
-		return nil
-	}
-	if err := s.Probe(ctx); err != nil {
-		return err
-	}
-	return s.Store.Settle(ctx, now, settlement)
-}
-
-func (s *troubled) Renew(ctx context.Context, now time.Time, lease counter.LeaseID, keys []counter.Key, expiry time.Time) error {
-	if err := s.Probe(ctx); err != nil {
-		return err
-	}
-	return s.Store.Renew(ctx, now, lease, keys, expiry)
-}
-
-func (s *troubled) Peek(ctx context.Context, now time.Time, limits []counter.Limit, counts []counter.Count) error {
-	if err := s.Probe(ctx); err != nil {
-		return err
-	}
-	return s.Store.Peek(ctx, now, limits, counts)
-}
-
-// A replica is one process of several that share a store.
-type replica struct {
-	*outage.Store
-
-	stop context.CancelFunc
-}
-
-// start starts a replica. Within a bubble it must be stopped before the end.
-func start(ctx context.Context, shared outage.Shared, replicas int) *replica {
-	return startWith(ctx, shared, outage.Options{Replicas: func() int { return replicas }, Clock: now})
-}
-
-// patient is a deadline for tests outside of a bubble, where a busy machine could look like a store that is silent.
-const patient = time.Minute
-
-func startWith(ctx context.Context, shared outage.Shared, o outage.Options) *replica {
-	ctx, cancel := context.WithCancel(ctx)
-	o.Log = slog.New(slog.DiscardHandler)
-	s := outage.New(ctx, shared, o)
-	go s.Run(ctx)
-	return &replica{s, cancel}
-}
 
 func TestASoundStoreIsTheStore(t *testing.T) {
 	t.Parallel()
 	countertest.Run(t, func(t *testing.T) counter.Store {
 		t.Helper()
-		r := startWith(t.Context(), &troubled{Store: memory.New()}, outage.Options{Deadline: patient, Replicas: func() int { return 1 }, Clock: now})
-		t.Cleanup(r.stop)
-		return r.LocalShare()
+		return startPatiently(t, sound(), 1).LocalShare()
 	})
-}
-
-var names atomic.Uint64
-
-func newLease() (l counter.LeaseID) {
-	binary.BigEndian.PutUint64(l[:], names.Add(1))
-	return l
-}
-
-func limit(w counter.Window, most int64) counter.Limit {
-	l := counter.Limit{Window: w, Max: most}
-	binary.BigEndian.PutUint64(l.Key[:], names.Add(1))
-	return l
-}
-
-// take asks for one hit of each limit of a set, and returns the lease if it was admitted.
-func take(t testing.TB, set counter.Set, hits ...int64) (counter.LeaseID, bool) {
-	t.Helper()
-	lease, at := newLease(), now()
-	ok, err := set.Acquire(t.Context(), at, lease, at.Add(30*time.Second), hits, make([]counter.Count, len(hits)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return lease, ok
-}
-
-// admitted is how many of n tries of one hit are.
-func admitted(t testing.TB, set counter.Set, n int) (sum int) {
-	t.Helper()
-	for range n {
-		if _, ok := take(t, set, 1); ok {
-			sum++
-		}
-	}
-	return sum
-}
-
-func used(t testing.TB, s counter.Store, limits ...counter.Limit) []int64 {
-	t.Helper()
-	counts, out := make([]counter.Count, len(limits)), make([]int64, len(limits))
-	if err := s.Peek(t.Context(), now(), limits, counts); err != nil {
-		t.Fatal(err)
-	}
-	for i, c := range counts {
-		out[i] = c.Used
-	}
-	return out
-}
-
-// back waits until a store that is sound again is asked again.
-func (r *replica) back() {
-	for r.Stats().Out {
-		pass(time.Millisecond)
-	}
 }
 
 func TestSilenceIsWaitedForOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
-		set := r.LocalShare().Open([]counter.Limit{limit(counter.Hour, 1000)})
+		shared, r := startOne(t, 1)
+		set := r.open(limit(counter.Hour, 1000))
 		shared.is(silent)
 		began := now()
 		var wg sync.WaitGroup
@@ -224,8 +48,7 @@ func TestSilenceIsWaitedForOnce(t *testing.T) {
 		if got := (outage.Stats{Out: true, Outages: 1}); r.Stats() != got {
 			t.Errorf("it tells %+v, want %+v", r.Stats(), got)
 		}
-		shared.is(none)
-		r.back()
+		shared.recovers(r)
 		take(t, set, 1)
 	})
 }
@@ -234,23 +57,18 @@ func TestSilenceIsWaitedForOnce(t *testing.T) {
 func TestWhatIsNotAskedForIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
-		l, store, began := limit(counter.Hour, 1000), r.LocalShare(), now()
-		right := counter.Settlement{Taken: began, Charges: []counter.Charge{{Key: l.Key, Window: l.Window, Charged: 1, Used: 1}}}
+		shared, r := startOne(t, 1)
+		l, began := limit(counter.Hour, 1000), now()
 		shared.is(silent)
 		var waits sync.WaitGroup
 		var took time.Duration
 		waits.Go(func() {
-			take(t, store.Open([]counter.Limit{l}), 1)
+			take(t, r.open(l), 1)
 			took = now().Sub(began)
 		})
 		for range 200 {
 			pass(time.Millisecond)
-			if err := store.Settle(t.Context(), now(), right); err != nil {
-				t.Error(err)
-			}
+			r.settle(t, newLease(), began, charge(l, 1, 1))
 		}
 		waits.Wait()
 		if took > outage.DefaultDeadline+outage.DefaultDeadline/2 {
@@ -285,43 +103,29 @@ func TestAProcessThatIsShortOfCPUWaitsLonger(t *testing.T) {
 	}
 }
 
-// slowSet answers one call late.
-type slowSet struct {
-	counter.Set
-
-	late chan struct{}
-}
-
-func (s *slowSet) Acquire(
-	ctx context.Context, now time.Time, lease counter.LeaseID, expiry time.Time, hits []int64, counts []counter.Count,
-) (bool, error) {
-	if hits[0] == 2 {
+// slow is a store that answers who asks for two hits when late is closed.
+func slow(late chan struct{}) *troubled {
+	shared := sound()
+	shared.acquires = func(ctx context.Context, _ []counter.Limit, hits []int64) error {
+		if hits[0] != 2 {
+			return nil
+		}
 		select {
-		case <-s.late:
+		case <-late:
+			return nil
 		case <-ctx.Done():
-			return false, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	return s.Set.Acquire(ctx, now, lease, expiry, hits, counts)
-}
-
-type slowStore struct {
-	*troubled
-
-	late chan struct{}
-}
-
-func (s *slowStore) Open(limits []counter.Limit) counter.Set {
-	return &slowSet{s.troubled.Open(limits), s.late}
+	return shared
 }
 
 func TestASlowAnswerAmongOthersIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		late := make(chan struct{})
-		r := start(t.Context(), &slowStore{&troubled{Store: memory.New()}, late}, 1)
-		defer r.stop()
-		set := r.LocalShare().Open([]counter.Limit{limit(counter.Hour, 1000)})
+		r := start(t, slow(late), 1)
+		set := r.open(limit(counter.Hour, 1000))
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -345,9 +149,8 @@ func TestASlowAnswerAmongOthersIsWaitedFor(t *testing.T) {
 func TestACallThatHangsAmongOthersIsGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := start(t.Context(), &slowStore{&troubled{Store: memory.New()}, make(chan struct{})}, 1)
-		defer r.stop()
-		set := r.LocalShare().Open([]counter.Limit{limit(counter.Hour, 1000)})
+		r := start(t, slow(make(chan struct{})), 1)
+		set := r.open(limit(counter.Hour, 1000))
 		began, done := now(), make(chan time.Duration, 1)
 		go func() {
 			take(t, set, 2)
@@ -366,11 +169,9 @@ func TestACallThatHangsAmongOthersIsGivenUp(t *testing.T) {
 func TestWhatAGatewayWantsOfAnOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 4)
-		defer r.stop()
+		shared, r := startOne(t, 4)
 		limits := []counter.Limit{limit(counter.Hour, 100)}
-		share, allow, deny := r.LocalShare().Open(limits), r.Allow().Open(limits), r.Deny().Open(limits)
+		share, allow, deny := r.open(limits...), r.Allow().Open(limits), r.Deny().Open(limits)
 		if n := admitted(t, share, 20); n != 20 {
 			t.Fatalf("%d of 20 are admitted before the outage", n)
 		}
@@ -385,11 +186,8 @@ func TestWhatAGatewayWantsOfAnOutage(t *testing.T) {
 		if !errors.Is(err, counter.ErrOut) {
 			t.Errorf("the answer where it is denied is %v, want ErrOut", err)
 		}
-		shared.is(none)
-		r.back()
-		if diff := cmp.Diff([]int64{340}, used(t, shared, limits...)); diff != "" {
-			t.Errorf("the store does not know what was counted without it (-want +got):\n%s", diff)
-		}
+		shared.recovers(r)
+		wantUsed(t, "the store does not know what was counted without it", []int64{340}, shared, limits...)
 	})
 }
 
@@ -397,15 +195,15 @@ func TestWhatAGatewayWantsOfAnOutage(t *testing.T) {
 func TestADenialInAnOutageNamesItsLimit(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		shared := &troubled{Store: memory.New()}
+		shared := sound()
 		shared.is(failing)
-		r := start(t.Context(), shared, rapid.IntRange(1, 5).Draw(rt, "replicas"))
-		defer r.stop()
+		r := start(t, shared, rapid.IntRange(1, 5).Draw(rt, "replicas"))
+		defer r.stop() // before the next of many
 		limits := make([]counter.Limit, rapid.IntRange(1, 4).Draw(rt, "limits"))
 		for i := range limits {
 			limits[i] = limit(rapid.SampledFrom([]counter.Window{counter.Day, counter.InUse, counter.SlidingHour}).Draw(rt, "window"), rapid.Int64Range(-1, 20).Draw(rt, "max"))
 		}
-		set := r.LocalShare().Open(limits)
+		set := r.open(limits...)
 		at := now()
 		for range 30 {
 			hits, counts := make([]int64, len(limits)), make([]counter.Count, len(limits))
@@ -436,11 +234,10 @@ func TestADenialInAnOutageNamesItsLimit(t *testing.T) {
 func TestNothingIsLostWhileOutagesComeAndGo(t *testing.T) {
 	t.Parallel()
 	noon := time.Date(2026, time.May, 14, 12, 0, 0, 0, time.UTC)
-	shared := &troubled{Store: memory.New()}
-	r := startWith(t.Context(), shared, outage.Options{Deadline: patient, Replicas: func() int { return 1 }, Clock: func() time.Time { return noon }})
-	defer r.stop()
+	shared := sound()
+	r := startWith(t, shared, outage.Options{Deadline: patient, Replicas: func() int { return 1 }, Clock: func() time.Time { return noon }})
 	limits := []counter.Limit{limit(counter.Month, 1<<40), limit(counter.SlidingHour, 1<<40)}
-	set := r.LocalShare().Open(limits)
+	set := r.open(limits...)
 	var sum atomic.Int64
 	try := func() {
 		ok, err := set.Acquire(t.Context(), noon, newLease(), noon.Add(time.Minute), []int64{1, 1}, make([]counter.Count, 2))

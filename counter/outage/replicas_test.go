@@ -6,11 +6,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/tierkeeper/tierkeeper/counter"
-	"github.com/tierkeeper/tierkeeper/counter/memory"
 )
 
 // TestAnOutageAdmitsNoMoreThanItMay has several replicas take from one limit before, in and after an outage, all within one window.
@@ -18,16 +16,11 @@ func TestAnOutageAdmitsNoMoreThanItMay(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		synctest.Test(t, func(t *testing.T) {
-			shared := &troubled{Store: memory.New()}
-			replicas := make([]*replica, rapid.IntRange(1, 5).Draw(rt, "replicas"))
+			shared := sound()
+			n := rapid.IntRange(1, 5).Draw(rt, "replicas")
 			most := rapid.Int64Range(0, 60).Draw(rt, "max")
-			l := []counter.Limit{limit(rapid.SampledFrom([]counter.Window{counter.Day, counter.SlidingHour}).Draw(rt, "window"), most)}
-			sets := make([]counter.Set, len(replicas))
-			for i := range replicas {
-				replicas[i] = start(t.Context(), shared, len(replicas))
-				defer replicas[i].stop() //nolint:gocritic // All of them run until the bubble ends.
-				sets[i] = replicas[i].LocalShare().Open(l)
-			}
+			l := limit(rapid.SampledFrom([]counter.Window{counter.Day, counter.SlidingHour}).Draw(rt, "window"), most)
+			replicas, sets := startAll(t, shared, n, l)
 			asked := func(what string) (n int) {
 				for i, tries := range rapid.SliceOfN(rapid.IntRange(0, 40), len(sets), len(sets)).Draw(rt, what) {
 					n += admitted(t, sets[i], tries)
@@ -43,11 +36,8 @@ func TestAnOutageAdmitsNoMoreThanItMay(t *testing.T) {
 			if remains := int(most) - before; len(replicas) == 1 && during > remains {
 				rt.Fatalf("one replica admits %d in an outage, though it saw that %d remain", during, remains)
 			}
-			shared.is(none)
-			for _, r := range replicas {
-				r.back()
-			}
-			if got := used(t, shared, l...)[0]; got != int64(before+during) {
+			shared.recovers(replicas...)
+			if got := used(t, shared, l)[0]; got != int64(before+during) {
 				rt.Fatalf("the store has %d after the outage, want %d from before and %d from within", got, before, during)
 			}
 			if asked("after") > 0 && int64(before+during) >= most {
@@ -64,16 +54,11 @@ func TestWhoIsBackFirstTakesNothingFromOthers(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var wrong string
 		synctest.Test(t, func(t *testing.T) {
-			shared := &troubled{Store: memory.New()}
-			replicas := make([]*replica, rapid.IntRange(2, 4).Draw(rt, "replicas"))
+			shared := sound()
+			n := rapid.IntRange(2, 4).Draw(rt, "replicas")
 			most := rapid.Int64Range(1, 60).Draw(rt, "max")
-			l := []counter.Limit{limit(rapid.SampledFrom([]counter.Window{counter.Day, counter.SlidingHour}).Draw(rt, "window"), most)}
-			sets := make([]counter.Set, len(replicas))
-			for i := range replicas {
-				replicas[i] = start(t.Context(), shared, len(replicas))
-				defer replicas[i].stop() //nolint:gocritic // All of them run until the bubble ends.
-				sets[i] = replicas[i].LocalShare().Open(l)
-			}
+			l := limit(rapid.SampledFrom([]counter.Window{counter.Day, counter.SlidingHour}).Draw(rt, "window"), most)
+			replicas, sets := startAll(t, shared, n, l)
 			sum := 0
 			for _, set := range sets {
 				sum += admitted(t, set, rapid.IntRange(0, 20).Draw(rt, "before"))
@@ -96,7 +81,7 @@ func TestWhoIsBackFirstTakesNothingFromOthers(t *testing.T) {
 			if limit := int(most) + len(replicas) - 1; sum > limit || sum < int(most) {
 				wrong = fmt.Sprintf("of a limit of %d at %d replicas %d are admitted before an outage, within and after it", most, len(replicas), sum)
 			}
-			if got := used(t, shared, l...)[0]; got != int64(sum) {
+			if got := used(t, shared, l)[0]; got != int64(sum) {
 				wrong = fmt.Sprintf("the store has %d, want the %d that were admitted", got, sum)
 			}
 		})
@@ -110,14 +95,12 @@ func TestWhoIsBackFirstTakesNothingFromOthers(t *testing.T) {
 func TestASlotThatTheStoreHasLearntOfIsFreed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
+		shared := sound()
 		shared.is(failing)
-		r := start(t.Context(), shared, 2)
-		defer r.stop()
+		r := start(t, shared, 2)
 		l := limit(counter.InUse, 10)
-		store := r.LocalShare()
 		taken := now()
-		lease, _ := take(t, store.Open([]counter.Limit{l}), 1)
+		lease, _ := take(t, r.open(l), 1)
 		shared.is(none)
 		for used(t, shared, l)[0] == 0 {
 			pass(time.Millisecond)
@@ -125,14 +108,9 @@ func TestASlotThatTheStoreHasLearntOfIsFreed(t *testing.T) {
 		if !r.Stats().Out {
 			t.Fatal("the store is asked again at once, want it asked when others have found it")
 		}
-		s := counter.Settlement{Lease: lease, Taken: taken, Charges: []counter.Charge{{Key: l.Key, Window: l.Window}}}
-		if err := store.Settle(t.Context(), now(), s); err != nil {
-			t.Error(err)
-		}
+		r.settle(t, lease, taken, charge(l, 0, 0))
 		r.back()
-		if diff := cmp.Diff([]int64{0}, used(t, shared, l)); diff != "" {
-			t.Errorf("slots that are held (-want +got):\n%s", diff)
-		}
+		wantUsed(t, "slots that are held", []int64{0}, shared, l)
 	})
 }
 
@@ -144,36 +122,20 @@ func TestWhatAnotherReplicaHasAdmittedIsSettled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				shared := &troubled{Store: memory.New()}
+				shared := sound()
 				shared.is(failing)
 				limits := []counter.Limit{limit(counter.Day, 1000), limit(counter.InUse, 10)}
-				var replicas [2]*replica
-				var sets [2]counter.Set
-				for i := range replicas {
-					replicas[i] = start(t.Context(), shared, len(replicas))
-					defer replicas[i].stop() //nolint:gocritic // Both run until the bubble ends.
-					sets[i] = replicas[i].LocalShare().Open(limits)
-				}
+				replicas, sets := startAll(t, shared, 2, limits...)
 				take(t, sets[first], 1, 0) // so that it notices first
 				pass(50 * time.Millisecond)
 				take(t, sets[1-first], 1, 0)
 				taken := now()
 				lease, _ := take(t, sets[0], 100, 1)
 				pass(time.Second)
-				s := counter.Settlement{Lease: lease, Taken: taken, Charges: []counter.Charge{
-					{Key: limits[0].Key, Window: limits[0].Window, Charged: 100, Used: 30}, {Key: limits[1].Key, Window: limits[1].Window},
-				}}
-				if err := replicas[1].LocalShare().Settle(t.Context(), now(), s); err != nil {
-					t.Error(err)
-				}
+				replicas[1].settle(t, lease, taken, charge(limits[0], 100, 30), charge(limits[1], 0, 0))
 				pass(60 * time.Millisecond) // to between the probes of the two
-				shared.is(none)
-				for _, r := range replicas {
-					r.back()
-				}
-				if diff := cmp.Diff([]int64{32, 0}, used(t, shared, limits...)); diff != "" {
-					t.Errorf("after the outage (-want +got):\n%s", diff)
-				}
+				shared.recovers(replicas...)
+				wantUsed(t, "after the outage", []int64{32, 0}, shared, limits...)
 			})
 		})
 	}
@@ -183,23 +145,19 @@ func TestWhatAnotherReplicaHasAdmittedIsSettled(t *testing.T) {
 func TestAClaimThatIsMadeAnewIsReturnedWhereItWasMade(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
+		shared := sound()
 		shared.is(failing)
-		r := start(t.Context(), shared, 2)
-		defer r.stop()
+		r := start(t, shared, 2)
 		l := limit(counter.SlidingMinute, 100)
-		take(t, r.LocalShare().Open([]counter.Limit{l}), 1)
+		take(t, r.open(l), 1)
 		shared.is(none)
 		for used(t, shared, l)[0] != 50 {
 			pass(time.Millisecond)
 		}
-		take(t, r.LocalShare().Open([]counter.Limit{limit(counter.Day, 100)}), 1) // so that there is more to claim, which fails
+		take(t, r.open(limit(counter.Day, 100)), 1) // so that there is more to claim, which fails
 		shared.is(failing)
 		pass(5 * time.Second)
-		shared.is(none)
-		r.back()
-		if diff := cmp.Diff([]int64{1}, used(t, shared, l)); diff != "" {
-			t.Errorf("after a claim of 50, of which one was taken (-want +got):\n%s", diff)
-		}
+		shared.recovers(r)
+		wantUsed(t, "after a claim of 50, of which one was taken", []int64{1}, shared, l)
 	})
 }

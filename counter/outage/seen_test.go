@@ -22,13 +22,10 @@ import (
 func TestWhatIsSeenOfALimitHoldsForAllWhoShareIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
-		store := r.LocalShare()
+		shared, r := startOne(t, 1)
 		day := limit(counter.Day, 500)
-		one := store.Open([]counter.Limit{day, limit(counter.Hour, 1000)})
-		other := store.Open([]counter.Limit{day, limit(counter.Hour, 1000)})
+		one := r.open(day, limit(counter.Hour, 1000))
+		other := r.open(day, limit(counter.Hour, 1000))
 		for range 490 {
 			take(t, one, 1, 1)
 		}
@@ -36,7 +33,7 @@ func TestWhatIsSeenOfALimitHoldsForAllWhoShareIt(t *testing.T) {
 		if _, ok := take(t, other, 11, 1); ok {
 			t.Error("11 are admitted of a limit of which another has used all but 10")
 		}
-		if n := admitted(t, store.Open([]counter.Limit{day}), 20); n != 10 {
+		if n := admitted(t, r.open(day), 20); n != 10 {
 			t.Errorf("%d of 20 are admitted of a limit of which 10 remained before the table changed", n)
 		}
 	})
@@ -46,15 +43,12 @@ func TestWhatIsSeenOfALimitHoldsForAllWhoShareIt(t *testing.T) {
 func TestWhatIsSeenIsForgottenOnceItIsLongOver(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
-		store := r.LocalShare()
+		shared, r := startOne(t, 1)
 		minute, day := limit(counter.Minute, 10), limit(counter.Day, 10)
-		one, other := store.Open([]counter.Limit{minute}), store.Open([]counter.Limit{minute})
+		one, other := r.open(minute), r.open(minute)
 		take(t, one, 1)
 		take(t, other, 1)
-		take(t, store.Open([]counter.Limit{day}), 1)
+		take(t, r.open(day), 1)
 		pass(20 * time.Minute)
 		r.Sweep(now())
 		if n := r.Seen(); n != 1 {
@@ -75,18 +69,14 @@ func TestWhatIsSeenIsForgottenOnceItIsLongOver(t *testing.T) {
 func TestInAnOutageAReplicaTellsWhatItSaw(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 2)
-		defer r.stop()
+		shared, r := startOne(t, 2)
 		store := r.LocalShare()
 		seen, asked := limit(counter.Day, 100), limit(counter.Day, 100)
-		take(t, store.Open([]counter.Limit{seen}), 40)
-		take(t, store.Open([]counter.Limit{asked}), 40)
+		take(t, r.open(seen), 40)
+		take(t, r.open(asked), 40)
 		shared.is(failing)
-		take(t, store.Open([]counter.Limit{asked}), 3)
-		if diff := cmp.Diff([]int64{40, 43, 0}, used(t, store, seen, asked, limit(counter.InUse, 1))); diff != "" {
-			t.Errorf("in the outage (-want +got):\n%s", diff)
-		}
+		take(t, r.open(asked), 3)
+		wantUsed(t, "in the outage", []int64{40, 43, 0}, store, seen, asked, limit(counter.InUse, 1))
 		if err := store.Peek(t.Context(), now(), []counter.Limit{limit(counter.Day, 1)}, make([]counter.Count, 1)); !errors.Is(err, counter.ErrOut) {
 			t.Errorf("of what it never saw it tells %v, want ErrOut", err)
 		}
@@ -97,10 +87,8 @@ func TestInAnOutageAReplicaTellsWhatItSaw(t *testing.T) {
 func TestAStoreThatRefusesLeavesNoLimitUnused(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
-		set := r.LocalShare().Open([]counter.Limit{limit(counter.SlidingMinute, 10)})
+		shared, r := startOne(t, 1)
+		set := r.open(limit(counter.SlidingMinute, 10))
 		take(t, set, 1)
 		pass(55 * time.Second)
 		if n := admitted(t, set, 20); n != 9 {
@@ -127,6 +115,12 @@ type life struct {
 	name     string
 	counters *memory.Store
 	restored sync.Map
+}
+
+func newForgetful() *forgetful {
+	s := &forgetful{troubled: sound()}
+	s.forget()
+	return s
 }
 
 func (s *forgetful) forget() {
@@ -191,13 +185,10 @@ func (s *forgetfulSet) Acquire(
 func TestNobodyIsAdmittedBeforeWhatWasForgottenIsRestored(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &forgetful{troubled: &troubled{Store: memory.New()}}
-		shared.forget()
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
+		shared := newForgetful()
+		r := start(t, shared, 1)
 		day := limit(counter.Day, 100)
-		store := r.LocalShare()
-		sets := [2]counter.Set{store.Open([]counter.Limit{day, limit(counter.Hour, 1000)}), store.Open([]counter.Limit{day})}
+		sets := [2]counter.Set{r.open(day, limit(counter.Hour, 1000)), r.open(day)}
 		synctest.Wait() // until the life of the store is known
 		for range 60 {
 			take(t, sets[0], 1, 1)
@@ -205,8 +196,7 @@ func TestNobodyIsAdmittedBeforeWhatWasForgottenIsRestored(t *testing.T) {
 		shared.is(failing)
 		take(t, sets[0], 0, 0)
 		shared.forget()
-		shared.is(none)
-		r.back()
+		shared.recovers(r)
 		var sum atomic.Int64
 		var all sync.WaitGroup
 		for i := range 100 {
@@ -231,22 +221,17 @@ func TestWhatWasForgottenIsRestoredBeforeAnythingIsCharged(t *testing.T) {
 	t.Parallel()
 	for _, replicas := range []int{1, 2} {
 		synctest.Test(t, func(t *testing.T) {
-			shared := &forgetful{troubled: &troubled{Store: memory.New()}}
-			shared.forget()
-			r := start(t.Context(), shared, replicas)
-			defer r.stop()
+			shared := newForgetful()
+			r := start(t, shared, replicas)
 			day := limit(counter.Day, 100)
-			set := r.LocalShare().Open([]counter.Limit{day})
+			set := r.open(day)
 			synctest.Wait() // until the life of the store is known
 			take(t, set, 60)
 			shared.is(failing)
 			take(t, set, 7)
 			shared.forget()
-			shared.is(none)
-			r.back()
-			if diff := cmp.Diff([]int64{67}, used(t, shared, day)); diff != "" {
-				t.Errorf("with %d replicas (-want +got):\n%s", replicas, diff)
-			}
+			shared.recovers(r)
+			wantUsed(t, fmt.Sprintf("with %d replicas", replicas), []int64{67}, shared, day)
 		})
 	}
 }
@@ -256,24 +241,16 @@ func TestOneOutageAfterAnotherAdmitsNoMoreThanOne(t *testing.T) {
 	t.Parallel()
 	for _, replicas := range []int{1, 2, 3} {
 		synctest.Test(t, func(t *testing.T) {
-			ctx, stop := context.WithCancel(t.Context())
-			defer stop()
-			shared := &troubled{Store: memory.New()}
+			shared := sound()
 			day := limit(counter.Day, 20)
-			all := make([]*replica, replicas)
-			for i := range all {
-				all[i] = start(ctx, shared, replicas)
-			}
+			all, _ := startAll(t, shared, replicas)
 			sum := 0
 			for range 5 {
 				shared.is(failing)
 				for _, r := range all {
-					sum += admitted(t, r.LocalShare().Open([]counter.Limit{day}), 30)
+					sum += admitted(t, r.open(day), 30)
 				}
-				shared.is(none)
-				for _, r := range all {
-					r.back()
-				}
+				shared.recovers(all...)
 			}
 			if most := 20 + replicas - 1; sum < 20 || sum > most {
 				t.Errorf("%d replicas admit %d of 20, want at most %d", replicas, sum, most)
@@ -286,16 +263,13 @@ func TestOneOutageAfterAnotherAdmitsNoMoreThanOne(t *testing.T) {
 func TestWhatIsSeenIsWhatWasAnsweredLast(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &troubled{Store: memory.New()}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
+		shared, r := startOne(t, 1)
 		day := limit(counter.Day, 20)
-		open := func() counter.Set { return r.LocalShare().Open([]counter.Limit{day}) }
 		for range 20 {
-			take(t, open(), 1)
+			take(t, r.open(day), 1)
 		}
 		shared.is(failing)
-		if n := admitted(t, open(), 20); n != 0 {
+		if n := admitted(t, r.open(day), 20); n != 0 {
 			t.Errorf("%d are admitted of a limit of which nothing remained", n)
 		}
 	})
@@ -318,20 +292,18 @@ func (s *busy) Peek(ctx context.Context, now time.Time, limits []counter.Limit, 
 func TestWhatIsAdmittedAtTheVeryEndOfAnOutageIsSeenInTheNext(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		shared := &busy{troubled: &troubled{Store: memory.New()}}
-		r := start(t.Context(), shared, 1)
-		defer r.stop()
+		shared := &busy{troubled: sound()}
+		r := start(t, shared, 1)
 		day := limit(counter.Day, 20)
-		set := r.LocalShare().Open([]counter.Limit{day})
+		set := r.open(day)
 		shared.meanwhile = func() {
 			admitted(t, set, 5)
 			shared.is(failing)
 		}
 		shared.is(failing)
 		admitted(t, set, 10)
-		shared.is(none)
-		r.back()
-		if n := admitted(t, r.LocalShare().Open([]counter.Limit{day}), 20); n != 5 || r.Stats().Outages != 2 {
+		shared.recovers(r)
+		if n := admitted(t, r.open(day), 20); n != 5 || r.Stats().Outages != 2 {
 			t.Errorf("%d are admitted of a limit of which 5 remained, in outage %d", n, r.Stats().Outages)
 		}
 	})
