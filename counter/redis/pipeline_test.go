@@ -1,0 +1,48 @@
+package redis
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/redis/rueidis"
+	"pgregory.net/rapid"
+)
+
+// TestWhoWaitsFirstGoesInTheNextBatch, and everybody else in one of the next, once; each is of one script, and within its bounds.
+func TestWhoWaitsFirstGoesInTheNextBatch(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var p pipeline
+		var waiting []*call
+		for range rapid.IntRange(0, 200).Draw(t, "calls") {
+			c := &call{question: question{
+				script: rapid.SampledFrom([]*rueidis.Lua{counters, failures}).Draw(t, "script"),
+				keys:   make([]string, rapid.IntRange(1, 100).Draw(t, "keys")),
+			}}
+			if p.waiting = append(p.waiting, c); rapid.IntRange(0, 9).Draw(t, "gone") == 0 {
+				c.over.Store(true)
+			} else {
+				waiting = append(waiting, c)
+			}
+		}
+		for len(waiting) > 0 {
+			var b batch
+			if p.take(&b); len(b.calls) == 0 || b.calls[0] != waiting[0] {
+				t.Fatalf("the first of %d who wait does not go first", len(waiting))
+			}
+			if len(b.calls) > batchMost || len(b.keys) > keysMost || len(b.requests) != len(b.calls) {
+				t.Fatalf("a batch has %d calls, %d requests and %d keys", len(b.calls), len(b.requests), len(b.keys))
+			}
+			for _, c := range b.calls {
+				if i := slices.Index(waiting, c); i < 0 || c.script != b.calls[0].script {
+					t.Fatal("a call goes twice, or though its caller has gone, or beside one of another script")
+				} else {
+					waiting = slices.Delete(waiting, i, i+1)
+				}
+			}
+		}
+		if p.take(new(batch)); len(p.waiting) > 0 {
+			t.Fatalf("%d wait who have gone", len(p.waiting))
+		}
+	})
+}
