@@ -46,6 +46,17 @@ func forgotten(f interface{ Forgotten() int64 }) prometheus.Collector {
 	}, func() float64 { return float64(f.Forgotten()) })
 }
 
+// serveOperators serves what is for those who run the process: metrics, admin and the profiler.
+func (c *Common) serveOperators(ctx context.Context, group *errgroup.Group, tell *console, e *enforcer, more ...prometheus.Collector) error {
+	if err := c.serveMetrics(ctx, group, tell, e, more...); err != nil {
+		return err
+	}
+	if err := c.serveAdmin(ctx, group, tell, e); err != nil {
+		return err
+	}
+	return c.servePprof(ctx, group)
+}
+
 // serveMetrics serves the metrics of the process, and of the limits if it holds any, unless none are wanted.
 func (c *Common) serveMetrics(ctx context.Context, group *errgroup.Group, tell *console, e *enforcer, more ...prometheus.Collector) error {
 	if c.MetricsAddress == NoMetrics {

@@ -110,13 +110,7 @@ func (r *serviceRunner) run(ctx context.Context) error {
 		more = append(more, measures)
 		group.Go(func() error { return beside(ctx) })
 	}
-	if err := r.serveMetrics(serving, group, r.console, r.enforcer, more...); err != nil {
-		return err
-	}
-	if err := r.serveAdmin(serving, group, r.console, r.enforcer); err != nil {
-		return err
-	}
-	if err := r.servePprof(serving, group); err != nil {
+	if err := r.serveOperators(serving, group, r.console, r.enforcer, more...); err != nil {
 		return err
 	}
 	obeying, err := r.obeying(ctx)

@@ -214,13 +214,7 @@ func (r *runner) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.serveMetrics(serving, group, r.console, r.enforcer); err != nil {
-		return err
-	}
-	if err := r.serveAdmin(serving, group, r.console, r.enforcer); err != nil {
-		return err
-	}
-	if err := r.servePprof(serving, group); err != nil {
+	if err := r.serveOperators(serving, group, r.console, r.enforcer); err != nil {
 		return err
 	}
 	changes, err := manifest.Watch(ctx, r.Manifests)
