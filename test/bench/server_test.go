@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
-	"runtime/debug"
 
 	rlsv3 "github.com/envoyproxy/go-control-plane/envoy/service/ratelimit/v3"
 	"google.golang.org/grpc"
@@ -67,7 +66,7 @@ func newServer(kind string) *grpc.Server {
 		rlsv3.RegisterRateLimitServiceServer(server, yes{})
 		return server
 	}
-	debug.SetGCPercent(command.GCPercent)
+	go command.CollectGarbage(context.Background()) //nolint:forbidigo // As a main function: it ends with the process.
 	server := grpc.NewServer(ratelimit.ServerOptions()...)
 	limiter := ratelimit.New(memory.New(), []byte("a secret of benchmarks"))
 	limiter.SetTable(policies())
