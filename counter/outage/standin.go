@@ -201,7 +201,7 @@ func charging(now time.Time, charges []counter.Charge) counter.Settlement {
 
 // settle takes a settlement of a lease that was given here. That of another, from before the outage or from another replica, is
 // kept for the store: in full unless the store was asked already, which may have done it; then only the freeing of slots, which can
-// be done twice. So is the freeing of those that the store may know.
+// be done twice. So is the freeing of those that the store may know of.
 func (in *standIn) settle(ctx context.Context, now time.Time, s counter.Settlement, asked bool) (bool, error) {
 	return in.use(func() error {
 		in.mu.Lock()

@@ -138,8 +138,8 @@ func (s *Store) Peek(ctx context.Context, now time.Time, limits []counter.Limit,
 		}
 	}
 	var groups []group
-	for few := range slices.Chunk(parts, counter.MaxLimits) {
-		groups = append(groups, s.group(few, look)...)
+	for some := range slices.Chunk(parts, counter.MaxLimits) {
+		groups = append(groups, s.group(some, look)...)
 	}
 	h := header{mode: look, now: micros(now)}
 	err := each(groups, func(g *group) error {
