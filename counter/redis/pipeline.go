@@ -7,14 +7,14 @@ const (
 	// a batch is the less each of its calls costs, and two at once are half as large.
 	few = 4
 	// batchMost bounds the calls of a batch, and keysMost their keys: nobody sees the first answer of one before the last is there, and Redis
-	// does nothing else meanwhile. So a store makes at most batchMost calls in a round trip.
+	// does nothing else meanwhile.
 	batchMost = 64
 	keysMost  = 512
 )
 
 // A pipeline sends calls in batches, each of which is one run of a script. While there are few, each goes at once. Those that come when more
-// are on their way wait until a batch is back, and go together: a run takes one write and one read, here and in Redis, and these cost more
-// than all else of a call.
+// are on their way wait until a batch is back, or they make a whole one, and go together: a run takes one write and one read, here and in
+// Redis, and these cost more than all else of a call.
 type pipeline struct {
 	mu      sync.Mutex
 	waiting []*call
@@ -37,7 +37,9 @@ func (p *pipeline) send(s *Store, c *call) {
 }
 
 // mayHave reports whether so many batches may be on their way.
-func (p *pipeline) mayHave(batches int) bool { return batches <= 1 || p.sent < few }
+func (p *pipeline) mayHave(batches int) bool {
+	return batches <= 1 || p.sent < few || len(p.waiting) >= batchMost
+}
 
 // run sends one batch after the other, until nobody waits or others send them.
 func (p *pipeline) run(s *Store) {

@@ -46,3 +46,19 @@ func TestWhoWaitsFirstGoesInTheNextBatch(t *testing.T) {
 		}
 	})
 }
+
+// TestAWholeBatchWaitsForNobody: however far away Redis is, it does not bound how many calls are made.
+func TestAWholeBatchWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	p := pipeline{sent: few, batches: 1}
+	for range batchMost - 1 {
+		p.waiting = append(p.waiting, &call{})
+	}
+	if p.mayHave(p.batches + 1) {
+		t.Error("less than a batch does not wait for the one that is on its way")
+	}
+	p.waiting = append(p.waiting, &call{})
+	if !p.mayHave(p.batches + 1) {
+		t.Error("a whole batch waits for the one that is on its way")
+	}
+}
