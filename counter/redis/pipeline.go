@@ -6,10 +6,10 @@ const (
 	// few is how many calls are on their way of which none waits for another. Where there are more there is one batch at a time: the larger
 	// a batch is the less each of its calls costs, and two at once are half as large.
 	few = 4
-	// batchMost bounds the calls of a batch, and keysMost their keys: nobody sees the first answer of one before the last is there, and Redis
-	// does nothing else meanwhile.
+	// batchMost bounds the calls of a batch, and bytesMost their requests, of which each counter has a part: nobody sees the first answer of
+	// one before the last is there, and Redis does nothing else meanwhile.
 	batchMost = 64
-	keysMost  = 512
+	bytesMost = 16 << 10
 )
 
 // A pipeline sends calls in batches, each of which is one run of a script. While there are few, each goes at once. Those that come when more
@@ -89,24 +89,26 @@ type batch struct {
 	calls    []*call
 	keys     []string
 	requests []string
+	bytes    int // of requests
 }
 
 func (b *batch) reset() {
 	clear(b.calls)
 	clear(b.keys)
 	clear(b.requests)
-	b.calls, b.keys, b.requests = b.calls[:0], b.keys[:0], b.requests[:0]
+	b.calls, b.keys, b.requests, b.bytes = b.calls[:0], b.keys[:0], b.requests[:0], 0
 }
 
 // fits reports whether a call can go with the others: one of another script cannot.
 func (b *batch) fits(c *call) bool {
-	return len(b.calls) == 0 || c.script == b.calls[0].script && len(b.keys)+len(c.keys) <= keysMost
+	return len(b.calls) == 0 || c.script == b.calls[0].script && b.bytes+len(c.request) <= bytesMost
 }
 
 func (b *batch) add(c *call) {
 	b.calls = append(b.calls, c)
 	b.keys = append(b.keys, c.keys...)
 	b.requests = append(b.requests, c.request)
+	b.bytes += len(c.request)
 }
 
 // run sends the batch, and ends each of its calls: by an answer or an error of its own, or all by one if there is no answer.

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/redis/rueidis"
@@ -16,8 +17,8 @@ func TestWhoWaitsFirstGoesInTheNextBatch(t *testing.T) {
 		var waiting []*call
 		for range rapid.IntRange(0, 200).Draw(t, "calls") {
 			c := &call{question: question{
-				script: rapid.SampledFrom([]*rueidis.Lua{counters, failures}).Draw(t, "script"),
-				keys:   make([]string, rapid.IntRange(1, 100).Draw(t, "keys")),
+				script:  rapid.SampledFrom([]*rueidis.Lua{counters, failures}).Draw(t, "script"),
+				request: strings.Repeat("x", rapid.IntRange(1, 1<<12).Draw(t, "bytes")),
 			}}
 			if p.waiting = append(p.waiting, c); rapid.IntRange(0, 9).Draw(t, "gone") == 0 {
 				c.over.Store(true)
@@ -30,8 +31,8 @@ func TestWhoWaitsFirstGoesInTheNextBatch(t *testing.T) {
 			if p.take(&b); len(b.calls) == 0 || b.calls[0] != waiting[0] {
 				t.Fatalf("the first of %d who wait does not go first", len(waiting))
 			}
-			if len(b.calls) > batchMost || len(b.keys) > keysMost || len(b.requests) != len(b.calls) {
-				t.Fatalf("a batch has %d calls, %d requests and %d keys", len(b.calls), len(b.requests), len(b.keys))
+			if size := len(strings.Join(b.requests, "")); len(b.calls) > batchMost || size > bytesMost || len(b.requests) != len(b.calls) {
+				t.Fatalf("a batch has %d calls, and %d requests of %d bytes", len(b.calls), len(b.requests), size)
 			}
 			for _, c := range b.calls {
 				if i := slices.Index(waiting, c); i < 0 || c.script != b.calls[0].script {
