@@ -80,10 +80,13 @@ func TestWhatEndsInAnOutageIsSettled(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		known bool // that the store is out
+		used  int64
 		want  int64
 	}{
-		"returned":                             {true, 30},
-		"charged in full if it might be twice": {false, 100},
+		"returned":                              {true, 30, 30},
+		"charged in full if it might be twice":  {false, 30, 100},
+		"charged more":                          {true, 170, 170},
+		"charged more though it might be twice": {false, 170, 170},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -96,7 +99,7 @@ func TestWhatEndsInAnOutageIsSettled(t *testing.T) {
 				if test.known {
 					take(t, r.open(limit(counter.Day, 1)), 1)
 				}
-				r.settle(t, lease, taken, charge(l, 100, 30))
+				r.settle(t, lease, taken, charge(l, 100, test.used))
 				shared.recovers(r)
 				wantUsed(t, "in the end", []int64{test.want}, shared, l)
 			})

@@ -16,6 +16,7 @@ package outage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -158,14 +159,15 @@ func (s *Store) Settle(ctx context.Context, now time.Time, settlement counter.Se
 		if st.out != nil {
 			return st.out.settle(ctx, now, settlement, asked)
 		}
-		if asked { // The call that failed may have been carried out. Only the freeing of slots can be done twice.
-			settlement.Charges = slotsOf(settlement.Charges)
+		if asked { // The call that failed may have been carried out.
+			settlement.Charges = again(settlement.Charges)
 		}
-		asked = true
 		if !matters(settlement, now) {
 			return false, nil
 		}
-		return true, s.shared.Settle(st.calls, now, settlement)
+		err := s.shared.Settle(st.calls, now, settlement)
+		asked = asked || !errors.Is(err, counter.ErrNotDone)
+		return true, err
 	})
 }
 

@@ -45,3 +45,23 @@ func TestAStoreThatReturnsNothingIsAskedAgain(t *testing.T) {
 		})
 	}
 }
+
+// TestARefundThatTheStoreRefusesIsMadeWhenItIsBack, though that is how the outage began.
+func TestARefundThatTheStoreRefusesIsMadeWhenItIsBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared, r := startOne(t, 1)
+		var refused atomic.Bool
+		shared.settles = func(counter.Settlement) error {
+			if refused.CompareAndSwap(false, true) {
+				return counter.ErrNotDone
+			}
+			return nil
+		}
+		l, taken := limit(counter.Day, 1000), now()
+		lease, _ := take(t, r.open(l), 100)
+		r.settle(t, lease, taken, charge(l, 100, 30))
+		shared.recovers(r)
+		wantUsed(t, "in the end", []int64{30}, shared, l)
+	})
+}

@@ -19,6 +19,8 @@ const (
 	maxLate = 1 << 16
 	// maxSets bounds the sets that are kept ready: those of former tables are among them.
 	maxSets = 1 << 18
+	// heartbeat is how long a request lasts at least that gives a sign of life.
+	heartbeat = counter.Remember / 2
 )
 
 // A standIn counts in this process for the time of one outage. It is safe for concurrent use.
@@ -200,8 +202,8 @@ func charging(now time.Time, charges []counter.Charge) counter.Settlement {
 }
 
 // settle takes a settlement of a lease that was given here. That of another, from before the outage or from another replica, is
-// kept for the store: in full unless the store was asked already, which may have done it; then only the freeing of slots, which can
-// be done twice. So is the freeing of those that the store may know of.
+// kept for the store: in full unless the store was asked already, which may have done it; then what can be made again. So is the freeing of
+// slots that the store may know, or is going to: signs of life of a request that lasts may come to another replica.
 func (in *standIn) settle(ctx context.Context, now time.Time, s counter.Settlement, asked bool) (bool, error) {
 	return in.use(func() error {
 		in.mu.Lock()
@@ -211,12 +213,12 @@ func (in *standIn) settle(ctx context.Context, now time.Time, s counter.Settleme
 		switch {
 		case !given:
 			in.keep(s, asked)
-		case l.known:
-			in.keep(s, true)
+		case l.known, in.replicas > 1 && now.Sub(s.Taken) >= heartbeat:
+			in.keep(slotsOf(s), false)
 		}
 		in.mu.Unlock()
 		if !given {
-			s.Charges = slotsOf(s.Charges) // renewed here, perhaps
+			s = slotsOf(s) // renewed here, perhaps
 		}
 		return in.local.Settle(ctx, now, s) //nolint:wrapcheck // Memory does not fail.
 	})
@@ -224,7 +226,7 @@ func (in *standIn) settle(ctx context.Context, now time.Time, s counter.Settleme
 
 func (in *standIn) keep(s counter.Settlement, asked bool) {
 	if asked {
-		s.Charges = slotsOf(s.Charges)
+		s.Charges = again(s.Charges)
 	}
 	switch {
 	case len(s.Charges) == 0:
@@ -236,13 +238,25 @@ func (in *standIn) keep(s counter.Settlement, asked bool) {
 	}
 }
 
-func slotsOf(charges []counter.Charge) (slots []counter.Charge) {
+// slotsOf is the part of a settlement that frees slots.
+func slotsOf(s counter.Settlement) counter.Settlement {
+	s.Charges = only(s.Charges, func(c counter.Charge) bool { return c.Window == counter.InUse })
+	return s
+}
+
+// again is what can be made again of charges that may have been made: a slot is freed once however often that is said, and rather too much
+// is charged than too little.
+func again(charges []counter.Charge) []counter.Charge {
+	return only(charges, func(c counter.Charge) bool { return c.Window == counter.InUse || c.Excess() > 0 })
+}
+
+func only(charges []counter.Charge, is func(counter.Charge) bool) (some []counter.Charge) {
 	for _, c := range charges {
-		if c.Window == counter.InUse {
-			slots = append(slots, c)
+		if is(c) {
+			some = append(some, c)
 		}
 	}
-	return slots
+	return some
 }
 
 func (in *standIn) renew(ctx context.Context, now time.Time, id counter.LeaseID, keys []counter.Key, expiry time.Time) (bool, error) {

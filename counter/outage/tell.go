@@ -55,7 +55,8 @@ func (in *standIn) unread() error {
 	return nil
 }
 
-// settleLate takes settlements out before they are told: none must be told twice. Those that the store says it has not made are kept.
+// settleLate takes settlements out before they are told: none must be told twice. Those that the store says it has not made are kept, and of
+// those that it may have made what can be made again.
 func (in *standIn) settleLate(ctx context.Context, now time.Time, store counter.Store) error {
 	in.mu.Lock()
 	late := in.late
@@ -63,14 +64,17 @@ func (in *standIn) settleLate(ctx context.Context, now time.Time, store counter.
 	in.mu.Unlock()
 	left, err := each(late, func(s counter.Settlement) error {
 		err := settle(ctx, now, store, s)
-		switch {
-		case err == nil:
-		case readable(err) != nil && errors.Is(err, counter.ErrNotDone):
+		if err == nil {
+			return nil
+		}
+		done := !errors.Is(err, counter.ErrNotDone) // perhaps
+		if done || readable(err) == nil {
+			in.lost.Add(1)
+		}
+		if readable(err) != nil {
 			in.mu.Lock()
 			defer in.mu.Unlock()
-			in.late = append(in.late, s)
-		default:
-			in.lost.Add(1)
+			in.keep(s, done)
 		}
 		return readable(err)
 	})
