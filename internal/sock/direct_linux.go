@@ -53,25 +53,37 @@ func (c *conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := c.in.make("read", p, c.fd.Read)
+	n, err := c.in.make(p, c.fd.Read)
 	if n == 0 && err == nil {
 		err = io.EOF
 	}
-	return n, err
+	return n, c.explain("read", err)
 }
 
 // Write implements net.Conn.
-func (c *conn) Write(p []byte) (int, error) { return c.out.make("write", p, c.fd.Write) }
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.out.make(p, c.fd.Write)
+	return n, c.explain("write", err)
+}
+
+// explain says of an error of the system what package net says of it: it is a [net.Error], and names both ends.
+func (c *conn) explain(what string, err error) error {
+	if errno, of := err.(syscall.Errno); of { //nolint:errorlint // It is as the system gave it.
+		local := c.LocalAddr()
+		return &net.OpError{Op: what, Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: os.NewSyscallError(what, errno)}
+	}
+	return err
+}
 
 // make has p transferred, by a poller that tries until that is over.
-func (t *transfer) make(what string, p []byte, poll func(try func(fd uintptr) bool) error) (int, error) {
+func (t *transfer) make(p []byte, poll func(try func(fd uintptr) bool) error) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.bytes, t.done, t.errno = p, 0, 0
 	err := poll(t.try)
 	t.bytes = nil
 	if err == nil && t.errno != 0 {
-		err = os.NewSyscallError(what, t.errno)
+		err = t.errno
 	}
 	return t.done, err
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -100,8 +101,12 @@ func TestErrorsAreThoseOfTheSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = b.Close() // by a reset
-	if n, err := a.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
+	n, err := a.Read(make([]byte, 1))
+	if n != 0 || !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("reading what was reset: %d, %v", n, err)
+	}
+	if of := net.Error(nil); !errors.As(err, &of) || !strings.Contains(err.Error(), b.LocalAddr().String()) {
+		t.Errorf("the error does not name the peer: %v", err)
 	}
 	if n, err := a.Write([]byte("x")); n != 0 || !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("writing to what was reset: %d, %v", n, err)
@@ -109,6 +114,66 @@ func TestErrorsAreThoseOfTheSystem(t *testing.T) {
 	_ = a.Close()
 	if n, err := a.Read(make([]byte, 1)); n != 0 || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("reading what is closed: %d, %v", n, err)
+	}
+}
+
+// TestWhatIsWrittenInPartIsTold, also when the peer does not read and the deadline ends it, or Close does.
+func TestWhatIsWrittenInPartIsTold(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		end  func(c net.Conn) error
+		want error
+	}{
+		"deadline": {func(c net.Conn) error { return c.SetWriteDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+		"close":    {net.Conn.Close, net.ErrClosed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a, b := pair(t)
+			a = direct(a)
+			type result struct {
+				n   int
+				err error
+			}
+			wrote := make(chan result, 1)
+			go func() {
+				n, err := a.Write(make([]byte, 64<<20))
+				wrote <- result{n, err}
+			}()
+			if _, err := io.ReadFull(b, make([]byte, 1)); err != nil { // It has begun.
+				t.Fatal(err)
+			}
+			if err := test.end(a); err != nil {
+				t.Fatal(err)
+			}
+			got := <-wrote
+			if got.n == 0 || !errors.Is(got.err, test.want) {
+				t.Errorf("%d are written, %v, want some and %v", got.n, got.err, test.want)
+			}
+			_ = a.Close()
+			if n, err := io.Copy(io.Discard, b); err != nil || int(n)+1 != got.n {
+				t.Errorf("%d have arrived, %v, want %d", n+1, err, got.n)
+			}
+		})
+	}
+}
+
+// TestAPeerThatWritesNoMoreIsStillWrittenTo: each way ends by itself.
+func TestAPeerThatWritesNoMoreIsStillWrittenTo(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	a = direct(a)
+	if err := b.(*net.TCPConn).CloseWrite(); err != nil { //nolint:forcetypeassert // Else the test fails, as it should.
+		t.Fatal(err)
+	}
+	if n, err := a.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("reading: %d, %v, want the end", n, err)
+	}
+	if _, err := a.Write([]byte("x")); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadFull(b, make([]byte, 1)); err != nil {
+		t.Error(err)
 	}
 }
 
