@@ -190,6 +190,32 @@ func TestAStoreThatIsBackForAMomentCostsFewSettlements(t *testing.T) {
 	})
 }
 
+// TestWhatCanBeSettledAgainIs, when the store failed as it was told what ended in an outage.
+func TestWhatCanBeSettledAgainIs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared, r := startOne(t, 1)
+		var fails atomic.Bool
+		shared.settles = func(counter.Settlement) error {
+			if fails.CompareAndSwap(true, false) {
+				return errFails
+			}
+			return nil
+		}
+		day, slots, taken := limit(counter.Day, 1000), limit(counter.InUse, 10), now()
+		lease, _ := take(t, r.open(day, slots), 100, 1)
+		shared.is(failing)
+		take(t, r.open(day), 0)
+		r.settle(t, lease, taken, charge(day, 100, 170), charge(slots, 0, 0))
+		fails.Store(true)
+		shared.recovers(r)
+		wantUsed(t, "in the end", []int64{170, 0}, shared, day, slots)
+		if fails.Load() {
+			t.Error("the store was told nothing")
+		}
+	})
+}
+
 // TestWhatIsKeptOfAnOutageIsBounded, and what ends of the rest is settled when the store is back.
 func TestWhatIsKeptOfAnOutageIsBounded(t *testing.T) {
 	t.Parallel()
