@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,6 +71,24 @@ func (f *redisFlags) check(leaseKeyFile string) error {
 		return errors.New("--redis-cert and --redis-key go together: give both, or none")
 	case f.deadline < time.Millisecond:
 		return errors.New("--redis-deadline must be at least 1ms: every answer takes a while")
+	}
+	for _, address := range f.Addresses {
+		if err := checkAddress(address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkAddress does not repeat what may hold a password.
+func checkAddress(address string) error {
+	switch _, port, err := net.SplitHostPort(address); {
+	case strings.Contains(address, "://"):
+		return errors.New("--redis is a URL: give HOST:PORT, and the rest by --redis-tls, --redis-username, --redis-password-file and --redis-database")
+	case strings.Contains(address, "@"):
+		return errors.New("--redis names a user or a password: give HOST:PORT, and them by --redis-username and --redis-password-file")
+	case err != nil || port == "":
+		return fmt.Errorf("--redis: %s is not HOST:PORT; the port of Redis is 6379, where nobody has chosen another", address)
 	}
 	return nil
 }

@@ -57,6 +57,9 @@ func TestFlagsOfRedisThatMakeNoSenseAreRefused(t *testing.T) {
 	one, other := testca.NewMount(t, ca.PEM, ca.Issue(t, "one")), testca.NewMount(t, ca.PEM, ca.Issue(t, "other"))
 	for want, flags := range map[string][]string{
 		"--redis is empty":                   {"--redis="},
+		"--redis is a URL":                   {"--redis=rediss://user:secret@127.0.0.1:6379/1"},
+		"--redis names a user":               {"--redis=user:secret@127.0.0.1:6379"},
+		"redis.svc is not HOST:PORT":         {"--redis=127.0.0.1:6379,redis.svc"},
 		"give each address as HOST:PORT":     {"--redis=127.0.0.1:1,"},
 		"--redis is missing":                 {"--redis-cert=" + one.Cert()},
 		"say nothing without --redis-tls":    {"--redis=127.0.0.1:1", "--redis-cert=" + one.Cert(), "--redis-key=" + one.Key()},
@@ -64,8 +67,8 @@ func TestFlagsOfRedisThatMakeNoSenseAreRefused(t *testing.T) {
 		"--redis-cert and --redis-key: open": {"--redis=127.0.0.1:1", "--redis-tls", "--redis-cert=not-there", "--redis-key=" + one.Key()},
 		"does not match":                     {"--redis=127.0.0.1:1", "--redis-tls", "--redis-cert=" + one.Cert(), "--redis-key=" + other.Key()},
 	} {
-		if _, err := command.RedisOptions(flags...); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("with %v the error is %v, want one with %q", flags, err, want)
+		if _, err := command.RedisOptions(flags...); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("with %v the error is %v, want one with %q, and no password", flags, err, want)
 		}
 	}
 }
