@@ -13,12 +13,19 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/tierkeeper/tierkeeper/counter"
+	"github.com/tierkeeper/tierkeeper/internal/pause"
 )
+
+//go:embed calls.lua
+var callsSource string
 
 //go:embed counters.lua
 var countersSource string
 
-var counters = rueidis.NewLuaScript(countersSource)
+var counters = newScript(countersSource)
+
+// newScript makes one that answers several calls in one run: see calls.lua.
+func newScript(source string) *rueidis.Lua { return rueidis.NewLuaScript(callsSource + source) }
 
 // A question is one call of a script. One run of that makes several, which may be of many callers, and answers each.
 type question struct {
@@ -42,7 +49,7 @@ func (q *question) took(answer string) bool {
 func (s *Store) run(ctx context.Context, q question) (string, error) {
 	for wait := time.Millisecond; ; wait *= 2 {
 		answers, err := answersTo(1, q.script.Exec(ctx, s.client, q.keys, []string{q.request}))
-		if !moves(err) || wait > 256*time.Millisecond || !pause(ctx, wait) {
+		if !moves(err) || wait > 256*time.Millisecond || !pause.For(ctx, wait) {
 			if err != nil {
 				return "", err
 			}
@@ -70,18 +77,6 @@ func answerOf(m *rueidis.RedisMessage) (string, error) {
 func moves(err error) bool {
 	e, said := rueidis.IsRedisErr(err)
 	return said && (e.IsTryAgain() || e.IsClusterDown())
-}
-
-// pause reports false if ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // ask returns the answer of the script, or fails as soon as ctx ends, whatever the connection does. The answer to a take that

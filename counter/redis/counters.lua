@@ -26,19 +26,6 @@ local base = 0
 -- What is found out, and what is to be done when everything has been read: nothing may be written before.
 local ok, doubtful, looking, late
 
--- Redis does not name the key that it does not like.
-local function ask(command, key, ...)
-  local answer = redis.pcall(command, key, ...)
-  if type(answer) == 'table' and answer.err then
-    error(answer.err .. ' ' .. key, 0)
-  end
-  return answer
-end
-
-local function unreadable(key)
-  error('LAYOUT ' .. key, 0)
-end
-
 -- The time of Redis, which is one for all: the clocks of those who call may lie further apart than a doubt lasts.
 local function redistime()
   local t = redis.call('TIME')
@@ -393,8 +380,7 @@ for i = 1, #ARGV do
   arg = ARGV[i]
   mode, keys, values, final, now, expiry, lease, begin = read('<BI2BBI8I8c8', arg)
   second = now / 1000000
-  local made, answer = pcall(make)
-  answers[i] = made and answer or {err = answer}
+  answers[i] = try(make)
   base = base + keys
 end
 return answers

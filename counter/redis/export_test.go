@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
-
-	"github.com/redis/rueidis"
 )
 
 var prefixes atomic.Int64
@@ -19,7 +17,7 @@ func (s *Store) Fresh() *Store {
 }
 
 // fewLeases keeps more than one lease in a set.
-var fewLeases = rueidis.NewLuaScript(strings.Replace(countersSource, "FEW, MANY = 64,", "FEW, MANY = 1,", 1))
+var fewLeases = newScript(strings.Replace(countersSource, "FEW, MANY = 64,", "FEW, MANY = 1,", 1))
 
 // FreshWithFewLeases is like Fresh, and keeps leases in sets where Fresh would have them in values.
 func (s *Store) FreshWithFewLeases() *Store {
@@ -28,7 +26,7 @@ func (s *Store) FreshWithFewLeases() *Store {
 	return fresh
 }
 
-var slowToDecide = rueidis.NewLuaScript(strings.Replace(countersSource, "DOUBT = 100000", "DOUBT = 60000000", 1))
+var slowToDecide = newScript(strings.Replace(countersSource, "DOUBT = 100000", "DOUBT = 60000000", 1))
 
 // FreshAndSlow is like Fresh, on a cluster in which a take may be given back for a minute.
 func (s *Store) FreshAndSlow() *Store {

@@ -19,7 +19,7 @@ const RefreshEvery = 5 * time.Second
 //go:embed failures.lua
 var failuresSource string
 
-var failures = rueidis.NewLuaScript(failuresSource)
+var failures = newScript(failuresSource)
 
 // Failures counts failures in Redis, and keeps the blocks in force in memory as well, so that no request waits to learn that it
 // is not blocked. Use Store.Failures to make one.

@@ -11,21 +11,12 @@ local GRACE = 10000  -- milliseconds for which what is over is kept: more than t
 local MAX = 9007199254740991
 local FAR = 60000000 -- microseconds: what lies further ahead is of a clock that was wrong, and does not count
 
--- Redis does not name the key that it does not like.
-local function ask(command, key, ...)
-  local answer = redis.pcall(command, key, ...)
-  if type(answer) == 'table' and answer.err then
-    error(answer.err .. ' ' .. key, 0)
-  end
-  return answer
-end
-
 local function make(call, value, blocks)
   local mode, now, window, length, most, subject, rest = read('<BI8I8I8I4c25', call)
   local channel = sub(call, rest)
   local v = ask('GET', value)
   if v and (#v < 21 or string.byte(v) ~= 1) then
-    error('LAYOUT ' .. value, 0)
+    unreadable(value)
   end
   local since, ends, failures, times = 0, 0, 0, ''
   if v then
@@ -86,7 +77,6 @@ end
 
 local answers = {}
 for i = 1, #ARGV do
-  local made, answer = pcall(make, ARGV[i], KEYS[2 * i - 1], KEYS[2 * i])
-  answers[i] = made and answer or {err = answer}
+  answers[i] = try(make, ARGV[i], KEYS[2 * i - 1], KEYS[2 * i])
 end
 return answers

@@ -11,6 +11,7 @@ package sock
 import "net"
 
 // New returns a connection that is c but for that. All that net.Conn promises is as it was: deadlines, Close from another goroutine, and that
-// reads and writes may go on at once. What c can do besides is lost, such as all that a net.TCPConn has. A connection without a file descriptor is returned as it is; so is every one on systems other than Linux, and
-// under the race detector, to which reading and writing tell what happened before what.
+// reads and writes may go on at once. What c can do besides is lost, such as all that a net.TCPConn has. A connection without a file
+// descriptor is returned as it is; so is every one on systems other than Linux, and under the race detector, to which reading and writing tell
+// what happened before what.
 func New(c net.Conn) net.Conn { return direct(c) }

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/tierkeeper/tierkeeper/internal/pause"
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
@@ -73,7 +74,7 @@ func Follow(ctx context.Context, c ClientConfig, obey func(*policy.Table)) error
 			return nil
 		}
 		f.down(ctx, err)
-		if !pause(ctx, pauses.NextBackOff()) {
+		if !pause.For(ctx, pauses.NextBackOff()) {
 			return nil
 		}
 	}
@@ -114,18 +115,6 @@ func onThisMachine(address string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
-}
-
-// pause reports whether ctx still holds after it.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // connect follows the server until the connection breaks. It calls upToDate at the end of every consistent set. Each
