@@ -57,6 +57,33 @@ func TestACallerThatWentWhileTheProcessStoodStillIsNotCharged(t *testing.T) {
 	})
 }
 
+// The beat that notices may come a moment after a call has looked at the clock, and a call sees milliseconds only.
+func TestACallThatIsOlderThanTheNoticeOfAStallWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, oneTier(`{rates: [{metric: Requests, per: Day, max: 5}]}`))
+		var stood, behind atomic.Int64
+		now := func() time.Time { return time.Now().Add(time.Duration(stood.Load() - behind.Load())) } //nolint:forbidigo // It is the bubble's clock.
+		s.Limiter = ratelimit.New(s.store, secret, ratelimit.WithClock(now))
+		s.SetTable(s.table)
+		ctx, stop := context.WithCancel(t.Context())
+		go s.Watch(ctx)
+		synctest.Wait()
+		stood.Store(int64(time.Second + 500*time.Microsecond))
+		pause(50 * time.Millisecond) // to the next beat
+		for _, by := range []time.Duration{0, 10 * time.Microsecond, time.Second} {
+			behind.Store(int64(by))
+			gone, goes := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			if _, err := s.Reserve(gone, chat("sk-alice")); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a caller who has gone, whose call is %s older than the notice, got %v", by, err)
+			}
+			goes()
+		}
+		stop()
+		synctest.Wait()
+	})
+}
+
 // To a clock that is set ahead it looks as if the process had stood still, but not any more when it is set back.
 func TestAClockThatIsSetBackDelaysNobody(t *testing.T) {
 	t.Parallel()
