@@ -94,17 +94,23 @@ func TestRollout(t *testing.T) {
 // leaseOf is the lease of the replica that writes status.
 func leaseOf(t *testing.T, s *stack.Stack) *coordinationv1.Lease {
 	t.Helper()
-	lease := &coordinationv1.Lease{}
-	must(t, s.Client.Get(t.Context(), types.NamespacedName{Namespace: stack.Namespace, Name: "tierkeeper-operator"}, lease))
+	lease, err := readLease(t, s)
+	must(t, err)
 	return lease
+}
+
+func readLease(t *testing.T, s *stack.Stack) (*coordinationv1.Lease, error) {
+	t.Helper()
+	lease := &coordinationv1.Lease{}
+	err := s.Client.Get(t.Context(), types.NamespacedName{Namespace: stack.Namespace, Name: "tierkeeper-operator"}, lease)
+	return lease, err //nolint:wrapcheck // Tests print it as it is.
 }
 
 // awaitLeader waits until a replica writes status.
 func awaitLeader(t *testing.T, s *stack.Stack, identity string) (lease *coordinationv1.Lease) {
 	t.Helper()
-	await(t, identity+" writes status", func() error {
-		lease = &coordinationv1.Lease{}
-		err := s.Client.Get(t.Context(), types.NamespacedName{Namespace: stack.Namespace, Name: "tierkeeper-operator"}, lease)
+	await(t, identity+" writes status", func() (err error) {
+		lease, err = readLease(t, s)
 		if err == nil && holderOf(lease) != identity {
 			err = fmt.Errorf("it is %q", holderOf(lease))
 		}
@@ -123,6 +129,24 @@ func awaitAnotherLeader(t *testing.T, s *stack.Stack, one string) (lease *coordi
 		return nil
 	})
 	return lease
+}
+
+// awaitLeading waits until a replica shows that it writes status, and returns its identity. One that has died, or that could not renew its
+// lease, may stand there for some time.
+func awaitLeading(t *testing.T, s *stack.Stack) (identity string) {
+	t.Helper()
+	asked := time.Now()
+	await(t, "a replica renews its lease", func() error {
+		lease, err := readLease(t, s)
+		if err != nil {
+			return err
+		}
+		if identity = holderOf(lease); identity == "" || !lease.Spec.RenewTime.After(asked) {
+			return fmt.Errorf("%q has renewed it at %s, and is asked since %s", identity, lease.Spec.RenewTime, asked)
+		}
+		return nil
+	})
+	return identity
 }
 
 func holderOf(lease *coordinationv1.Lease) string {

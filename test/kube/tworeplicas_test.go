@@ -170,7 +170,7 @@ func (r *twoReplicas) expectUsurperAlone(t *testing.T) {
 // has written its status.
 func (r *twoReplicas) expectOneWriter(t *testing.T, requests, want int) {
 	t.Helper()
-	leader := holderOf(awaitAnotherLeader(t, r.Stack, ""))
+	leader := awaitLeading(t, r.Stack)
 	awaitAllReady(t, r.Stack)
 	before := r.writes(t)
 	expectObeyed(t, r.Stack, r.port, requests, want)
@@ -199,7 +199,7 @@ func (r *twoReplicas) onlyFront(identity string) {
 
 func (r *twoReplicas) follower(t *testing.T) string {
 	t.Helper()
-	if holderOf(awaitAnotherLeader(t, r.Stack, "")) == "operator-0" {
+	if awaitLeading(t, r.Stack) == "operator-0" {
 		return "operator-1"
 	}
 	return "operator-0"
