@@ -182,6 +182,36 @@ func TestADeafReplicaCountsOnWhoItHeard(t *testing.T) {
 	}
 }
 
+// TestWhoWentToAnotherInADeafTimeIsAwaited: that they are there can be told only afterwards.
+func TestWhoWentToAnotherInADeafTimeIsAwaited(t *testing.T) {
+	t.Parallel()
+	p := newPeers()
+	one, other := p.start("one"), p.start("other")
+	one.has = serving()
+	other.refresh(t.Context())
+	one.refresh(t.Context())
+	expect := func(when string, want presence) {
+		t.Helper()
+		d := one.dataPlane()
+		if s, g := d.services.presence, d.envoys(edge.Name).presence; s != want || g != want {
+			t.Errorf("%s: services are %d and Envoys %d, want %d", when, s, g, want)
+		}
+	}
+	p.fails = apierrors.NewServiceUnavailable("the API server is away")
+	one.has, other.has = Acknowledged{}, serving()
+	for range 100 {
+		p.clock.Step(time.Second)
+		one.refresh(t.Context())
+	}
+	p.fails = nil
+	p.clock.Step(time.Second)
+	one.refresh(t.Context())
+	expect("it hears itself again", awaited)
+	other.refresh(t.Context())
+	one.refresh(t.Context())
+	expect("it hears the other", present)
+}
+
 // TestNothingIsHeardOfAVersionThatCannotBeRead, and people are told which it is.
 func TestNothingIsHeardOfAVersionThatCannotBeRead(t *testing.T) {
 	t.Parallel()

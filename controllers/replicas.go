@@ -53,7 +53,8 @@ type replicas struct {
 	began    time.Time
 	written  string
 	lastBeat time.Time
-	own      heard // the lease of this replica, as the cache has it
+	own      heard     // the lease of this replica, as the cache has it
+	deafAt   time.Time // when nobody could be heard last
 }
 
 // heard is when a lease said something new. Clocks of other machines are not compared with ours.
@@ -152,12 +153,23 @@ func (r *replicas) deaf(leases []coordinationv1.Lease, now time.Time) bool {
 			r.own = heard{*l.Spec.RenewTime, now}
 		}
 	}
-	return now.Sub(r.own.at) > r.opts.LeaseDuration
+	if now.Sub(r.own.at) <= r.opts.LeaseDuration {
+		return false
+	}
+	r.deafAt = now
+	return true
 }
 
-// attend says of those who are not connected whether they are awaited.
+// attend says of those who are not connected whether they are awaited. They may have been connected to another replica for as long as
+// that could not be heard.
 func (r *replicas) attend(d *dataPlane) {
-	at, grace := r.opts.Clock.Now(), graceOfLease*r.opts.LeaseDuration
+	at := r.opts.Clock.Now()
+	absent := func(since time.Time) presence {
+		if !since.IsZero() && since.Before(r.deafAt) {
+			since = r.deafAt
+		}
+		return presenceOf(since, at, graceOfLease*r.opts.LeaseDuration)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if d.services.connected > 0 {
@@ -165,7 +177,7 @@ func (r *replicas) attend(d *dataPlane) {
 	} else if r.alone.IsZero() {
 		r.alone = at
 	}
-	d.services.presence, d.unheard = presenceOf(r.alone, at, grace), presenceOf(r.began, at, grace)
+	d.services.presence, d.unheard = absent(r.alone), absent(r.began)
 	for name, f := range r.now.gateways {
 		if _, there := d.gateways[name]; !there && f.presence != gone {
 			d.gateways[name] = enforcers{}
@@ -177,7 +189,7 @@ func (r *replicas) attend(d *dataPlane) {
 		} else if _, known := r.absent[name]; !known {
 			r.absent[name] = at
 		}
-		f.presence = presenceOf(r.absent[name], at, grace)
+		f.presence = absent(r.absent[name])
 		d.gateways[name] = f
 	}
 	maps.DeleteFunc(r.absent, func(name policy.Name, _ time.Time) bool { _, there := d.gateways[name]; return !there })
