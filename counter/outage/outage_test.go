@@ -103,6 +103,22 @@ func TestAProcessThatIsShortOfCPUWaitsLonger(t *testing.T) {
 	}
 }
 
+// TestAProcessThatStoodStillHasNotListened: what the store has answered meanwhile is read after it goes on.
+func TestAProcessThatStoodStillHasNotListened(t *testing.T) {
+	t.Parallel()
+	const every = 2500 * time.Microsecond
+	w := outage.NewSilence(every)
+	at := time.Date(2026, time.May, 14, 12, 0, 0, 0, time.UTC)
+	w.Lasts(at, true, true)
+	at = at.Add(time.Minute)
+	if w.Lasts(at, true, false) {
+		t.Error("a store is out that was not listened to")
+	}
+	if w.Lasts(at.Add(every), true, true) {
+		t.Error("a store is out though it is heard")
+	}
+}
+
 // slow is a store that answers who asks for two hits when late is closed.
 func slow(late chan struct{}) *troubled {
 	shared := sound()

@@ -20,7 +20,7 @@ func (s *Store) Run(ctx context.Context) {
 		}
 	}()
 	go s.makeUp(ctx)
-	w := silence{every: s.opts.Deadline / ticks, since: s.opts.Clock()}
+	w := silence{every: s.opts.Deadline / ticks, looked: s.opts.Clock()}
 	for {
 		select {
 		case <-ctx.Done():

@@ -81,16 +81,18 @@ type silence struct {
 	every  time.Duration // between two looks
 	ticks  int
 	looks  int // in time, since an epoch began
-	since  time.Time
+	waited time.Duration
 	looked time.Time
 }
 
-func (w *silence) broken(now time.Time) { w.ticks, w.since, w.looked = 0, now, now }
+func (w *silence) broken(now time.Time) { w.ticks, w.waited, w.looked = 0, 0, now }
 
 // lasts reports whether it is too long. A look that comes late counts for nothing, up to a point: the process is short of CPU, and
-// may not have got around to hear an answer.
+// may not have got around to hear an answer. However late it comes, it is waited for no more than a deadline with it: the process may
+// have stood still.
 func (w *silence) lasts(now time.Time, waits, heard bool) bool {
-	late := now.Sub(w.looked) > 2*w.every
+	apart := now.Sub(w.looked)
+	late := apart > 2*w.every
 	if !late {
 		w.looks++
 	}
@@ -101,7 +103,8 @@ func (w *silence) lasts(now time.Time, waits, heard bool) bool {
 	if !late {
 		w.ticks++
 	}
-	return w.ticks > ticks || now.Sub(w.since) > starving*ticks*w.every
+	w.waited += min(apart, ticks*w.every)
+	return w.ticks > ticks || w.waited > starving*ticks*w.every
 }
 
 // turns reports whether it is time for another epoch.
