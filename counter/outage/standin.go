@@ -60,6 +60,9 @@ func (b *begun) turn(now time.Time) {
 	}
 }
 
+// past reports whether the counter stands in a later window than that of a time: somebody else has looked at the clock later.
+func (b *begun) past(at time.Time) bool { return b.gone.After(goneAfter(b.window, at)) }
+
 // A lease was given here, or somebody whose it is gave a sign of life.
 type lease struct {
 	given  bool

@@ -180,7 +180,8 @@ func (in *standIn) adjust(ctx context.Context, now time.Time, store counter.Stor
 }
 
 // correct tells the store. A call that fails may have been carried out, unless the store says that it was not. One that charges is made
-// again all the same, one that returns is not: rather too much is charged than too little.
+// again all the same, one that returns is not: rather too much is charged than too little. What was told of a window that has ended
+// meanwhile is nothing that the store knows of the next.
 func (in *standIn) correct(ctx context.Context, now time.Time, store counter.Store, s counter.Settlement) error {
 	if len(s.Charges) == 0 {
 		return nil
@@ -189,8 +190,9 @@ func (in *standIn) correct(ctx context.Context, now time.Time, store counter.Sto
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for _, c := range s.Charges {
-		if n := c.Excess(); err == nil || n < 0 && !errors.Is(err, counter.ErrNotDone) {
-			in.counters[c.Key].told += n
+		b, n := in.counters[c.Key], c.Excess()
+		if !b.past(s.Taken) && (err == nil || n < 0 && !errors.Is(err, counter.ErrNotDone)) {
+			b.told += n
 		}
 	}
 	return err
