@@ -38,3 +38,25 @@ func TestWhatIsCountedWhileTheStoreIsToldOfAnEarlierWindowIsTold(t *testing.T) {
 		wantUsed(t, "of 3 hits in the window after the outage", []int64{3}, shared, l)
 	})
 }
+
+// TestWhoLookedAtTheClockBeforeAWindowEndedHidesNothingOfTheNext has one who is late be the first of his limits in an outage.
+func TestWhoLookedAtTheClockBeforeAWindowEndedHidesNothingOfTheNext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		shared, r := startOne(t, 1)
+		l := limit(counter.Minute, 100)
+		early, late := r.open(l), r.open(l)
+		take(t, early, 90)
+		toMinute(time.Millisecond)
+		shared.is(failing)
+		looked := now()
+		toMinute(0)
+		take(t, early, 2)
+		if _, err := late.Acquire(t.Context(), looked, newLease(), looked.Add(time.Minute), []int64{1}, make([]counter.Count, 1)); err != nil {
+			t.Fatal(err)
+		}
+		shared.recovers(r)
+		pass(time.Second)
+		wantUsed(t, "of 3 hits in the window that has begun", []int64{3}, shared, l)
+	})
+}

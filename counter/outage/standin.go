@@ -164,7 +164,7 @@ func (in *standIn) begin(ctx context.Context, now time.Time, l counter.Limit, mo
 	if b.turn(now); most == unlimited {
 		return nil
 	}
-	if b.most = max(b.most, most); used == 0 {
+	if b.most = max(b.most, most); used == 0 || !l.Window.Slides() && b.past(now) {
 		return nil
 	}
 	before := most - part(l.Max-used, in.replicas)
