@@ -79,6 +79,24 @@ func TestAnAbsurdReportIsCountedAndAsGoodAsNone(t *testing.T) {
 	}
 }
 
+// Calls look at the clock before they come to tell, and not in that order.
+func TestWhoLookedAtTheClockEarlierDoesNotTellAgain(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s := serve(t, oneTier(budget))
+	conn := listen(t, s.Limiter, everything(&log))
+	for range 3 {
+		call(t, conn, settling("", 200, 1))
+		s.clock.advance(-time.Millisecond)
+	}
+	s.checkNoted(t, "no_lease", 3, log.String())
+	s.clock.advance(-time.Minute)
+	call(t, conn, settling("", 200, 1))
+	if got := strings.Count(log.String(), `"kind":"no_lease"`); got != 2 {
+		t.Errorf("after the clock was set back by a minute it was told %d times, want 2", got)
+	}
+}
+
 // A clock that is set back makes no full window empty again, and does no harm when it goes on.
 func TestAClockThatStepsBackIsCountedAndHarmless(t *testing.T) {
 	t.Parallel()
