@@ -116,7 +116,7 @@ func (l *Limiter) now() time.Time { return time.UnixMilli(l.clock().UnixMilli())
 // caller has gone away, or that the store failed; nothing was charged then as far as the store can tell.
 func (l *Limiter) Reserve(ctx context.Context, r *descriptor.Reserve) (Decision, error) {
 	now := l.now()
-	if back := l.watch.see(now); back > 0 {
+	if back := l.watch.see(now, l.clock); back > 0 {
 		l.note(ctx, l.log, clockBack, "the clock was set back: what was counted since stays, and no window begins anew before it has caught up", "by", back.String())
 	}
 	e := l.epoch.Load()

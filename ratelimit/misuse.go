@@ -77,10 +77,14 @@ const stepBack = time.Second
 // A watch notices a clock that is set back. It is safe for concurrent use.
 type watch struct{ latest atomic.Int64 }
 
-// see reports by how much the clock went back since the latest reading; 0 if it did not.
-func (w *watch) see(now time.Time) time.Duration {
+// see reports by how much the clock went back since the latest reading; 0 if it did not. Where it seems so the clock is read again:
+// whoever read it before may have stood still since.
+func (w *watch) see(now time.Time, clock func() time.Time) time.Duration {
 	n := now.UnixNano()
 	latest := w.latest.Load()
+	if n < latest-int64(stepBack) {
+		n = clock().UnixNano()
+	}
 	switch {
 	case n > latest+int64(stepBack): // It is written once a second, so that readers share it.
 		w.latest.CompareAndSwap(latest, n)

@@ -2,7 +2,9 @@ package ratelimit_test
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -95,6 +97,35 @@ func TestWhoLookedAtTheClockEarlierDoesNotTellAgain(t *testing.T) {
 	if got := strings.Count(log.String(), `"kind":"no_lease"`); got != 2 {
 		t.Errorf("after the clock was set back by a minute it was told %d times, want 2", got)
 	}
+}
+
+// A call that stands still after it has looked at the clock finds that others have looked at it later.
+func TestACallThatStoodStillIsNoClockThatWentBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := serveAt(t, nil, oneTier(rates("Requests Day 9")))
+		var stands atomic.Bool
+		s.Limiter = ratelimit.New(s.store, secret, ratelimit.WithClock(func() time.Time {
+			at := s.clock.now()
+			if stands.CompareAndSwap(true, false) {
+				pause(time.Minute)
+			}
+			return at
+		}))
+		s.SetTable(s.table)
+		stands.Store(true)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.pass(t, chat("sk-alice"))
+		}()
+		pause(30 * time.Second)
+		s.pass(t, chat("sk-alice"))
+		<-done
+		if got := s.measured(t, "tierkeeper_bad_input_total", "clock_back"); got != 0 {
+			t.Errorf("%v steps back are counted of a clock that went on", got)
+		}
+	})
 }
 
 // A clock that is set back makes no full window empty again, and does no harm when it goes on.
