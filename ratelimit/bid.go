@@ -164,7 +164,8 @@ func (q *queue) busy(ctx context.Context) bool {
 		return false
 	}
 	now, looked := q.clock().UnixNano(), q.others.looked.Load()
-	if now-looked >= int64(lookAgain) && q.others.looked.CompareAndSwap(looked, now) {
+	apart := time.Duration(now - looked).Abs() // The clock may have been set back since.
+	if apart >= lookAgain && q.others.looked.CompareAndSwap(looked, now) {
 		_, _ = q.look(ctx) // A store that fails is seen where slots are taken.
 	}
 	return q.others.wait.Load()

@@ -3,6 +3,7 @@ package ratelimit_test
 import (
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -73,6 +74,30 @@ func TestWhoMayNotWaitDoesNotOvertakeWhoWaitsAtAnotherReplica(t *testing.T) {
 		other.end(t, first, descriptor.Settle{Code: 200})
 		other.refuse(t, chat("sk-at-once1"), http.StatusServiceUnavailable)
 		h.all.Wait()
+		pause(lookedAgain)
+		other.end(t, other.pass(t, chat("sk-at-once1")), descriptor.Settle{Code: 200})
+	})
+}
+
+// A replica that saw others wait sees that they do no more, though its clock was set back meanwhile.
+func TestAClockThatIsSetBackKeepsNobodyOutOfAFreeModel(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, waiting(oneSlot, "high1", "at-once1"))
+		other := h.another()
+		var ahead atomic.Int64
+		ahead.Store(int64(time.Hour))
+		for _, s := range []*service{h.service, other} {
+			s.Limiter = ratelimit.New(h.store, secret, ratelimit.WithClock(func() time.Time { return h.clock.now().Add(time.Duration(ahead.Load())) }))
+			s.SetTable(h.table)
+		}
+		first := other.pass(t, chat("sk-high1"))
+		h.visit(t.Context(), chat("sk-high1"), 0)
+		synctest.Wait()
+		other.end(t, first, descriptor.Settle{Code: 200})
+		other.refuse(t, chat("sk-at-once1"), http.StatusServiceUnavailable)
+		h.all.Wait()
+		ahead.Store(0)
 		pause(lookedAgain)
 		other.end(t, other.pass(t, chat("sk-at-once1")), descriptor.Settle{Code: 200})
 	})
