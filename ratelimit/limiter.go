@@ -224,6 +224,8 @@ func (l *Limiter) take(ctx context.Context, now time.Time, p *plan, r *descripto
 		if l.stalls.justWokeUp(report.now) {
 			l.stalls.wait(ctx)
 		}
+	} else if ok && l.stalls.stoodStillSince(now, l.clock()) {
+		l.stalls.wait(ctx)
 	}
 	// Envoy gives up after a while and answers without us. Nobody would ever settle what was taken for it.
 	if gone := cmp.Or(err, ctx.Err()); gone != nil {

@@ -64,6 +64,11 @@ func (s *stalls) stoodStill(now time.Time) bool {
 // much as the process stood still, and the clock can be set: so the doubt goes by beats and not by the time.
 func (s *stalls) justWokeUp(now time.Time) bool { return s.stoodStill(now) || s.doubt.Load() > 0 }
 
+// stoodStillSince says that the process has stood still since it took up a call, as far as it can tell by how long that took.
+func (s *stalls) stoodStillSince(then, now time.Time) bool {
+	return s.beat.Load() != 0 && now.Sub(then) > stallAfter
+}
+
 // wait lets the word of a caller that has gone away arrive.
 func (s *stalls) wait(ctx context.Context) {
 	timer := time.NewTimer(catchUp)

@@ -84,6 +84,32 @@ func TestACallThatIsOlderThanTheNoticeOfAStallWaits(t *testing.T) {
 	})
 }
 
+// What Redis answers to a process that was stopped meanwhile is read before the word that the caller has gone.
+func TestACallerThatWentWhileTheProcessStoodStillWithinACallIsNotCharged(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := serveAt(t, nil, oneTier(`{rates: [{metric: Requests, per: Day, max: 5}], concurrency: {max: 5}}`))
+		var stood atomic.Int64
+		now := func() time.Time { return s.clock.now().Add(time.Duration(stood.Load())) }
+		s.Limiter = ratelimit.New(&slowStore{s.store, func() { stood.Store(int64(time.Second)) }}, secret, ratelimit.WithClock(now))
+		s.SetTable(s.table)
+		ctx, stop := context.WithCancel(t.Context())
+		go s.Watch(ctx)
+		synctest.Wait()
+		gone, goes := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer goes()
+		if _, err := s.Reserve(gone, chat("sk-alice")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a caller of whom it is heard late that he has gone got %v", err)
+		}
+		want := map[string]int64{"Key Requests per Day": 0, "Key ConcurrentRequests": 0}
+		if diff := cmp.Diff(want, s.used(t, chat("sk-alice"))); diff != "" {
+			t.Errorf("what is charged (-want +got):\n%s", diff)
+		}
+		stop()
+		synctest.Wait()
+	})
+}
+
 // To a clock that is set ahead it looks as if the process had stood still, but not any more when it is set back.
 func TestAClockThatIsSetBackDelaysNobody(t *testing.T) {
 	t.Parallel()
