@@ -217,6 +217,9 @@ func (l *Limiter) take(ctx context.Context, now time.Time, p *plan, r *descripto
 				return Decision{}, err
 			}
 			report.now = l.clock()
+			if why == timedOut { // A store that fails leaves what there was before the wait.
+				_ = l.store.Peek(ctx, report.now, p.counters()[:p.enforced], t.counts[:p.enforced])
+			}
 			l.denied.add(labelsOfLimit(p.holder, &p.limits[p.capacity.limit]), noted)
 			return report.denyCapacity(why, r.Protocol), nil
 		}

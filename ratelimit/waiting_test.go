@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -170,6 +171,27 @@ models: {gpt: {models: ["gpt-*"], capacity: {concurrentRequests: 1, queue: {maxL
 		if got := h.last().headers["x-ratelimit-remaining-requests"]; got != "93" {
 			t.Errorf("after 7 of 100 requests %s remain", got)
 		}
+		pause(lookedAgain)
+	})
+}
+
+// So it is when the wait was in vain: the window in which it began may be over, and what it was charged is given back.
+func TestARefusalAfterAWaitTellsWhatIsLeftThen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := open(t, `
+tiers: {plan: {limits: {rates: [{metric: Requests, per: Minute, max: 100}]}, queue: {mode: Wait, maxWaitSeconds: 20}}}
+models: {gpt: {models: ["gpt-*"], capacity: {concurrentRequests: 1, queue: {maxLength: 9, maxWaitSeconds: 20}}}}
+`)
+		pause(50 * time.Second)
+		first := h.pass(t, chat("sk-alice"))
+		h.visit(t.Context(), chat("sk-alice"), 0)
+		h.all.Wait()
+		want := map[string]string{"x-ratelimit-remaining-requests": "100", "x-ratelimit-reset-requests": strconv.FormatInt(h.clock.now().Add(50*time.Second).Unix(), 10)}
+		if diff := cmp.Diff(want, only(h.last().headers, "x-ratelimit-remaining-r", "x-ratelimit-reset-r")); diff != "" {
+			t.Errorf("10 seconds after a minute began (-want +got):\n%s", diff)
+		}
+		h.end(t, first, descriptor.Settle{Code: 200})
 		pause(lookedAgain)
 	})
 }
