@@ -246,9 +246,15 @@ func (r *Reporter) lookAt(ctx context.Context, name policy.Name, now time.Time) 
 	return err
 }
 
+// errAlone is for what was told while the source cannot know better, as it can come to be in the middle of a pass.
+var errAlone = errors.New("the counter store is out")
+
 // usages tells of a source that fails once a minute: while a store is out, it fails for very many quotas.
 func (r *Reporter) usages(ctx context.Context, name policy.Name, now time.Time) ([]ratelimit.Usage, error) {
 	usages, _, err := r.source.Usage(ctx, name)
+	if err == nil && r.source.Alone() {
+		usages, err = nil, errAlone
+	}
 	if err != nil && now.Sub(r.told) >= time.Minute {
 		r.told = now
 		r.log.ErrorContext(ctx, "could not see what a quota uses; it is looked at again", "quota", name.String(), "error", err, "next", "told at most once a minute")

@@ -17,6 +17,7 @@ type source struct {
 
 	fails error
 	alone bool
+	asked func() // before it tells; nil: nothing happens
 }
 
 func (s *source) Alone() bool { return s.alone }
@@ -26,6 +27,9 @@ func (s *source) Quotas() []policy.Name { return nil }
 func (s *source) Usage(ctx context.Context, quota policy.Name) ([]ratelimit.Usage, bool, error) {
 	if s.fails != nil {
 		return nil, false, s.fails
+	}
+	if s.asked != nil {
+		s.asked()
 	}
 	return s.Limiter.Usage(ctx, quota)
 }
@@ -196,5 +200,25 @@ func TestAReplicaThatKnowsOnlyItselfChangesNothing(t *testing.T) {
 	c.useAt(all, "alice", 50)
 	s.Limiter, s.alone = all, false
 	c.after(time.Second)
+	c.want(alice, "Key/Requests/Day 150 of 200, until 00:00:00")
+}
+
+// TestAReplicaThatKnowsOnlyItselfOfASuddenChangesNothing: the store may go out in the middle of a pass, or because that asks it.
+func TestAReplicaThatKnowsOnlyItselfOfASuddenChangesNothing(t *testing.T) {
+	t.Parallel()
+	c, s := amongMany(t, aDay)
+	c.use("alice", 100)
+	c.after(time.Second)
+	c.want(alice, "Key/Requests/Day 100 of 200, until 00:00:00")
+	all := s.Limiter
+	c.useAt(all, "alice", 50)
+	s.asked = func() {
+		c.store = memory.New()
+		s.Limiter, s.alone = c.replica(aDay), true
+	}
+	c.after(time.Second)
+	c.want(alice, "Key/Requests/Day 100 of 200, until 00:00:00")
+	s.Limiter, s.alone, s.asked = all, false, nil
+	c.after(time.Minute)
 	c.want(alice, "Key/Requests/Day 150 of 200, until 00:00:00")
 }
