@@ -65,6 +65,7 @@ func parseKey(key string) (name policy.Name, err error) {
 
 func usageOf(ctx context.Context, s Service, key policy.Name, namespace string) (list Usages, err error) {
 	list.Alone = s.Alone()
+	defer func() { list.Alone = list.Alone || s.Alone() }() // Redis may be found to be out by being asked.
 	if key == (policy.Name{}) {
 		list.Usage, list.More, err = s.KeyUsages(ctx, namespace, maxUsages)
 		if list.Usage == nil {

@@ -1,6 +1,7 @@
 package admin_test
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -105,4 +106,39 @@ func TestUsageAnswersWhoAsksWrongly(t *testing.T) {
 			t.Errorf("%q: %d %s, want %d %s", query, w.Code, got, want.status, want.body)
 		}
 	}
+}
+
+// TestUsageSaysThatTheStoreIsOutWhenItIsFoundOut by the very question.
+func TestUsageSaysThatTheStoreIsOutWhenItIsFoundOut(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(*admin.Client) (admin.Usages, error){
+		"one": func(c *admin.Client) (admin.Usages, error) {
+			return c.KeyUsage(t.Context(), policy.Name{Namespace: "team", Name: "alice"})
+		},
+		"all": func(c *admin.Client) (admin.Usages, error) { return c.KeyUsages(t.Context(), "") },
+	} {
+		found := &foundOut{Limiter: limiting(t, "team/alice")}
+		if list, err := ask(client(t, serve(t, found, token).URL, token)); !list.Alone || err != nil {
+			t.Errorf("of %s: alone %v, error %v, want true", name, list.Alone, err)
+		}
+	}
+}
+
+// foundOut is a service whose store is out since somebody looked at it.
+type foundOut struct {
+	*ratelimit.Limiter
+
+	out bool
+}
+
+func (f *foundOut) Alone() bool { return f.out }
+
+func (f *foundOut) KeyUsage(ctx context.Context, quota policy.Name) (ratelimit.KeyUsage, bool, error) {
+	f.out = true
+	return f.Limiter.KeyUsage(ctx, quota)
+}
+
+func (f *foundOut) KeyUsages(ctx context.Context, namespace string, most int) ([]ratelimit.KeyUsage, int, error) {
+	f.out = true
+	return f.Limiter.KeyUsages(ctx, namespace, most)
 }
