@@ -51,6 +51,7 @@ type queue struct {
 	leases  *leases
 	store   counter.Store
 	clock   func() time.Time
+	stalls  *stalls
 	log     *slog.Logger
 	told    sparing[string]
 	metrics *queueMetrics
@@ -195,8 +196,12 @@ func (q *queue) rest() bool {
 }
 
 // round gives out the slots that are free, if it is for this replica to do so, and returns how many. Told says that one was freed
-// here, or that somebody came.
+// here, or that somebody came. While callers may be gone without a word it gives out none: requests under way may have had no chance
+// to keep theirs.
 func (q *queue) round(ctx context.Context, told bool) (n int) {
+	if q.stalls.justWokeUp(q.clock()) {
+		return 0
+	}
 	rank := 0
 	if q.waiting.Load() > 0 {
 		v, err := q.look(ctx)
@@ -350,7 +355,7 @@ func newQueues() *queues {
 func (qs *queues) of(c *policy.Capacity, key counter.Key, l *Limiter) *queue {
 	q, _ := qs.byKey.LoadOrCompute(key, func() (*queue, bool) {
 		q := &queue{
-			group: c.Group, key: key, bidKeys: bidKeys(c.Group), leases: l.leases, store: l.store, clock: l.clock, log: l.log, metrics: qs.metrics,
+			group: c.Group, key: key, bidKeys: bidKeys(c.Group), leases: l.leases, store: l.store, clock: l.clock, stalls: &l.stalls, log: l.log, metrics: qs.metrics,
 			wake: make(chan struct{}, 1), line: newLine(),
 		}
 		q.line.age = c.Queue.Age

@@ -196,6 +196,34 @@ models: {gpt: {models: ["gpt-*"], capacity: {concurrentRequests: 1, queue: {maxL
 	})
 }
 
+// Signs of life that came while the process stood still are read after it goes on.
+func TestASlotThatExpiredWhileTheProcessStoodStillIsNotGivenOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var stood atomic.Int64
+		h := open(t, waiting(oneSlot, "high1"))
+		h.Limiter = ratelimit.New(h.store, secret, ratelimit.WithClock(func() time.Time { return h.clock.now().Add(time.Duration(stood.Load())) }))
+		h.SetTable(h.table)
+		watching, stop := context.WithCancel(t.Context())
+		go h.Watch(watching)
+		synctest.Wait()
+		first := h.pass(t, chat("sk-high1"))
+		h.visit(t.Context(), chat("sk-high1"), 0)
+		synctest.Wait()
+		stood.Store(int64(ratelimit.SlotExpiry))
+		pause(60 * time.Millisecond)
+		h.renew(t, first)
+		pause(5 * time.Second)
+		if n := len(h.served()); n != 0 {
+			t.Errorf("%d were let go that waited for a slot that a request under way has", n)
+		}
+		h.end(t, first, descriptor.Settle{Code: 200})
+		h.all.Wait()
+		stop()
+		pause(lookedAgain)
+	})
+}
+
 // A process that stood still while a request waited may hear late that its caller has gone.
 func TestAWaiterThatWentWhileTheProcessStoodStillIsNotCharged(t *testing.T) {
 	t.Parallel()
