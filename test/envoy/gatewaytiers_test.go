@@ -219,6 +219,7 @@ func (s *system) checkEmbeddingTokens(t *testing.T, model string, limit int64) {
 	for range 3 { // the minute may end on the way
 		first, over, rest := s.pass(t, percent(enterpriseKey, 60)), s.send(t, percent(customKey, 41)), s.send(t, percent(customKey, 39))
 		if first.window(t) != rest.window(t) {
+			awaitWindowAfter(t, first.window(t))
 			continue
 		}
 		checkRefusal(t, model, over)

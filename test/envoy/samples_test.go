@@ -97,6 +97,7 @@ func (s *system) checkTokens(t *testing.T, name string, limit, some int64, hold,
 		rest.cut()
 		if window := windowOfTokens(t, held.header); window != windowOfTokens(t, over.header) || window != windowOfTokens(t, rest.header) {
 			over.cut()
+			awaitWindowAfter(t, window) // What these cost is in the one that has begun.
 			continue
 		}
 		if held.status != http.StatusOK || rest.status != http.StatusOK {
@@ -121,6 +122,12 @@ func (s *system) checkTokens(t *testing.T, name string, limit, some int64, hold,
 func windowOfTokens(t *testing.T, h http.Header) int64 {
 	t.Helper()
 	return (time.Now().Unix() + numberIn(t, h, "x-ratelimit-reset-tokens") + 30) / 60 * 60
+}
+
+// awaitWindowAfter waits until the minute has ended that follows the one with this end.
+func awaitWindowAfter(t *testing.T, end int64) {
+	t.Helper()
+	eventually(t, 2*time.Minute, "another minute begins", func() bool { return time.Now().Unix() >= end+60 })
 }
 
 // reserving is a stream of a model that stays open and reserves so many tokens, in the protocol of the model's provider.
