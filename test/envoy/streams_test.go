@@ -1,7 +1,6 @@
 package envoy_test
 
 import (
-	"math"
 	"net/http"
 	"regexp"
 	"strings"
@@ -46,6 +45,7 @@ func TestAStreamThatTheClientCutsCostsAboutWhatWasSent(t *testing.T) {
 			t.Fatalf("%s: status %d", name, st.status)
 		}
 		st.awaitTokens(t, 200)
+		came := st.tokens.Load()
 		st.cut()
 		_, settled := s.settlement(t, model)
 		sent := s.upstream(t, model)
@@ -53,8 +53,8 @@ func TestAStreamThatTheClientCutsCostsAboutWhatWasSent(t *testing.T) {
 			t.Fatalf("%s: the stream was not cut: %+v", name, sent)
 		}
 		input, output := settled.number(t, "inputTokens"), settled.number(t, "outputTokens")
-		near(t, name+": output", output, sent.OutputTokens)
-		near(t, name+": input and output", input+output, sent.InputTokens+sent.OutputTokens)
+		within(t, name+": output", output, came, sent.OutputTokens)
+		within(t, name+": input and output", input+output, sent.InputTokens+came, sent.InputTokens+sent.OutputTokens)
 		if settled["outputEstimated"] != "true" || settled["inputEstimated"] != tc.inputEstimated {
 			t.Errorf("%s: marked as %v", name, settled)
 		}
@@ -69,8 +69,15 @@ func TestAStreamThatTheClientCutsCostsAboutWhatWasSent(t *testing.T) {
 // near says that a number is within 25 % of what it should be.
 func near(t *testing.T, what string, got, want int64) {
 	t.Helper()
-	if math.Abs(float64(got-want)) > 0.25*float64(want) {
-		t.Errorf("%s: %d tokens, want %d ± 25 %%", what, got, want)
+	within(t, what, got, want, want)
+}
+
+// within is near where it should be from one number to another: Envoy has seen of a stream that is cut at least what the client got
+// before, and at most what the provider sent, which on a busy machine goes on for a while.
+func within(t *testing.T, what string, got, least, most int64) {
+	t.Helper()
+	if float64(got) < 0.75*float64(least) || float64(got) > 1.25*float64(most) {
+		t.Errorf("%s: %d tokens, want %d to %d ± 25 %%", what, got, least, most)
 	}
 }
 
