@@ -22,10 +22,10 @@ type apart struct {
 }
 
 const (
-	flushed  = 3 * time.Second  // after which a count is in the file; the service writes every second
-	givenUp  = time.Second      // the answer to a call
-	hangMost = 12 * time.Second // much longer than Envoy waits for an answer: 5 seconds
-	heard    = 12 * time.Second // by when a heartbeat of a stream has come
+	answerTimeout = 500 * time.Millisecond // of Envoy, for an answer of the service
+	givenUp       = time.Second            // the answer to a call
+	hangMost      = 12 * time.Second       // much longer than Envoy waits for an answer: 5 seconds
+	heard         = 12 * time.Second       // by when a heartbeat of a stream has come
 )
 
 // startApart starts both processes.
@@ -100,6 +100,7 @@ type trial struct {
 	lost     *stream   // ends while the service is away
 	reserved int64     // for lost, in tokens
 
+	written    time.Time // what was counted before is certainly in the file
 	away, back time.Time // when the service was certainly gone, and when it was called back
 }
 
@@ -146,11 +147,12 @@ func newTrial(t *testing.T, when string) *trial {
 	eventually(t, soon, "the log tells of the stream", func() bool { return len(x.ledger().reservations("lost")) == 1 })
 	lost := x.ledger().reservations("lost")[0]
 	x.reserved = lost.number(t, "inputTokens") + lost.number(t, "outputTokens")
-	began := time.Now()
 	x.load = x.system.load(t, 10*time.Millisecond, chat(keyLoad, prompt{}))
-	eventually(t, startMost, "what the streams have taken is written, and the load is steady", func() bool {
-		return time.Since(began) > flushed && len(x.load.attempts(func(a attempt) bool { return a.status == http.StatusOK })) >= 50
+	eventually(t, startMost, "the load is steady", func() bool {
+		return len(x.load.attempts(func(a attempt) bool { return a.status == http.StatusOK })) >= 50
 	})
+	x.written = time.Now()
+	x.awaitWritten(t, func() {}) // The load is counted.
 	return x
 }
 
@@ -219,7 +221,8 @@ func (x *trial) checkBack(t *testing.T) {
 		return true
 	})
 	x.load.stop()
-	away := x.load.attempts(between(x.away, x.back))
+	// What had no answer yet when the service was called back may have got one of the service.
+	away := x.load.attempts(func(a attempt) bool { return a.began.After(x.away) && a.ended.Before(x.back) })
 	for _, a := range away {
 		if wrong := x.answeredAway(a); wrong != "" {
 			t.Errorf("an answer %s after the service was gone: %s", a.began.Sub(x.away), wrong)
@@ -241,7 +244,7 @@ func (x *trial) used(t *testing.T) int64 {
 	return x.pass(t, chat(keyLoad, prompt{})).number(t, "x-ratelimit-used") - 1
 }
 
-// The counts are those of the last second before the kill at worst, and what came after.
+// The counts are those that were written last before the kill, and what came after.
 func (x *trial) checkCountsOfAKill(t *testing.T) {
 	t.Helper()
 	before := x.load.attempts(func(a attempt) bool { return a.limited() && a.began.Before(x.away) })
@@ -250,24 +253,26 @@ func (x *trial) checkCountsOfAKill(t *testing.T) {
 	kept := x.used(t) - int64(len(after))
 	var old int64
 	for _, a := range before {
-		if x.away.Sub(a.ended) > flushed {
+		if a.ended.Before(x.written) {
 			old++
 		}
 	}
 	if kept < old || kept > int64(len(sent)) {
-		t.Errorf("of %d requests before the kill %d are counted after it; %d of them were older than %s", len(before), kept, old, flushed)
+		t.Errorf("of %d requests before the kill %d are counted after it; %d of them were in the file", len(before), kept, old)
 	}
 	t.Logf("%d requests were counted before the kill, and %d of them after it", len(before), kept)
 }
 
-// Nothing is lost, and nobody is charged for what the service saw too late: at most what it was about to answer as it stopped.
+// Nothing is lost, and nobody is charged for what the service saw too late: at most what it was about to answer as it stopped, or
+// answered too late for Envoy when it went on, as on a machine that is busy with others.
 func (x *trial) checkCountsOfAHang(t *testing.T) {
 	t.Helper()
 	counted := int64(len(x.load.attempts(attempt.limited)))
 	dying := int64(len(x.load.attempts(func(a attempt) bool { return a.began.Before(x.away) && a.ended.After(x.away) && !a.limited() })))
+	late := int64(len(x.load.attempts(func(a attempt) bool { return a.ended.After(x.back) && !a.limited() && a.took() >= answerTimeout })))
 	used := x.used(t)
-	if used < counted || used > counted+dying {
-		t.Errorf("%d requests are counted, want the %d that were limited, and at most %d that were under way", used, counted, dying)
+	if used < counted || used > counted+dying+late {
+		t.Errorf("%d requests are counted, want the %d that were limited, and at most %d that were under way, and %d that Envoy gave up later", used, counted, dying, late)
 	}
 	t.Logf("%d requests were limited and %d are counted; %d were under way when the service stopped", counted, used, dying)
 }

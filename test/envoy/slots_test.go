@@ -1,8 +1,11 @@
 package envoy_test
 
 import (
+	endian "encoding/binary"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -140,11 +143,36 @@ func TestACrashKeepsTheDaysCounts(t *testing.T) {
 	t.Parallel()
 	s := daily(t)
 	before := s.spendSome(t, "first")
-	quiet := time.Now()
-	eventually(t, soon, "a second and a half without a request", func() bool { return time.Since(quiet) > 1500*time.Millisecond })
+	s.awaitWritten(t, func() { s.pass(t, chat(keyBeside, prompt{})) })
 	s.kill(t)
 	s.start(t)
 	s.checkSpent(t, before)
+}
+
+// awaitWritten waits until what is counted by now is in the file: it has been written twice from now on, because the first time may
+// have begun before. Something else must be counted meanwhile.
+func (s *system) awaitWritten(t *testing.T, count func()) {
+	t.Helper()
+	begun := s.writes(t)
+	eventually(t, startMost, "the counters are written", func() bool {
+		count()
+		return s.writes(t) >= begun+2
+	})
+}
+
+// writes is how often the counters have been written, which the file says: each of its first two pages names a transaction, and the
+// later one is that of the last.
+func (s *system) writes(t *testing.T) (last uint64) {
+	t.Helper()
+	const transaction = 64 // its place in such a page
+	content, err := os.ReadFile(filepath.Join(s.dataDir, "counters.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{transaction, os.Getpagesize() + transaction} {
+		last = max(last, endian.LittleEndian.Uint64(content[at:]))
+	}
+	return last
 }
 
 // A restart must not depend on manifests that somebody broke meanwhile: gateway, key and count go on.

@@ -15,12 +15,15 @@ func daily(t *testing.T) *system {
 	t.Helper()
 	s := start(t, manifests(gateway,
 		tier("daily", "{metric: Requests, per: Day, max: 1000}", "{metric: Tokens, per: Day, max: 1000000}"),
-		holder("streams", "daily", "key-streams")))
+		holder("streams", "daily", keyStreams), holder("beside", "daily", keyBeside)))
 	clearOf(t, 24*time.Hour)
 	return s
 }
 
-const keyStreams = "key-streams"
+const (
+	keyStreams = "key-streams"
+	keyBeside  = "key-beside" // has counters of its own
+)
 
 // paragraph is long enough for the text to outweigh the JSON around it.
 var paragraph = strings.Repeat("Every word of this question is here to be counted. ", 80)
