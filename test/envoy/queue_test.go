@@ -113,9 +113,12 @@ func (s *system) waiting(t *testing.T, model string, n int) {
 // A workshop is a provider that takes as long for each request, and notes who came when. What is done there is counted.
 type workshop struct {
 	takes time.Duration
+	// One after the other in place of it: each ends when so many are there, the first of them, and the last once all have come.
+	inTurn, all int
 
 	mu      sync.Mutex
-	visits  []string // the header x-visit, in the order in which requests came
+	visits  []string        // the header x-visit, in the order in which requests came
+	row     []chan struct{} // closed for those whose turn it is to end
 	working int
 	most    int // at once
 }
@@ -127,11 +130,13 @@ func (w *workshop) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	w.visits = append(w.visits, r.Header.Get("x-visit"))
 	w.working++
 	w.most = max(w.most, w.working)
+	turn := w.standInRow()
 	w.mu.Unlock()
 	work := time.NewTimer(w.takes)
 	defer work.Stop()
 	select {
 	case <-work.C:
+	case <-turn:
 	case <-r.Context().Done():
 	}
 	w.mu.Lock()
@@ -139,6 +144,20 @@ func (w *workshop) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	w.mu.Unlock()
 	out.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(out, `{"object":"chat.completion","usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}`)
+}
+
+// standInRow returns what is closed when it is the turn of the request that has just come; nil: it never is.
+func (w *workshop) standInRow() <-chan struct{} {
+	if w.inTurn == 0 {
+		return nil
+	}
+	turn := make(chan struct{})
+	w.row = append(w.row, turn)
+	for len(w.row) >= w.inTurn || len(w.row) > 0 && len(w.visits) == w.all {
+		close(w.row[0])
+		w.row = w.row[1:]
+	}
+	return turn
 }
 
 // seen is how many requests have come.
@@ -164,7 +183,7 @@ func TestARushIsServedByPriorityAndInTurns(t *testing.T) {
 	const slots, each = 4, 200
 	w := &workshop{takes: jobTakes}
 	docs := []string{
-		model("rush", "{concurrentRequests: 4, queue: {maxLength: 5000, maxWaitSeconds: 120, ageSeconds: 60}}"), patient("high", "High"), patient("low", "Low"),
+		model("rush", "{concurrentRequests: 4, queue: {maxLength: 5000, maxWaitSeconds: 120, ageSeconds: 300}}"), patient("high", "High"), patient("low", "Low"),
 	}
 	keys := []string{"high-1", "high-2", "high-3", "low-1", "low-2", "low-3"}
 	for _, key := range keys {
@@ -220,9 +239,9 @@ func TestARushIsServedByPriorityAndInTurns(t *testing.T) {
 // a share.
 func TestAReservedShareIsLentAndComesBack(t *testing.T) {
 	t.Parallel()
-	w := &workshop{takes: jobTakes}
+	w := &workshop{takes: time.Hour, inTurn: 4, all: 404} // so that none passes another on the way
 	s := startWith(t, w,
-		model("shared", "{concurrentRequests: 4, queue: {maxLength: 500, maxWaitSeconds: 120, ageSeconds: 60}, reserved: [{tierName: low, concurrentRequests: 1}]}"),
+		model("shared", "{concurrentRequests: 4, queue: {maxLength: 500, maxWaitSeconds: 120, ageSeconds: 300}, reserved: [{tierName: low, concurrentRequests: 1}]}"),
 		patient("high", "High"), patient("low", "Low"), holder("high", "high", "key-high"), holder("low", "low", "key-low"))
 	w.mu.Lock()
 	r := newRush(t, s)
@@ -236,7 +255,7 @@ func TestAReservedShareIsLentAndComesBack(t *testing.T) {
 	w.mu.Unlock()
 	r.want(http.StatusOK)
 	first := slices.Index(w.visits, "low")
-	if first < 4 || first > 4+4 {
+	if first != 4 {
 		t.Errorf("the first of the share came after %d others, want it with the first release after the 4 under way", first)
 	}
 	low := 0
@@ -245,9 +264,9 @@ func TestAReservedShareIsLentAndComesBack(t *testing.T) {
 			low++
 		}
 	}
-	// One of four slots is theirs: as many as one slot serves while the others serve the rest.
-	if low < 35 || low > 65 {
-		t.Errorf("of the first 200 %d are of the share, want about a quarter", low)
+	// One of four slots is theirs: every fourth that comes after those under way.
+	if want := (200 - 4) / 4; low != want {
+		t.Errorf("of the first 200 %d are of the share, want %d", low, want)
 	}
 	t.Logf("the first of the share came as number %d; %d of the first 200 are of the share", first+1, low)
 }
@@ -277,6 +296,10 @@ func TestWhoGoesAwayWaitingCostsNothing(t *testing.T) {
 	goAway()
 	gone.want(0)
 	s.waiting(t, "held", 1)
+	eventually(t, soon, "those who are gone have got back what was taken for them", func() bool {
+		n, _ := s.metric(t, `tierkeeper_call_seconds_count{call="reserve",outcome="gone"}`)
+		return n == 200
+	})
 	w.mu.Unlock()
 	r.want(http.StatusOK)
 	a := s.pass(t, chat("key-goes", prompt{model: "held"}, visitHeader+"goes"))
