@@ -109,7 +109,7 @@ func needCurl(t *testing.T) {
 // awaitRoomInTheMinute lets an example that uses a minute's limit up happen within one minute.
 func awaitRoomInTheMinute(t *testing.T) {
 	t.Helper()
-	eventually(t, time.Minute, "the next minute begins", func() bool { return time.Now().Second() < 35 })
+	eventually(t, time.Minute, "the next minute begins", func() bool { return time.Now().Second() < 20 })
 }
 
 // A command is what stands behind "$ ", with the lines that it goes on in, and the answer below it.
