@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os/exec"
@@ -138,9 +139,10 @@ func TestARedisThatMayEvictIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	x := prepare(t, troubled, on(redistest.Start(t, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru").Addr))
 	r := x.start(t)
-	if said := r.Stderr.String(); !strings.Contains(said, "maxmemory-policy") || !strings.Contains(said, "noeviction") {
-		t.Errorf("it does not say what to do about a Redis that may evict: %s", said)
-	}
+	eventually(t, soon, "it says what to do about a Redis that may evict", func() bool {
+		said := r.Stderr.String()
+		return strings.Contains(said, "maxmemory-policy") && strings.Contains(said, "noeviction")
+	})
 }
 
 // TestWhatOthersWroteUnderOurNamesIsLeftAsItIs has somebody overwrite a counter: requests that need it are answered without the store,
@@ -158,7 +160,7 @@ func TestWhatOthersWroteUnderOurNamesIsLeftAsItIs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
-			x := prepare(t, troubled, on(server.Addr))
+			x := prepare(t, troubled, on(server.Addr), patient)
 			r := x.start(t)
 			q := request{holder: tight, model: general}
 			r.reserve(t, q)
@@ -173,10 +175,10 @@ func TestWhatOthersWroteUnderOurNamesIsLeftAsItIs(t *testing.T) {
 					t.Error("a request is refused, though much remains")
 				}
 			}
-			said := r.Stderr.String()
-			if !strings.Contains(said, tc.said) || !strings.Contains(said, key) {
-				t.Errorf("it does not name the key %s and say %q: %s", key, tc.said, said)
-			}
+			eventually(t, soon, fmt.Sprintf("it names the key %s and says %q", key, tc.said), func() bool {
+				said := r.Stderr.String()
+				return strings.Contains(said, tc.said) && strings.Contains(said, key)
+			})
 			if r.meter(t, "tierkeeper_store_outages_total") != 0 {
 				t.Error("it takes the store for out, though that answers all others")
 			}
