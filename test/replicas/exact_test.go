@@ -28,10 +28,10 @@ func exactly() (manifests string, names []string) {
 	names, docs := tenants("wide")
 	return joined(append(docs,
 		gateway, tier("wide", rate(1_000_000)),
-		tier("hourly", "{rates: [{metric: Requests, per: Hour, max: 1000}]}"), holder("requests", "hourly"),
-		tier("tokens", "{rates: [{metric: Tokens, per: Hour, max: 100000}]}"), holder("tokens", "tokens"), holder("churn", "tokens"),
+		tier("hourly", "{rates: [{metric: Requests, per: Day, max: 1000}]}"), holder("requests", "hourly"),
+		tier("tokens", "{rates: [{metric: Tokens, per: Day, max: 100000}]}"), holder("tokens", "tokens"), holder("churn", "tokens"),
 		tier("few", "{concurrency: {max: 20}}"), holder("slots", "few"),
-		model("shared", "{rates: [{metric: Requests, per: Hour, max: 1000}, {metric: Tokens, per: Hour, max: 1000000}]}"),
+		model("shared", "{rates: [{metric: Requests, per: Day, max: 1000}, {metric: Tokens, per: Day, max: 1000000}]}"),
 	)...), names
 }
 
@@ -44,7 +44,7 @@ func TestReplicasCountAsOne(t *testing.T) {
 			t.Parallel()
 			manifests, names := exactly()
 			x := install(t, replicas, manifests, on(redistest.Start(t).Addr), patient)
-			clearOf(t, time.Hour)
+			clearOf(t, 24*time.Hour)
 			x.requests(t)
 			x.tokens(t)
 			x.churn(t)
@@ -59,7 +59,7 @@ func (x *installation) requests(t *testing.T) {
 	if n := len(x.offer(t, offered, same(request{holder: "requests", model: general}))); n != 1000 {
 		t.Errorf("of a limit of 1000 requests %d are admitted", n)
 	}
-	if diff := cmp.Diff(map[string]int64{"Key/Requests/Hour": 1000}, x.used(t, "requests")); diff != "" {
+	if diff := cmp.Diff(map[string]int64{"Key/Requests/Day": 1000}, x.used(t, "requests")); diff != "" {
 		t.Errorf("requests that are counted (-want +got):\n%s", diff)
 	}
 }
@@ -75,7 +75,7 @@ func (x *installation) tokens(t *testing.T) {
 		t.Errorf("%d reservations of 100 tokens are admitted, and %d more once %d tokens were spent; want 1000 and %d", len(leases), len(again), spent, want)
 	}
 	spent += x.settleAll(t, again, func(int) int { return 100 })
-	if diff := cmp.Diff(map[string]int64{"Key/Tokens/Hour": spent}, x.used(t, "tokens")); diff != "" || spent > 100_000 {
+	if diff := cmp.Diff(map[string]int64{"Key/Tokens/Day": spent}, x.used(t, "tokens")); diff != "" || spent > 100_000 {
 		t.Errorf("of 100,000 tokens %d were spent; counted (-want +got):\n%s", spent, diff)
 	}
 }
@@ -92,7 +92,7 @@ func (x *installation) churn(t *testing.T) {
 			x.any().settle(t, lease, cost)
 		}
 	})
-	if diff := cmp.Diff(map[string]int64{"Key/Tokens/Hour": spent.Load()}, x.used(t, "churn")); diff != "" || spent.Load() > 100_000 {
+	if diff := cmp.Diff(map[string]int64{"Key/Tokens/Day": spent.Load()}, x.used(t, "churn")); diff != "" || spent.Load() > 100_000 {
 		t.Errorf("of 100,000 tokens %d were spent; counted (-want +got):\n%s", spent.Load(), diff)
 	}
 	t.Logf("of %d that reserved 100 tokens while others settled %d were admitted, and spent %d of 100,000", offered, admitted.Load(), spent.Load())
