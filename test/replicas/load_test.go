@@ -23,6 +23,8 @@ type call struct {
 	err      error
 }
 
+func (c call) ended() time.Time { return c.at.Add(c.took) }
+
 // A load asks about requests at a steady rate, and settles those that are admitted, each at the replica that is next. A replica
 // that is slow does not slow it down.
 type load struct {
@@ -31,7 +33,8 @@ type load struct {
 
 	mu      sync.Mutex
 	calls   []call
-	settles []error // those that failed
+	settles []error       // those that failed
+	late    time.Duration // at most, of what was to be sent: the machine stood still so long
 
 	quit chan struct{}
 	all  sync.WaitGroup
@@ -49,11 +52,18 @@ func startLoad(t *testing.T, pick func() *replica, holders ...string) *load {
 			case <-l.quit:
 				return
 			case <-time.After(time.Until(next)):
+				l.attend(time.Since(next))
 				l.all.Go(func() { l.send(request{holder: holders[i%len(holders)], model: general, tokens: 100}) })
 			}
 		}
 	})
 	return l
+}
+
+func (l *load) attend(late time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late = max(l.late, late)
 }
 
 func (l *load) send(q request) {
