@@ -122,8 +122,18 @@ func (x *installation) any() *replica {
 	return x.replicas[x.next.Add(1)%uint64(len(x.replicas))]
 }
 
-// meter reads a metric that has no labels.
+// meter reads a metric that must be there.
 func (r *replica) meter(t *testing.T, name string) float64 {
+	t.Helper()
+	n, found := r.find(t, name)
+	if !found {
+		t.Fatalf("there is no metric %s", name)
+	}
+	return n
+}
+
+// find reads a metric; false if there is none.
+func (r *replica) find(t *testing.T, name string) (n float64, found bool) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.meters, nil)
 	if err != nil {
@@ -144,11 +154,10 @@ func (r *replica) meter(t *testing.T, name string) float64 {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return n
+			return n, true
 		}
 	}
-	t.Fatalf("there is no metric %s", name)
-	return 0
+	return 0, false
 }
 
 // sum adds a metric of all replicas.

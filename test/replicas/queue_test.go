@@ -101,11 +101,12 @@ func (x *room) queue(t *testing.T, at *replica, in chan<- guest, names ...string
 	}
 }
 
-// waiting is how many wait at a replica, which must have been asked before.
+// waiting is how many wait at a replica.
 func (x *room) waiting(t *testing.T, at *replica) (n int) {
 	t.Helper()
 	for priority := 1; priority <= 4; priority++ {
-		n += int(at.meter(t, fmt.Sprintf(`tierkeeper_queue_length{model_limit="%s",priority="%d"}`, x.model, priority)))
+		length, _ := at.find(t, fmt.Sprintf(`tierkeeper_queue_length{model_limit="%s",priority="%d"}`, x.model, priority)) // None before it was asked.
+		n += int(length)
 	}
 	return n
 }
@@ -216,13 +217,14 @@ func (x *room) share(t *testing.T) {
 type contest struct {
 	name          string
 	first, second string // whose callers they are
-	callers       int    // of the first, who take all slots before the second come; the second have 8
+	callers       int    // of the first, who have all slots until the second wait; the second have 8
 	least         int    // percent that the second must get
 }
 
 func (x *room) contest(t *testing.T, c contest) {
 	t.Helper()
-	const enough, lasts = 160, 40 * time.Millisecond
+	const enough, seconds, lasts = 160, 8, 40 * time.Millisecond
+	come := make(chan struct{}) // closed once the second wait
 	var mu sync.Mutex
 	var all sync.WaitGroup
 	var served [2]int
@@ -235,20 +237,23 @@ func (x *room) contest(t *testing.T, c contest) {
 					served[side]++
 					goesOn = served[0]+served[1] < enough
 					mu.Unlock()
+					<-come
 					pass(t, lasts)
 					x.leave(t, x.replicas[side], g)
 				}
 			})
 		}
 	}
-	began := time.Now()
 	send(0, c.callers, c.first)
 	eventually(t, soon, "the first have all slots", func() bool {
 		x.mu.Lock()
 		defer x.mu.Unlock()
 		return x.most == 4
 	})
-	send(1, 8, c.second)
+	send(1, seconds, c.second)
+	eventually(t, soon, "the second wait", func() bool { return x.waiting(t, x.replicas[1]) == seconds })
+	began := time.Now()
+	close(come)
 	all.Wait()
 	x.check(t, 4)
 	t.Logf("%d of %s and %d of %s were served in %s", served[0], c.first, served[1], c.second, time.Since(began).Round(time.Millisecond))
