@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tierkeeper/tierkeeper/internal/await"
 	"github.com/tierkeeper/tierkeeper/test/program"
 )
@@ -210,31 +208,12 @@ func (s *system) envoys(t *testing.T) []int {
 	return found
 }
 
-// A port is held by a socket that is bound and does not listen. Envoy's listeners allow ports to be shared (SO_REUSEPORT),
-// so Envoy can listen on it, again and again, while nobody else is given it.
-type port struct {
-	fd     int
-	number int
-}
+// A port is one that nobody else is given.
+type port struct{ number int }
 
 func reservePort(t *testing.T) *port {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Close(fd) })
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	bound, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &port{fd: fd, number: bound.(*unix.SockaddrInet4).Port} //nolint:forcetypeassert // It was bound as such.
+	return &port{program.ReservePort(t)}
 }
 
 func (p *port) String() string { return strconv.Itoa(p.number) }

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -33,7 +32,7 @@ import (
 
 const (
 	pollEvery = 50 * time.Millisecond
-	soon      = 30 * time.Second // a machine may be busy with other tests
+	soon      = time.Minute // a machine may be busy with other tests
 )
 
 var (
@@ -250,15 +249,10 @@ func awaitReady(t *testing.T, s *stack.Stack, object client.Object, namespace, n
 	awaitCondition(t, s, object, namespace, name, v1alpha1.ConditionReady, v1alpha1.ReasonReady)
 }
 
-// freePort is a port of loopback that nobody listens at.
+// freePort is a port of loopback for an Envoy, which nobody else is given however long that takes to come.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port
+	return program.ReservePort(t)
 }
 
 // chat asks a gateway for a chat completion with a key, and returns the status and the body.

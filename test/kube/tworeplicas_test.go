@@ -65,8 +65,8 @@ func startTwoReplicas(t *testing.T) *twoReplicas {
 	r := &twoReplicas{Stack: newStack(t), operators: map[string]*stack.Process{}, metrics: map[string]string{}, other: freePort(t)}
 	r.token = scraper(t, r.Stack)
 	for _, identity := range []string{"operator-0", "operator-1"} {
-		r.metrics[identity] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
-		r.operators[identity] = startOperator(t, r.Stack, identity, "--lease-duration", "5s", "--metrics-address", r.metrics[identity])
+		r.metrics[identity] = fmt.Sprintf("127.0.0.2:%d", freePort(t)) // It is held at 127.0.0.1 alone.
+		r.operators[identity] = startOperator(t, r.Stack, identity, "--lease-duration", "10s", "--metrics-address", r.metrics[identity])
 		awaitLeader(t, r.Stack, "operator-0")
 	}
 	r.onlyFront("operator-0")
