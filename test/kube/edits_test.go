@@ -80,15 +80,15 @@ func TestWhatIsDeletedWhileNoOperatorRuns(t *testing.T) {
 	must(t, s.Client.Patch(t.Context(), &corev1.Secret{ObjectMeta: named},
 		client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"tierkeeper.io/secret":null}}}`))))
 	for _, key := range []string{"key-deleted", "key-unlabelled", unlimitedKey} {
-		expectStatus(t, stays, key, http.StatusOK)
-		expectStatus(t, goes, key, http.StatusOK)
+		answers(t, stays, key, http.StatusOK)
+		answers(t, goes, key, http.StatusOK)
 	}
 
 	startOperator(t, s, "operator-1")
 	awaitStatus(t, stays, "key-deleted", http.StatusUnauthorized)
 	awaitNothing(t, goes)
 	awaitCondition(t, s, &v1alpha1.ApiKeyQuota{}, "default", "unlabelled", v1alpha1.ConditionAccepted, v1alpha1.ReasonSecretNotLabelled)
-	expectStatus(t, stays, unlimitedKey, http.StatusOK)
+	answers(t, stays, unlimitedKey, http.StatusOK)
 }
 
 // awaitNothing waits until nothing is served at a port.

@@ -21,7 +21,7 @@ func TestCertificates(t *testing.T) {
 	for range 3 {
 		awaitStatus(t, port, "key-spent", http.StatusOK)
 	}
-	expectStatus(t, port, "key-spent", http.StatusTooManyRequests)
+	answers(t, port, "key-spent", http.StatusTooManyRequests)
 
 	own, err := tls.LoadX509KeyPair(files.Cert, files.Key)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -220,12 +221,21 @@ func awaitFleet(t *testing.T, s *stack.Stack, namespace, name string) {
 	})
 }
 
-// answers asks a gateway with a key, and expects a status of each request, in this order.
+// answers asks a gateway with a key, and expects a status of each request, in this order. It asks again while Envoy does not reach the
+// rate-limit service, as on a machine that stands still.
 func answers(t *testing.T, port int, key string, statuses ...int) {
 	t.Helper()
 	for i, want := range statuses {
-		if got, body, err := chat(t.Context(), port, key); err != nil || got != want {
-			t.Errorf("request %d with %s is answered %d %s (%v), want %d", i+1, key, got, body, err, want)
+		var got int
+		var body string
+		await(t, fmt.Sprintf("port %d answers by the limits", port), func() (err error) {
+			if got, body, err = chat(t.Context(), port, key); err == nil && got == http.StatusServiceUnavailable {
+				err = fmt.Errorf("it answers %d %s", got, body)
+			}
+			return err
+		})
+		if got != want {
+			t.Errorf("request %d with %s is answered %d %s, want %d", i+1, key, got, body, want)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func TestOutages(t *testing.T) {
 	o.withoutEtcd(t)
 	o.withoutAny(t)
 	o.end(t)
-	expectStatus(t, o.port, "key-spent", http.StatusTooManyRequests)
+	answers(t, o.port, "key-spent", http.StatusTooManyRequests)
 	if diff := cmp.Diff(since, transitions(t, o.Stack, outagesEdit...)); diff != "" {
 		t.Errorf("conditions of objects that nobody touched (-before the outages +after):\n%s", diff)
 	}
@@ -59,7 +59,7 @@ func startOutages(t *testing.T) *outages {
 	for range 3 {
 		awaitStatus(t, o.port, "key-spent", http.StatusOK)
 	}
-	expectStatus(t, o.port, "key-spent", http.StatusTooManyRequests)
+	answers(t, o.port, "key-spent", http.StatusTooManyRequests)
 	apply(t, o.Stack, gateway("default", "edited", o.other))
 	startEnvoy(t, o.Stack, "default/edited", "envoy-edited", o.service)
 	awaitAllReady(t, o.Stack)
@@ -73,7 +73,7 @@ func (o *outages) withoutOperator(t *testing.T) {
 	o.phase("no operator runs")
 	o.through(t, someSeconds)
 	o.restartService(t)
-	expectStatus(t, o.port, "key-nobodys", http.StatusUnauthorized)
+	answers(t, o.port, "key-nobodys", http.StatusUnauthorized)
 	o.through(t, someSeconds)
 	o.phase("an operator starts")
 	o.operator = startOperator(t, o.Stack, "operator-0")
@@ -135,7 +135,7 @@ func (o *outages) restartService(t *testing.T) {
 	o.service = startService(t, o.Stack, "ratelimit-0")
 	awaitStatus(t, o.port, unlimitedKey, http.StatusOK)
 	o.phase("the service has not heard an operator in its life")
-	expectStatus(t, o.port, "key-spent", http.StatusTooManyRequests)
+	answers(t, o.port, "key-spent", http.StatusTooManyRequests)
 }
 
 // expectEditsInForce edits a tier, which the service must obey, and a gateway, whose Envoy must acknowledge it, or its status would
@@ -181,22 +181,6 @@ func expectLog(t *testing.T, s *stack.Stack, process, want string) {
 	}
 	if !strings.Contains(string(content), want) {
 		t.Errorf("%s says %s\nand nothing of %q", process, content, want)
-	}
-}
-
-// expectStatus asks once, or again while Envoy does not reach the rate-limit service, as on a machine that stands still.
-func expectStatus(t *testing.T, port int, key string, want int) {
-	t.Helper()
-	var got int
-	var body string
-	await(t, fmt.Sprintf("port %d answers by the limits", port), func() (err error) {
-		if got, body, err = chat(t.Context(), port, key); err == nil && got == http.StatusServiceUnavailable {
-			err = fmt.Errorf("it answers %d %s", got, body)
-		}
-		return err
-	})
-	if got != want {
-		t.Errorf("a request is answered %d %s, want %d", got, body, want)
 	}
 }
 
