@@ -41,8 +41,8 @@ func (p produced) says(t *testing.T, s *stack.Stack, kind, namespace, name, whic
 func TestEveryReasonIsProduced(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	// Whoever is not connected is given up after two lease durations.
-	operator := startOperator(t, s, "operator-0", "--lease-duration", "3s")
+	// Whoever is not connected is given up after two lease durations: no sooner than a busy machine connects again.
+	operator := startOperator(t, s, "operator-0", "--lease-duration", "8s")
 	service := startService(t, s, "ratelimit-0")
 	inNamespaces(t, s, "team", "edge")
 	taken, free := occupiedPort(t), freePort(t)
@@ -282,7 +282,7 @@ func restartIsQuiet(t *testing.T, s *stack.Stack, operator *stack.Process) {
 	if err := operator.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	startOperator(t, s, "operator-1", "--lease-duration", "3s")
+	startOperator(t, s, "operator-1", "--lease-duration", "8s")
 	settled(t, s, "free")
 	awaitFleet(t, s, "edge", "main")
 	settled(t, s, "free")

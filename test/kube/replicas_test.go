@@ -18,9 +18,9 @@ import (
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	s := newStack(t)
-	leader := startOperator(t, s, "operator-0", "--lease-duration", "5s")
+	leader := startOperator(t, s, "operator-0", "--lease-duration", "10s")
 	awaitLeader(t, s, "operator-0")
-	follower := startOperator(t, s, "operator-1", "--lease-duration", "5s")
+	follower := startOperator(t, s, "operator-1", "--lease-duration", "10s")
 
 	s.Front.Remove(leader.Address)
 	port, _ := startMain(t, s, startService(t, s, "ratelimit-0"), edited(1000), holder("edited", "key-edited"))

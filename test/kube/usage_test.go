@@ -80,7 +80,8 @@ func startReplica(t *testing.T, name string, source usage.Source) *replica {
 		t.Fatal(err)
 	}
 	vote := election.Election{
-		Config: config, Namespace: team, Name: "tierkeeper-usage", Identity: name, Log: slog.New(slog.DiscardHandler), Lasts: 3 * time.Second,
+		Config: config, Namespace: team, Name: "tierkeeper-usage", Identity: name, Log: slog.New(slog.DiscardHandler),
+		Lasts: 15 * time.Second, // An API server that is busy must not cost the lease.
 	}
 	go func() { r.done <- vote.Lead(ctx, usage.NewReporter(source, r, r).Run) }()
 	return r
