@@ -178,7 +178,7 @@ func TestAFailoverBySentinelsIsFollowed(t *testing.T) {
 		return replica.Do(append([]string{"-a", password, "--no-auth-warning"}, command...)...)
 	}
 	eventually(t, "the replica has its master", func() bool { return strings.Contains(said("role"), "connected") })
-	sentinel := redistest.StartSentinels(t, 1, master, 500*time.Millisecond)[0]
+	sentinel := redistest.StartSentinels(t, 1, master, 2*time.Second)[0]
 	sentinel.Do("sentinel", "set", "main", "auth-pass", password)
 	eventually(t, "the sentinel knows the replica", func() bool { return strings.Contains(sentinel.Do("sentinel", "replicas", "main"), replica.Addr) })
 

@@ -332,7 +332,7 @@ func TestACallEndsWithItsContextAndTakesNothing(t *testing.T) {
 	var calls sync.WaitGroup
 	for range gone {
 		calls.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // in which all have sent what they ask
 			defer cancel()
 			if _, err := set.Acquire(ctx, noon, newLease(), noon.Add(time.Minute), []int64{1, 1}, make([]counter.Count, 2)); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("Acquire: %v, want that its deadline is exceeded", err)

@@ -20,7 +20,7 @@ func TestASentinelFindsAnotherRedis(t *testing.T) {
 	replica := redistest.Start(t, "--replicaof", host, port)
 	eventually(t, soon, "the master has a replica", func() bool { return strings.Contains(master.Do("info", "replication"), "state=online") })
 	var sentinels []string
-	for _, s := range redistest.StartSentinels(t, 3, master, time.Second) {
+	for _, s := range redistest.StartSentinels(t, 3, master, 3*time.Second) {
 		eventually(t, soon, "a sentinel knows of the replica", func() bool { return strings.Contains(s.Do("sentinel", "replicas", "main"), replica.Addr) })
 		sentinels = append(sentinels, s.Addr)
 	}
@@ -41,7 +41,7 @@ func (x *trial) fail(t *testing.T, trouble func()) {
 // TestAClusterLosesANode kills the master that has most of what is counted, whose replica takes its place.
 func TestAClusterLosesANode(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.StartCluster(t, "--cluster-node-timeout", "2000")
+	cluster := redistest.StartCluster(t, "--cluster-node-timeout", "4000")
 	x := try(t, on(cluster.Addrs()...))
 	x.apart = true // Each asks by itself, now and then, who has the slots now.
 	x.fail(t, busiest(cluster).Kill)
