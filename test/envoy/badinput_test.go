@@ -247,6 +247,9 @@ func TestAThousandUnknownKeysAtOnce(t *testing.T) {
 	if refused, late := got["401 invalid_api_key"], got["503 rate_limiter_unavailable, retry after 2"]; refused == 0 || refused+late != 1000 {
 		t.Errorf("the answers are %v, want 1,000 times 401", got)
 	}
+	eventually(t, soon, "the service is asked again, if it was late", func() bool {
+		return s.send(t, chat("key-other", prompt{})).status == http.StatusOK
+	})
 	s.checkAlive(t, 0)
 }
 
