@@ -63,13 +63,14 @@ func StartTLS(tb testing.TB, cert, key, authorities string, args ...string) *Ser
 }
 
 // StartSentinels starts n sentinels that watch a server, and its replicas, by the name of main, and waits until they know of each other.
-// A replica takes the place of a server that most of them have not heard of for the time of patience.
+// A replica takes the place of a server that most of them have not heard of for the time of patience. Sentinels that cannot agree who
+// sees to it try again after 10 seconds.
 func StartSentinels(tb testing.TB, n int, watched *Server, patience time.Duration) []*Server {
 	tb.Helper()
 	need(tb)
 	host, port, _ := strings.Cut(watched.Addr, ":")
-	config := fmt.Sprintf("sentinel monitor main %s %s %d\nsentinel down-after-milliseconds main %d\nsentinel failover-timeout main %d\n",
-		host, port, n/2+1, patience.Milliseconds(), 5*patience.Milliseconds())
+	config := fmt.Sprintf("sentinel monitor main %s %s %d\nsentinel down-after-milliseconds main %d\nsentinel failover-timeout main 5000\n",
+		host, port, n/2+1, patience.Milliseconds())
 	all := make([]*Server, n)
 	for i := range all {
 		file := filepath.Join(tb.TempDir(), "sentinel.conf")
