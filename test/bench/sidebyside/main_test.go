@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,9 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) < 2 || strings.HasPrefix(os.Args[1], "-") {
 		os.Exit(m.Run())
+	}
+	if slices.Contains(os.Args, "--redis") {
+		os.Args = append(os.Args, "--redis-deadline=20s") // A machine that is busy with other tests is not taken for a Redis that is out.
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM) //nolint:forbidigo // It is a main function.
 	program := func() int { return command.Execute(ctx, os.Args, os.Stdout, os.Stderr) }
