@@ -2,7 +2,6 @@ package servers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,6 +47,7 @@ func (u *Upstream) Stop() { _ = u.process.Stop() }
 type Gateway struct {
 	Address string
 	process *child.Process
+	log     string // the file with what both say
 }
 
 // asksNobody runs an Envoy that passes requests without asking about them, by a setting that its rate limit filter knows.
@@ -84,7 +84,7 @@ func StartGateway(ctx context.Context, p Programs, s *Server, u *Upstream, asks 
 	if err != nil {
 		return nil, err
 	}
-	return &Gateway{at(ports[0]), running}, nil
+	return &Gateway{at(ports[0]), running, filepath.Join(dir, logName)}, nil
 }
 
 // CPU is the time that Envoy has computed, and Tierkeeper beside it.
@@ -98,11 +98,11 @@ func (g *Gateway) CPU() (envoy, besides time.Duration, err error) {
 	}
 	found := false
 	for _, path := range children {
-		said, err := os.ReadFile(path) //nolint:gosec // It is in /proc.
+		told, err := os.ReadFile(path) //nolint:gosec // It is in /proc.
 		if err != nil {
 			continue // The thread has ended.
 		}
-		for pid := range strings.FieldsSeq(string(said)) {
+		for pid := range strings.FieldsSeq(string(told)) {
 			n, err := strconv.Atoi(pid)
 			if err != nil {
 				return 0, 0, fmt.Errorf("looking for Envoy: %w", err)
@@ -115,7 +115,7 @@ func (g *Gateway) CPU() (envoy, besides time.Duration, err error) {
 		}
 	}
 	if !found {
-		return 0, 0, errors.New("no Envoy runs any more")
+		return 0, 0, fmt.Errorf("no Envoy runs any more: %s", said(g.log))
 	}
 	return envoy, besides, nil
 }

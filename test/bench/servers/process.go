@@ -12,9 +12,12 @@ import (
 	"github.com/tierkeeper/tierkeeper/internal/child"
 )
 
+// logName is the file with what a program says, in its directory.
+const logName = "log"
+
 // run starts a program in a directory of its own, where its output goes to a file, and waits until it listens at an address.
 func run(ctx context.Context, dir, name, address string, env, command []string) (*child.Process, error) {
-	log, err := os.Create(filepath.Join(dir, "log")) //nolint:gosec // A directory of ours.
+	log, err := os.Create(filepath.Join(dir, logName)) //nolint:gosec // A directory of ours.
 	if err != nil {
 		return nil, fmt.Errorf("making the log of %s: %w", name, err)
 	}
@@ -28,10 +31,18 @@ func run(ctx context.Context, dir, name, address string, env, command []string) 
 	}
 	if err := p.Until(ctx, func() bool { return listens(ctx, address) }); err != nil {
 		_ = p.Stop()
-		said, _ := os.ReadFile(log.Name())
-		return nil, fmt.Errorf("%s does not listen at %s: %w: %s", name, address, err, strings.TrimSpace(string(said)))
+		return nil, fmt.Errorf("%s does not listen at %s: %w: %s", name, address, err, said(log.Name()))
 	}
 	return p, nil
+}
+
+// said is what a program has said, for people.
+func said(log string) string {
+	text, err := os.ReadFile(log) //nolint:gosec // A file of ours.
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(text))
 }
 
 func listens(ctx context.Context, address string) bool {
