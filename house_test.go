@@ -33,7 +33,7 @@ var imports = map[string][]string{
 	"xds/feed/feedv1":   {},
 	"xds/server":        {"policy", "xds/envoy", "mtls"},
 	"xds/secret":        {"policy"},
-	"ratelimit":         {"policy", "descriptor", "counter"},
+	"ratelimit":         {"policy", "descriptor", "counter", "internal/pause"},
 	"usage":             {"api/...", "policy", "ratelimit"},
 	"usage/kube":        {"api/...", "policy", "usage"},
 	"counter":           {},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+
+	"github.com/tierkeeper/tierkeeper/internal/pause"
 )
 
 const (
@@ -70,11 +72,6 @@ func (s *stalls) stoodStillSince(then, now time.Time) bool {
 }
 
 // wait lets the word of a caller that has gone away arrive.
-func (s *stalls) wait(ctx context.Context) {
-	timer := time.NewTimer(catchUp)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+func (*stalls) wait(ctx context.Context) {
+	pause.For(ctx, catchUp)
 }
