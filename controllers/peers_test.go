@@ -164,6 +164,16 @@ func TestADeadReplicaIsForgotten(t *testing.T) {
 	}
 }
 
+// deafen lets the API server be away for so long that a replica hears nobody any more.
+func (p *peers) deafen(t *testing.T, one *peer) {
+	t.Helper()
+	p.fails = apierrors.NewServiceUnavailable("the API server is away")
+	for range 100 {
+		p.clock.Step(time.Second)
+		one.refresh(t.Context())
+	}
+}
+
 // TestADeafReplicaCountsOnWhoItHeard: while the API server is away nobody can be heard, and all go on.
 func TestADeafReplicaCountsOnWhoItHeard(t *testing.T) {
 	t.Parallel()
@@ -172,11 +182,7 @@ func TestADeafReplicaCountsOnWhoItHeard(t *testing.T) {
 	other.has = serving()
 	other.refresh(t.Context())
 	one.refresh(t.Context())
-	p.fails = apierrors.NewServiceUnavailable("the API server is away")
-	for range 100 {
-		p.clock.Step(time.Second)
-		one.refresh(t.Context())
-	}
+	p.deafen(t, one)
 	if got := one.dataPlane().services.connected; got != 1 {
 		t.Errorf("%d services are counted, want the 1 of before", got)
 	}
@@ -197,12 +203,8 @@ func TestWhoWentToAnotherInADeafTimeIsAwaited(t *testing.T) {
 			t.Errorf("%s: services are %d and Envoys %d, want %d", when, s, g, want)
 		}
 	}
-	p.fails = apierrors.NewServiceUnavailable("the API server is away")
 	one.has, other.has = Acknowledged{}, serving()
-	for range 100 {
-		p.clock.Step(time.Second)
-		one.refresh(t.Context())
-	}
+	p.deafen(t, one)
 	p.fails = nil
 	p.clock.Step(time.Second)
 	one.refresh(t.Context())
