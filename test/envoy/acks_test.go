@@ -144,7 +144,7 @@ func securedGateway(t *testing.T, name policy.Name) *policy.Gateway {
 	secret := func(n string) policy.Name { return policy.Name{Namespace: name.Namespace, Name: n} }
 	return &policy.Gateway{
 		Name:      name,
-		Listeners: []policy.Listener{{Name: "https", Port: uint32(reservePort(t).number), Certificates: []policy.Name{secret("site")}}}, //nolint:gosec // A port.
+		Listeners: []policy.Listener{{Name: "https", Port: uint32(reservePort(t)), Certificates: []policy.Name{secret("site")}}}, //nolint:gosec // A port.
 		Backends: []policy.Backend{{
 			Name: "a", Endpoints: []policy.Endpoint{{Address: "127.0.0.1", Port: 1}}, ConnectTimeout: time.Second, IdleTimeout: time.Minute,
 			TLS:        &policy.BackendTLS{ServerName: "api.example.com"},

@@ -61,7 +61,7 @@ func envoyBinary(t *testing.T) string {
 // A system is one data directory, one directory of manifests and one port, and the process that runs on them.
 type system struct {
 	manifests, dataDir string
-	port               *port
+	port               port
 	flags              []string // beside those of the harness
 	guest              visitor  // who sends its requests; zero: one who speaks HTTP to its port
 	*program.Process
@@ -131,7 +131,7 @@ func (s *system) start(t *testing.T) {
 }
 
 // serves says whether the process told that it serves at a port.
-func (s *system) serves(at *port) bool {
+func (s *system) serves(at port) bool {
 	return strings.Contains(s.Stdout.String(), "://127.0.0.1:"+at.String()+". Try")
 }
 
@@ -209,13 +209,13 @@ func (s *system) envoys(t *testing.T) []int {
 }
 
 // A port is one that nobody else is given.
-type port struct{ number int }
+type port int
 
-func reservePort(t *testing.T) *port {
+func reservePort(t *testing.T) port {
 	t.Helper()
-	return &port{program.ReservePort(t)}
+	return port(program.ReservePort(t))
 }
 
-func (p *port) String() string { return strconv.Itoa(p.number) }
+func (p port) String() string { return strconv.Itoa(int(p)) }
 
-func (p *port) url() string { return "http://127.0.0.1:" + p.String() }
+func (p port) url() string { return "http://127.0.0.1:" + p.String() }

@@ -33,7 +33,7 @@ func startApart(t *testing.T, files map[string]string) *apart {
 	t.Helper()
 	s := &apart{system: prepare(t, files)}
 	// An address that nobody else has, also while nobody listens there.
-	s.address = fmt.Sprintf("127.1.%d.%d:8081", s.port.number>>8, s.port.number&0xff)
+	s.address = fmt.Sprintf("127.1.%d.%d:8081", s.port>>8, s.port&0xff)
 	s.startService(t)
 	s.flags = []string{"--service", s.address}
 	s.start(t)

@@ -132,7 +132,7 @@ func TestEachHostNameAtAPortHasItsCertificate(t *testing.T) {
 }
 
 // statusFor is the answer to a chat for a host at a port without TLS.
-func (s *system) statusFor(t *testing.T, at *port, host string) int {
+func (s *system) statusFor(t *testing.T, at port, host string) int {
 	t.Helper()
 	req, err := chat(keyClient, prompt{}).at("main").to(t.Context(), at.url())
 	if err != nil {

@@ -68,15 +68,15 @@ type needy struct {
 	*system
 	provider                           *provider
 	certificates, bundles, credentials []broken
-	other                              *port             // of the other gateway
-	ports                              map[string]*port  // of listeners, by what is broken for them
+	other                              port              // of the other gateway
+	ports                              map[string]port   // of listeners, by what is broken for them
 	field                              map[string]string // that a verdict must name, by what is broken
 }
 
 func startNeedy(t *testing.T) *needy {
 	t.Helper()
 	ca := testca.New(t, "anybody")
-	s := &needy{provider: startProvider(t, ca.Issue(t, upstream)), other: reservePort(t), ports: map[string]*port{}, field: map[string]string{}}
+	s := &needy{provider: startProvider(t, ca.Issue(t, upstream)), other: reservePort(t), ports: map[string]port{}, field: map[string]string{}}
 	s.certificates, s.bundles, s.credentials = brokenSecrets(t, ca)
 	at := reservePort(t)
 	fine := overTLS("fine", s.provider, trustsBundle, sendsKey)

@@ -147,7 +147,7 @@ const (
 )
 
 // https is a listener for a host name, or any, with the certificates in a Secret.
-func https(name string, at *port, hostname, secret string) string {
+func https(name string, at port, hostname, secret string) string {
 	if hostname != "" {
 		hostname = "hostname: " + strconv.Quote(hostname) + ", "
 	}
@@ -160,7 +160,7 @@ func aPlan() string {
 }
 
 // guest asks for a host name at a port of the gateway, over TLS, and keeps connections.
-func guest(ca *testca.CA, at *port, host string, versions ...string) visitor {
+func guest(ca *testca.CA, at port, host string, versions ...string) visitor {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, network, "127.0.0.1:"+at.String())
@@ -172,7 +172,7 @@ func guest(ca *testca.CA, at *port, host string, versions ...string) visitor {
 }
 
 // shake tells which certificate a new connection for a host name is shown, if any; "" is no name.
-func shake(t *testing.T, at *port, host string) (tls.ConnectionState, error) {
+func shake(t *testing.T, at port, host string) (tls.ConnectionState, error) {
 	t.Helper()
 	dialer := tls.Dialer{Config: &tls.Config{ServerName: host, InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}}
 	conn, err := dialer.DialContext(t.Context(), "tcp", "127.0.0.1:"+at.String())
@@ -184,7 +184,7 @@ func shake(t *testing.T, at *port, host string) (tls.ConnectionState, error) {
 }
 
 // shows says whether a new connection is shown this certificate.
-func shows(t *testing.T, at *port, host string, pair testca.Pair) bool {
+func shows(t *testing.T, at port, host string, pair testca.Pair) bool {
 	t.Helper()
 	state, err := shake(t, at, host)
 	return err == nil && string(state.PeerCertificates[0].Raw) == string(pair.TLS(t).Certificate[0])
