@@ -222,11 +222,16 @@ func TestWhyACallFailedIsTold(t *testing.T) {
 func TestAServerThatGoesAwayIsAnError(t *testing.T) {
 	t.Parallel()
 	reached := make(chan struct{})
+	// From the 100th on nobody gets an answer: a load whose last call was answered before the server went lacks nothing.
 	s := &server{answer: func(ctx context.Context, n int64, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
+		if n < 100 {
+			return ok(ctx, n, r)
+		}
 		if n == 100 {
 			close(reached)
 		}
-		return ok(ctx, n, r)
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}}
 	address, stop := serve(t, s)
 	l, err := load.Start(t.Context(), plan(t, address, "d"))
