@@ -481,7 +481,7 @@ func TestAReadingHoldsUpNothing(t *testing.T) {
 				ctx, stop := context.WithCancel(t.Context())
 				done := make(chan error)
 				go func() { done <- c.Run(ctx) }()
-				<-time.After(90 * time.Second)
+				<-time.After(90*time.Second + 500*time.Millisecond) // between two passes
 				synctest.Wait()
 				release := c.hold()
 				<-time.After(40 * time.Second) // Two minutes after the first, the second reading has begun.
