@@ -56,11 +56,12 @@ var imports = map[string][]string{
 	"internal/child":    {},
 	"internal/golden":   {},
 	"internal/pause":    {},
+	"internal/port":     {},
 	"internal/sock":     {},
 	"internal/testca":   {},
 	"test/...":          anything,
 
-	"counter/redis/redistest": {"internal/await", "internal/child"},
+	"counter/redis/redistest": {"internal/await", "internal/child", "internal/port"},
 }
 
 var anything = []string{"./..."}

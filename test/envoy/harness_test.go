@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tierkeeper/tierkeeper/internal/await"
+	loopback "github.com/tierkeeper/tierkeeper/internal/port"
 	"github.com/tierkeeper/tierkeeper/test/program"
 )
 
@@ -213,7 +214,7 @@ type port int
 
 func reservePort(t *testing.T) port {
 	t.Helper()
-	return port(program.ReservePort(t))
+	return port(loopback.Reserve(t))
 }
 
 func (p port) String() string { return strconv.Itoa(int(p)) }

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
+	"github.com/tierkeeper/tierkeeper/internal/port"
 	"github.com/tierkeeper/tierkeeper/mtls"
 	"github.com/tierkeeper/tierkeeper/test/kube/stack"
 	"github.com/tierkeeper/tierkeeper/test/program"
@@ -252,7 +253,7 @@ func awaitReady(t *testing.T, s *stack.Stack, object client.Object, namespace, n
 // freePort is a port of loopback for an Envoy, which nobody else is given however long that takes to come.
 func freePort(t *testing.T) int {
 	t.Helper()
-	return program.ReservePort(t)
+	return port.Reserve(t)
 }
 
 // chat asks a gateway for a chat completion with a key, and returns the status and the body.

@@ -9,10 +9,12 @@ import (
 	"net"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
+	"github.com/tierkeeper/tierkeeper/internal/port"
 )
 
 // TestAStartOnARedisThatCannotBeUsedSaysWhatToDo runs the program until it ends: with 1, and one line that names what is wrong.
@@ -37,7 +39,7 @@ func TestAStartOnARedisThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 		"no password file": {[]string{on(open.Addr), "--redis-password-file", "/nowhere/password"}, []string{"/nowhere/password"}},
 		"a web server":     {[]string{on(answering(t, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"))}, []string{"it is no Redis"}},
 		"somebody silent":  {[]string{on(answering(t, ""))}, []string{"does not answer"}},
-		"nobody":           {[]string{on(free(t))}, []string{"connecting to Redis at", "connection refused"}},
+		"nobody":           {[]string{on("127.0.0.1:" + strconv.Itoa(port.Reserve(t)))}, []string{"connecting to Redis at", "connection refused"}},
 		"no TLS there":     {[]string{on(open.Addr), "--redis-tls"}, []string{open.Addr, "does it speak TLS"}},
 		"no cluster":       {[]string{on(open.Addr), "--redis-cluster"}, []string{open.Addr, "not a cluster"}},
 		"a newer layout":   {[]string{on(open.Addr), "--redis-prefix", "newer"}, []string{"newer:layout", `"9"`, "another prefix"}},
@@ -121,17 +123,6 @@ func serve(t *testing.T, conversation func(net.Conn)) string {
 			}()
 		}
 	}()
-	return l.Addr().String()
-}
-
-// free is an address at which nobody listens.
-func free(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not wait.
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
 	return l.Addr().String()
 }
 

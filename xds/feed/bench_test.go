@@ -31,7 +31,7 @@ func heap() uint64 {
 // is left out.
 func BenchmarkPublish(b *testing.B) {
 	bell := newBell()
-	o := startAt(b, bell, "127.0.0.1:0")
+	o := startAt(b, bell, somewhere(b))
 	var tables [2]*policy.Table
 	for i, state := range []v1alpha1.DesiredState{v1alpha1.DesiredStateActive, v1alpha1.DesiredStateSuspended} {
 		in := customers(many())
@@ -80,7 +80,7 @@ func BenchmarkPublish(b *testing.B) {
 // BenchmarkFollow loads everything into a new client, and says what it keeps of each key.
 func BenchmarkFollow(b *testing.B) {
 	bell := newBell()
-	o := startAt(b, bell, "127.0.0.1:0")
+	o := startAt(b, bell, somewhere(b))
 	o.Publish(compile(customers(many())), 1)
 	before := heap()
 	for b.Loop() {
@@ -96,7 +96,7 @@ func BenchmarkFollow(b *testing.B) {
 // BenchmarkRestart starts a client with everything in its file.
 func BenchmarkRestart(b *testing.B) {
 	bell := newBell()
-	o := startAt(b, bell, "127.0.0.1:0")
+	o := startAt(b, bell, somewhere(b))
 	o.Publish(compile(customers(many())), 1)
 	c := o.config("service-0", filepath.Join(b.TempDir(), "policy.db"))
 	f := follow(b, bell, c)

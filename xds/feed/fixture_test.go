@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
 	"github.com/tierkeeper/tierkeeper/grpcserver"
+	"github.com/tierkeeper/tierkeeper/internal/port"
 	"github.com/tierkeeper/tierkeeper/manifest"
 	"github.com/tierkeeper/tierkeeper/policy"
 	"github.com/tierkeeper/tierkeeper/xds/feed"
@@ -76,7 +78,13 @@ type operator struct {
 
 func start(t *testing.T, b bell) *operator {
 	t.Helper()
-	return startAt(t, b, "127.0.0.1:0")
+	return startAt(t, b, somewhere(t))
+}
+
+// somewhere is an address that stays the operator's when it is stopped and started again.
+func somewhere(t tb) string {
+	t.Helper()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port.Reserve(t)))
 }
 
 func startAt(t tb, b bell, address string) *operator {

@@ -20,7 +20,7 @@ func StartCluster(tb testing.TB, args ...string) *Cluster {
 	c := &Cluster{}
 	line := []string{"--cluster", "create"}
 	for range 6 {
-		// Nodes speak to each other at a port that is 10000 higher: Redis 6.2 takes no other. Where that is not free, Start takes another port.
+		// Nodes speak to each other at a port that is 10000 higher: Redis 6.2 takes no other. Where that is not free, Start takes other ports.
 		node := Start(tb, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "60000"}, args...)...)
 		c.Nodes = append(c.Nodes, node)
 		line = append(line, node.Addr)

@@ -4,7 +4,6 @@ package redistest
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/tierkeeper/tierkeeper/internal/await"
 	"github.com/tierkeeper/tierkeeper/internal/child"
+	"github.com/tierkeeper/tierkeeper/internal/port"
 )
 
 // wait is how long anything may take before a test fails.
@@ -102,7 +102,8 @@ func need(tb testing.TB) {
 	}
 }
 
-// startSomewhere starts it at a free port, until the test ends. Somebody else may take that first: then at another.
+// startSomewhere starts it at a port that is its own until the test ends. A node of a cluster needs another beside it, which may not
+// be free: then somewhere else.
 func (s *Server) startSomewhere() {
 	s.tb.Helper()
 	s.tb.Cleanup(func() {
@@ -111,7 +112,7 @@ func (s *Server) startSomewhere() {
 		}
 	})
 	for range 10 {
-		s.Addr = "127.0.0.1:" + strconv.Itoa(freePort(s.tb))
+		s.Addr = "127.0.0.1:" + strconv.Itoa(port.Reserve(s.tb))
 		if s.tryStart() {
 			return
 		}
@@ -119,21 +120,11 @@ func (s *Server) startSomewhere() {
 	s.tb.Fatalf("redis-server does not start:\n%s", s.out)
 }
 
-func freePort(tb testing.TB) int {
-	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // It does not wait.
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()    // So that it is free.
-	return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // It is one.
-}
-
 // tryStart returns false if the process ends before it accepts connections.
 func (s *Server) tryStart() bool {
 	s.tb.Helper()
-	_, port, _ := strings.Cut(s.Addr, ":")
-	args := slices.Concat(s.config, []string{s.portFlag, port, "--bind", "127.0.0.1"}, s.args)
+	_, at, _ := strings.Cut(s.Addr, ":")
+	args := slices.Concat(s.config, []string{s.portFlag, at, "--bind", "127.0.0.1"}, s.args)
 	cmd := exec.Command("redis-server", args...) //nolint:gosec // Tests name them.
 	s.out = &child.Output{}
 	cmd.Stdout, cmd.Stderr = s.out, s.out

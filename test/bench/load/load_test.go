@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math/rand/v2"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/tierkeeper/tierkeeper/internal/port"
 	"github.com/tierkeeper/tierkeeper/test/bench/load"
 )
 
@@ -243,7 +245,8 @@ func TestAServerThatGoesAwayIsAnError(t *testing.T) {
 	if _, err := l.Stop(); err == nil {
 		t.Error("the server went away, and nothing is wrong")
 	}
-	if _, err := load.Start(t.Context(), plan(t, address, "d")); err == nil {
+	nobody := net.JoinHostPort("127.0.0.1", strconv.Itoa(port.Reserve(t)))
+	if _, err := load.Start(t.Context(), plan(t, nobody, "d")); err == nil {
 		t.Error("nobody listens, and nothing is wrong")
 	}
 }

@@ -25,16 +25,16 @@ func StartUpstream(ctx context.Context, p Programs, dir string) (*Upstream, erro
 	if err != nil {
 		return nil, fmt.Errorf("making the directory of the upstream: %w", err)
 	}
-	ports, err := freePorts(ctx, 1)
+	port, err := holdPort()
 	if err != nil {
 		return nil, err
 	}
-	address := at(ports[0])
+	address := at(port)
 	running, err := run(ctx, dir, "the upstream", address, nil, []string{p.Self, "upstream", "--address", address})
 	if err != nil {
 		return nil, err
 	}
-	return &Upstream{running, ports[0]}, nil
+	return &Upstream{running, port}, nil
 }
 
 // CPU is the time that it has computed.
@@ -73,18 +73,18 @@ func StartGateway(ctx context.Context, p Programs, s *Server, u *Upstream, asks 
 			return nil, fmt.Errorf("writing how to run Envoy: %w", err)
 		}
 	}
-	ports, err := freePorts(ctx, 1)
+	port, err := holdPort()
 	if err != nil {
 		return nil, err
 	}
-	running, err := run(ctx, dir, "the Envoy before "+s.Name, at(ports[0]), nil, []string{
+	running, err := run(ctx, dir, "the Envoy before "+s.Name, at(port), nil, []string{
 		p.Tierkeeper, "standalone", "--manifests", manifests, "--data-dir", filepath.Join(dir, "data"), "--service", s.Address,
-		"--envoy", envoy, "--port", strconv.Itoa(ports[0]), "--metrics-address", "none", "--admin-address", "none", "--log-level", "error",
+		"--envoy", envoy, "--port", strconv.Itoa(port), "--metrics-address", "none", "--admin-address", "none", "--log-level", "error",
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Gateway{at(ports[0]), running, filepath.Join(dir, logName)}, nil
+	return &Gateway{at(port), running, filepath.Join(dir, logName)}, nil
 }
 
 // CPU is the time that Envoy has computed, and Tierkeeper beside it.

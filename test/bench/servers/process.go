@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/tierkeeper/tierkeeper/internal/child"
+	"github.com/tierkeeper/tierkeeper/internal/port"
 )
 
 // logName is the file with what a program says, in its directory.
@@ -55,23 +56,8 @@ func listens(ctx context.Context, address string) bool {
 	return true
 }
 
-// freePorts are ports of loopback that nobody listens at now.
-func freePorts(ctx context.Context, n int) ([]int, error) {
-	var ports []int
-	var held []net.Listener // until all are found, so that they differ
-	defer func() {
-		for _, l := range held {
-			_ = l.Close()
-		}
-	}()
-	var lc net.ListenConfig
-	for range n {
-		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(loopback, "0"))
-		if err != nil {
-			return nil, fmt.Errorf("finding a free port: %w", err)
-		}
-		held = append(held, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port) //nolint:forcetypeassert // It is TCP.
-	}
-	return ports, nil
+// holdPort returns a port of loopback that nobody else is given before this process ends.
+func holdPort() (int, error) {
+	held, _, err := port.Hold()
+	return held, err
 }

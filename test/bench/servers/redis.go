@@ -25,16 +25,16 @@ func startRedis(ctx context.Context, program, dir string) (*redis, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory of Redis: %w", err)
 	}
-	ports, err := freePorts(ctx, 1)
+	port, err := holdPort()
 	if err != nil {
 		return nil, err
 	}
-	p, err := run(ctx, dir, "Redis", at(ports[0]), nil,
-		[]string{program, "--bind", loopback, "--port", strconv.Itoa(ports[0]), "--save", "", "--appendonly", "no"})
+	p, err := run(ctx, dir, "Redis", at(port), nil,
+		[]string{program, "--bind", loopback, "--port", strconv.Itoa(port), "--save", "", "--appendonly", "no"})
 	if err != nil {
 		return nil, err
 	}
-	return &redis{p, at(ports[0])}, nil
+	return &redis{p, at(port)}, nil
 }
 
 // cpu is the time that it has computed, which it tells in microseconds.

@@ -90,9 +90,11 @@ func (s *Server) start(ctx context.Context, p Programs, dir string) (err error) 
 		}
 		store = s.redis.address
 	}
-	ports, err := freePorts(ctx, 3)
-	if err != nil {
-		return err
+	var ports [3]int
+	for i := range ports {
+		if ports[i], err = holdPort(); err != nil {
+			return err
+		}
 	}
 	s.Address, s.Pprof = at(ports[0]), at(ports[2])
 	if s.Metrics {
