@@ -146,7 +146,7 @@ func TestACallWaitsForASlotOnTheMove(t *testing.T) {
 // A replica takes over where a master dies, and the store finds it.
 func TestAClusterComesBackByItself(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.StartCluster(t, "--cluster-node-timeout", "2000")
+	cluster := redistest.StartCluster(t, "--cluster-node-timeout", "5000") // A busy machine holds up the others for less.
 	s := open(t, redis.Options{Addresses: cluster.Addrs()})
 	limits := make([]counter.Limit, 20) // on all masters
 	for i := range limits {
@@ -178,7 +178,7 @@ func TestAFailoverBySentinelsIsFollowed(t *testing.T) {
 		return replica.Do(append([]string{"-a", password, "--no-auth-warning"}, command...)...)
 	}
 	eventually(t, "the replica has its master", func() bool { return strings.Contains(said("role"), "connected") })
-	sentinel := redistest.StartSentinels(t, 1, master, 2*time.Second)[0]
+	sentinel := redistest.StartSentinels(t, 1, master, 5*time.Second)[0]
 	sentinel.Do("sentinel", "set", "main", "auth-pass", password)
 	eventually(t, "the sentinel knows the replica", func() bool { return strings.Contains(sentinel.Do("sentinel", "replicas", "main"), replica.Addr) })
 

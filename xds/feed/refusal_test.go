@@ -84,7 +84,9 @@ func (s *script) serve(stream grpc.ServerStream) error {
 func (s *script) tellClient(r *discoveryv3.DeltaDiscoveryResponse) {
 	client := <-s.say
 	client <- r
-	s.say <- client
+	if r != nil { // or it is gone, and the next one says itself where it is
+		s.say <- client
+	}
 }
 
 // next is what the client says next.
