@@ -2,12 +2,13 @@ package envoy_test
 
 import (
 	"errors"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tierkeeper/tierkeeper/internal/child"
 )
 
 func TestSignalsEndCleanlyWhileStreamsAreOpen(t *testing.T) {
@@ -50,7 +51,7 @@ func TestAPortInUseIsRefused(t *testing.T) {
 func TestAnEnvoyThatIsNoneIsRefused(t *testing.T) {
 	t.Parallel()
 	other := filepath.Join(t.TempDir(), "other")
-	if err := os.WriteFile(other, []byte("#!/bin/sh\necho other 1.0\n"), 0o700); err != nil {
+	if err := child.WriteScript(other, "#!/bin/sh\necho other 1.0\n"); err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct{ path, says string }{

@@ -21,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -60,10 +59,11 @@ func run(m *testing.M) int {
 // runBeside runs the tests beside an API server.
 func runBeside(m *testing.M, assets string) int {
 	log.SetLogger(logr.Discard())
-	env := &envtest.Environment{
-		BinaryAssetsDirectory: assets, CRDDirectoryPaths: []string{"../../config/crd"}, ErrorIfCRDPathMissing: true,
+	env, err := stack.ControlPlane("../..", assets, 0)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
 	}
-	var err error
 	if server, err = env.Start(); err != nil {
 		fmt.Fprintf(os.Stderr, "starting kube-apiserver and etcd from %s: %v\n", assets, err)
 		return 1
@@ -113,6 +113,7 @@ func newStackWith(t *testing.T, files mtls.Files) *stack.Stack {
 	if envoy == "" {
 		t.Fatal("ENVOY names no Envoy: run make test-kube.")
 	}
+	program.ClearOf(t, 24*time.Hour)
 	dir := t.TempDir()
 	s, err := stack.Start(t.Context(), stack.Config{
 		Project: "../..", Assets: os.Getenv("KUBE_ASSETS"), Binary: binary, Envoy: envoy, Dir: dir, TLS: files, Say: t.Logf,

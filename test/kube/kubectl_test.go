@@ -63,7 +63,7 @@ func TestWithPlainKubectl(t *testing.T) {
 			port := freePort(t)
 			dir := sampleAt(t, name, port)
 			p.kubectl(t, "apply", "-f", dir)
-			p.kubectl(t, "wait", "--for=condition=Ready", "--timeout=30s", "--all", "--all-namespaces", present(t, p))
+			p.kubectl(t, "wait", "--for=condition=Ready", "--timeout=60s", "--all", "--all-namespaces", present(t, p))
 			awaitStatus(t, port, samples[name], http.StatusOK)
 			if name == "quickstart" {
 				p.tryQuickstart(t, port)
@@ -187,7 +187,7 @@ func (p person) tryAsTenant(t *testing.T, s *stack.Stack) {
 	p.kubectl(t, "create", "clusterrolebinding", "ann", "--clusterrole=tierkeeper-plans", "--user=ann")
 	p.kubectl(t, "label", "namespace", "default", "team=a")
 	p.kubectl(t, "patch", "rlt", "pro", "--type=merge", "-p", `{"spec": {"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}}}`)
-	p.kubectl(t, "wait", "--for=condition=Ready", "--timeout=30s", "rlt/pro", "akq/demo-pro")
+	p.kubectl(t, "wait", "--for=condition=Ready", "--timeout=60s", "rlt/pro", "akq/demo-pro")
 	if got := ann.kubectl(t, "tierkeeper", "effective", "--key", "demo-pro"); !strings.Contains(got, "Limits of ApiKeyQuota default/demo-pro, on tier pro") {
 		t.Errorf("kubectl tierkeeper effective says to a tenant\n%s", got)
 	}

@@ -69,7 +69,7 @@ func StartGateway(ctx context.Context, p Programs, s *Server, u *Upstream, asks 
 	envoy := p.Envoy
 	if !asks {
 		envoy = filepath.Join(dir, "envoy")
-		if err := os.WriteFile(envoy, fmt.Appendf(nil, asksNobody, p.Envoy), 0o700); err != nil { //nolint:gosec // It is to be run.
+		if err := child.WriteScript(envoy, fmt.Sprintf(asksNobody, p.Envoy)); err != nil {
 			return nil, fmt.Errorf("writing how to run Envoy: %w", err)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/tierkeeper/tierkeeper/internal/child"
 )
 
 // The programs of a control plane.
@@ -21,10 +23,7 @@ const (
 	apiServer = "kube-apiserver"
 )
 
-const (
-	lookForAPIServer = 100 * time.Millisecond
-	startMost        = time.Minute // a machine may be busy
-)
+const lookForAPIServer = 100 * time.Millisecond
 
 // trace makes a folder like that of the Assets, whose programs first write down their process and their arguments: envtest
 // tells neither, and loses its users when it restarts an API server itself.
@@ -40,7 +39,7 @@ func (s *Stack) trace() (dir string, err error) {
 		}
 		script := fmt.Sprintf("#!/bin/sh\necho $$ >'%[1]s.pid'\nprintf '%%s\\n' \"$@\" >'%[1]s.args'\nexec '%[2]s' \"$@\"\n",
 			path, filepath.Join(assets, program))
-		if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
+		if err := child.WriteScript(path, script); err != nil {
 			return "", fmt.Errorf("writing what starts %s: %w", program, err)
 		}
 		dir = filepath.Dir(path)

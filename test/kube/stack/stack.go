@@ -115,12 +115,8 @@ func (s *Stack) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.env = &envtest.Environment{
-		BinaryAssetsDirectory: programs, CRDDirectoryPaths: []string{filepath.Join(s.Project, "config", "crd")}, ErrorIfCRDPathMissing: true,
-	}
-	if s.APIPort != 0 {
-		s.env.ControlPlane.GetAPIServer().Port = fmt.Sprint(s.APIPort)
-		s.env.ControlPlane.GetAPIServer().Address = "127.0.0.1"
+	if s.env, err = ControlPlane(s.Project, programs, s.APIPort); err != nil {
+		return err
 	}
 	if s.Cluster, err = s.env.Start(); err != nil {
 		return fmt.Errorf("starting kube-apiserver and etcd from %s: %w", s.Assets, err)
