@@ -89,7 +89,7 @@ func TestAnEnvoyFromABootstrapProvesWhoItIsByCertificatesThatAreRenewed(t *testi
 	creds := believing(t, servers)
 	var seen callers
 	s, at := serveXDS(t, grpc.Creds(creds), grpc.StreamInterceptor(seen.watch),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: time.Second, MaxConnectionAgeGrace: 100 * time.Millisecond}))
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 3 * time.Second, MaxConnectionAgeGrace: time.Second}))
 
 	asked := make(chan string, 1)
 	limits := serveGRPC(t, func(g *grpc.Server) { healthv1.RegisterHealthServer(g, health.NewServer()) },

@@ -134,12 +134,12 @@ func commands(text string) []command {
 	return all
 }
 
-// runCommand is what sh writes to standard output.
+// runCommand is what sh writes to standard output. What is under way longer than in the document is surely seen by who comes after it.
 func (s *system) runCommand(t *testing.T, line string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), answerMost)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "sh", "-c", strings.ReplaceAll(line, callersURL, s.port.url()))
+	cmd := exec.CommandContext(ctx, "sh", "-c", strings.NewReplacer(callersURL, s.port.url(), "x-demo-delay: 2s", "x-demo-delay: 5s").Replace(line))
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "NO_PROXY=*", "no_proxy=*", "HOME="+cmd.Dir) // no settings of curl but those of the line
 	var stderr strings.Builder

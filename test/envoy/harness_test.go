@@ -4,6 +4,7 @@ package envoy_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -107,7 +108,8 @@ func startWithoutDemo(t *testing.T, files map[string]string) *system {
 
 func (s *system) write(t *testing.T, name, content string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(s.manifests, name), []byte(content), 0o600); err != nil {
+	whole := filepath.Join(s.manifests, "."+name) // It is hidden: nobody reads half of it.
+	if err := errors.Join(os.WriteFile(whole, []byte(content), 0o600), os.Rename(whole, filepath.Join(s.manifests, name))); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -121,14 +121,15 @@ func TestExactlyTheTotalIsSentAndCounted(t *testing.T) {
 func TestAClosedLoopKeepsSoManyOutstanding(t *testing.T) {
 	t.Parallel()
 	full := make(chan struct{})
+	isFull := sync.OnceFunc(func() { close(full) })
 	var under, most atomic.Int64
 	s := &server{answer: func(ctx context.Context, n int64, r *rlsv3.RateLimitRequest) (*rlsv3.RateLimitResponse, error) {
 		now := under.Add(1)
 		defer under.Add(-1)
 		for old := most.Load(); now > old && !most.CompareAndSwap(old, now); old = most.Load() { //nolint:revive // The condition is the work.
 		}
-		if n == 8 {
-			close(full)
+		if now == 8 {
+			isFull()
 		}
 		select {
 		case <-full:
