@@ -75,17 +75,28 @@ func New(ctx context.Context, o Options) (*Store, error) {
 
 // advise says what to do about an error of a first connection that does not say so itself.
 func (o *Options) advise(err error) error {
-	switch text := err.Error(); {
+	text := err.Error()
+	closed := errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	var unproved *tls.CertificateVerificationError
+	switch {
 	case strings.HasPrefix(text, "NOAUTH"):
 		return errors.New("it asks for a password: name the file that holds it")
 	case strings.HasPrefix(text, "WRONGPASS"):
 		return errors.New("it refuses the user or the password: check both, and the file that holds the password")
+	case strings.HasPrefix(text, "unknown command 'SENTINEL'"):
+		return errors.New("it is no sentinel: name the sentinels, or else no master")
+	case strings.HasPrefix(text, "No such master"):
+		return fmt.Errorf("the sentinels watch nothing that is called %q: name the master as they do", o.SentinelMaster)
 	case errors.Is(err, context.DeadlineExceeded):
 		return errors.New("it accepts a connection and does not answer: is it a Redis, and does it speak TLS, as it was or was not told to?")
 	case strings.HasPrefix(text, "received unknown message type"):
 		return fmt.Errorf("it is no Redis: %w", err)
-	case o.TLS != nil && (strings.Contains(text, "certificate required") || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
+	case errors.As(err, &unproved):
+		return fmt.Errorf("its certificate proves nothing: check the authorities, and that the certificate is for the host by which Redis is named: %w", err)
+	case o.TLS != nil && (closed || strings.Contains(text, "certificate required")):
 		return fmt.Errorf("it closes the connection, as one does that asks for a certificate and gets none, or one that it does not believe: %w", err)
+	case closed:
+		return fmt.Errorf("it closes the connection, as one does that speaks nothing but TLS: %w", err)
 	default:
 		return err
 	}
@@ -194,6 +205,9 @@ func (s *Store) check(ctx context.Context, cluster bool) error {
 			gone = append(gone, fmt.Errorf("%s: %w", address, err))
 			continue
 		}
+		if field(info, "redis_mode") == "sentinel" {
+			return errors.New("it is a sentinel: name the master that it watches")
+		}
 		if v := field(info, "redis_version"); older(v) {
 			return fmt.Errorf("its version is %q, and %d.%d or newer is needed", v, oldest[0], oldest[1])
 		}
@@ -229,6 +243,9 @@ func (s *Store) checkLayout(ctx context.Context) error {
 		return err
 	}
 	got, err := s.client.Do(ctx, b.Get().Key(key).Build()).ToString()
+	if err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE") {
+		return fmt.Errorf("the key %s, which would name the layout, is somebody else's: choose another prefix", key)
+	}
 	if err != nil {
 		return fmt.Errorf("reading the key %s, which names the layout: %w", key, err)
 	}

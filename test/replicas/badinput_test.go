@@ -12,9 +12,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tierkeeper/tierkeeper/counter/redis/redistest"
 	"github.com/tierkeeper/tierkeeper/internal/port"
+	"github.com/tierkeeper/tierkeeper/internal/testca"
 )
 
 // TestAStartOnARedisThatCannotBeUsedSaysWhatToDo runs the program until it ends: with 1, and one line that names what is wrong.
@@ -25,6 +27,10 @@ func TestAStartOnARedisThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 	open := redistest.Start(t)
 	open.Do("set", "newer:layout", "9")
 	open.Do("lpush", "list:layout", "9")
+	sentinel := redistest.StartSentinels(t, 1, open, time.Minute)[0]
+	ca := testca.New(t, "authority")
+	mount := testca.NewMount(t, ca.PEM, ca.Issue(t, "redis"))
+	secured := redistest.StartTLS(t, mount.Cert(), mount.Key(), mount.CA(), "--tls-auth-clients", "no")
 	open.Do("acl", "setuser", "reader", "on", "nopass", "~*", "+@all", "-@scripting")
 	for name, tc := range map[string]struct {
 		flags []string
@@ -40,10 +46,16 @@ func TestAStartOnARedisThatCannotBeUsedSaysWhatToDo(t *testing.T) {
 		"a web server":     {[]string{on(answering(t, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"))}, []string{"it is no Redis"}},
 		"somebody silent":  {[]string{on(answering(t, ""))}, []string{"does not answer"}},
 		"nobody":           {[]string{on("127.0.0.1:" + strconv.Itoa(port.Reserve(t)))}, []string{"connecting to Redis at", "connection refused"}},
+		"no sentinel":      {[]string{on(open.Addr), "--redis-sentinel-master", "main"}, []string{open.Addr, "it is no sentinel"}},
+		"another master":   {[]string{on(sentinel.Addr), "--redis-sentinel-master", "other"}, []string{sentinel.Addr, `watch nothing that is called "other"`}},
+		"a sentinel":       {[]string{on(sentinel.Addr)}, []string{sentinel.Addr, "it is a sentinel"}},
+		"nothing but TLS":  {[]string{on(secured.Addr)}, []string{secured.Addr, "speaks nothing but TLS"}},
+		"unknown TLS":      {[]string{on(secured.Addr), "--redis-tls"}, []string{secured.Addr, "check the authorities"}},
+		"another's TLS":    {[]string{on(secured.Addr), "--redis-tls", "--redis-ca", mount.CA()}, []string{secured.Addr, "for the host by which Redis is named"}},
 		"no TLS there":     {[]string{on(open.Addr), "--redis-tls"}, []string{open.Addr, "does it speak TLS"}},
 		"no cluster":       {[]string{on(open.Addr), "--redis-cluster"}, []string{open.Addr, "not a cluster"}},
 		"a newer layout":   {[]string{on(open.Addr), "--redis-prefix", "newer"}, []string{"newer:layout", `"9"`, "another prefix"}},
-		"no layout":        {[]string{on(open.Addr), "--redis-prefix", "list"}, []string{"list:layout"}},
+		"no layout":        {[]string{on(open.Addr), "--redis-prefix", "list"}, []string{"list:layout", "another prefix"}},
 		"an old release":   {[]string{on(aged(t, open.Addr))}, []string{"its version is", "6.2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
