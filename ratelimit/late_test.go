@@ -38,7 +38,7 @@ func (s *slowSet) Acquire(
 	return ok, err
 }
 
-// Envoy waits half a second. What was charged for a request that it has answered by then must not stay charged.
+// Envoy waits two seconds. What was charged for a request that it has answered by then must not stay charged.
 func TestAnAnswerThatComesTooLateCostsNothing(t *testing.T) {
 	t.Parallel()
 	s := serve(t, oneTier(`{rates: [{metric: Requests, per: Day, max: 5}, {metric: Tokens, per: Day, max: 100}], concurrency: {max: 1}}`))

@@ -44,8 +44,8 @@ func (q *question) took(answer string) bool {
 	return q.group != nil && mode(q.request[0]) == take && q.group.fits(answer) && status(answer[0]) == admitted
 }
 
-// run asks the question alone, and again where a cluster is on the move and has done nothing: for half a second, which is as long as Envoy
-// waits.
+// run asks the question alone, and again where a cluster is on the move and has done nothing: for half a second. Envoy
+// waits for longer.
 func (s *Store) run(ctx context.Context, q question) (string, error) {
 	for wait := time.Millisecond; ; wait *= 2 {
 		answers, err := answersTo(1, q.script.Exec(ctx, s.client, q.keys, []string{q.request}))

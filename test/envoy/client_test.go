@@ -154,7 +154,7 @@ func (v visitor) fetch(ctx context.Context, r request) (answer, error) {
 	return answer{resp.StatusCode, resp.Header, string(body)}, err
 }
 
-// send is sendOnce, again for as long as the service is late: on a machine that stands still for half a second Envoy asks it no more
+// send is sendOnce, again for as long as the service is late: on a machine that stands still for two seconds Envoy asks it no more
 // until it has found it well.
 func (s *system) send(t *testing.T, r request) answer {
 	t.Helper()

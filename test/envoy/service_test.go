@@ -22,10 +22,10 @@ type apart struct {
 }
 
 const (
-	answerTimeout = 500 * time.Millisecond // of Envoy, for an answer of the service
-	givenUp       = time.Second            // the answer to a call
-	hangMost      = 12 * time.Second       // much longer than Envoy waits for an answer: 5 seconds
-	heard         = 12 * time.Second       // by when a heartbeat of a stream has come
+	answerTimeout = 2 * time.Second  // of Envoy, for an answer of the service
+	givenUp       = 3 * time.Second  // the answer to a call
+	hangMost      = 12 * time.Second // much longer than Envoy waits for an answer: 5 seconds
+	heard         = 12 * time.Second // by when a heartbeat of a stream has come
 )
 
 // startApart starts both processes.
@@ -312,6 +312,32 @@ func (x *trial) checkSlots(t *testing.T, within time.Duration) {
 	x.slots[0].cut()
 	eventually(t, soon, "a slot is free", func() bool { return !x.send(t, short).busy() })
 	x.slots[1].cut()
+}
+
+// A service that stands still for a moment, as on a machine that is short of processors, is not taken for one that is out.
+func TestAnAnswerIsWaitedForUnlessTheServiceHangs(t *testing.T) {
+	t.Parallel()
+	s := startApart(t, manifests(gateway, tier("plan", "{metric: Requests, per: Day, max: 1000}"), holder("load", "plan", keyLoad)))
+	clearOf(t, 24*time.Hour)
+	short := chat(keyLoad, prompt{})
+	s.pass(t, short)
+	s.freeze(t)
+	done := make(chan answer, 1)
+	go func() {
+		a, err := s.try(t.Context(), short)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- a
+	}()
+	<-time.After(answerTimeout / 3)
+	s.thaw(t)
+	if a := <-done; a.status != http.StatusOK {
+		t.Errorf("the request that waited got %d, want 200: %s", a.status, a.body)
+	}
+	if a := s.sendOnce(t, short); a.status != http.StatusOK || a.number(t, "x-ratelimit-remaining-requests") != 997 {
+		t.Errorf("the next one got %d, want 200, and the third of 1000: %s", a.status, a.body)
+	}
 }
 
 // Where requests may wait for a model Envoy waits with them for an answer, and yet not for a service that hangs.

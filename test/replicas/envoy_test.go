@@ -42,7 +42,7 @@ const (
 	mostFailed = 60
 )
 
-// unhurried lets Envoy wait for answers: a machine that is busy with others for half a second is not taken for a failure.
+// unhurried lets Envoy wait for answers: a machine that is busy with others for two seconds is not taken for a failure.
 const unhurried = `apiVersion: tierkeeper.io/v1alpha1
 kind: ModelLimit
 metadata: {name: held}

@@ -16,22 +16,14 @@ import (
 	"github.com/tierkeeper/tierkeeper/policy"
 )
 
-const (
-	// answerTimeout bounds the wait for the service where no request waits for a model. Envoy's default of 20 ms would cut
-	// answers off while a machine is busy.
-	answerTimeout = 500 * time.Millisecond
-	// waitMargin is how much longer Envoy waits for an answer than a request for a model, so that the service words the denial.
-	waitMargin = 2 * time.Second
-)
+// answerTimeout is how long Envoy waits for the service, beside the time for which a request may wait for its model. Envoy counts it from
+// when the turn of its event loop began in which it asks, and takes a service for out that lets one call wait for longer. A turn that
+// reads an event of 9 MB takes a fifth of a second, and several times that where processors are short.
+const answerTimeout = 2 * time.Second
 
-// patience is how long Envoy waits for the service: a request that waits for its model is a call without an answer. A service
-// that hangs is noticed by the connection, long before.
-func patience(g *policy.Gateway) time.Duration {
-	if g.MaxWait == 0 {
-		return answerTimeout
-	}
-	return g.MaxWait + waitMargin
-}
+// patience is how long Envoy waits for the service: a request that waits for its model is a call without an answer, and the service
+// words the denial. Where that may take long, a service that hangs is noticed by the connection, long before.
+func patience(g *policy.Gateway) time.Duration { return g.MaxWait + answerTimeout }
 
 // rateLimit asks the service before a request is forwarded, and tells it when the stream has ended. The descriptors stand
 // in the filter, not in routes, so that no route can forget them.

@@ -65,7 +65,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, status int) {
 
 func mustRun(t *testing.T, args ...string) string {
 	t.Helper()
-	// An Envoy whose service stood still for half a second asks it no more for a while, and its calls fail.
+	// An Envoy whose service stood still for two seconds asks it no more for a while, and its calls fail.
 	const tries, stoodStill = 3, "HTTP status 503"
 	for try := 1; ; try++ {
 		stdout, stderr, status := run(t, args...)
