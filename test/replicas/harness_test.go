@@ -15,7 +15,7 @@ import (
 	"github.com/tierkeeper/tierkeeper/test/program"
 )
 
-const soon = 30 * time.Second // for what happens within seconds on a machine that has nothing else to do
+const soon = time.Minute // for what happens within seconds on a machine that has nothing else to do
 
 var (
 	eventually = await.True
