@@ -154,20 +154,8 @@ func (v visitor) fetch(ctx context.Context, r request) (answer, error) {
 	return answer{resp.StatusCode, resp.Header, string(body)}, err
 }
 
-// send is sendOnce, again for as long as the service is late: on a machine that stands still for two seconds Envoy asks it no more
-// until it has found it well.
+// send is try where no answer at all is a failure.
 func (s *system) send(t *testing.T, r request) answer {
-	t.Helper()
-	var a answer
-	eventually(t, soon, "the service answers in time", func() bool {
-		a = s.sendOnce(t, r)
-		return a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "Rate limiting is unavailable.")
-	})
-	return a
-}
-
-// sendOnce is try where no answer at all is a failure.
-func (s *system) sendOnce(t *testing.T, r request) answer {
 	t.Helper()
 	a, err := s.try(t.Context(), r)
 	if err != nil {

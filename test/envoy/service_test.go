@@ -178,7 +178,7 @@ func (x *trial) checkAway(t *testing.T) {
 		return len(since()) >= 50 && time.Since(x.away) > givenUp
 	})
 	x.lost.cut()
-	if a := x.sendOnce(t, chat("a-key-that-nobody-holds", prompt{})); (a.status == http.StatusOK) == x.deny {
+	if a := x.send(t, chat("a-key-that-nobody-holds", prompt{})); (a.status == http.StatusOK) == x.deny {
 		t.Errorf("with Deny %t a key that nobody holds got %d", x.deny, a.status)
 	}
 	had := len(since())
@@ -335,7 +335,7 @@ func TestAnAnswerIsWaitedForUnlessTheServiceHangs(t *testing.T) {
 	if a := <-done; a.status != http.StatusOK {
 		t.Errorf("the request that waited got %d, want 200: %s", a.status, a.body)
 	}
-	if a := s.sendOnce(t, short); a.status != http.StatusOK || a.number(t, "x-ratelimit-remaining-requests") != 997 {
+	if a := s.send(t, short); a.status != http.StatusOK || a.number(t, "x-ratelimit-remaining-requests") != 997 {
 		t.Errorf("the next one got %d, want 200, and the third of 1000: %s", a.status, a.body)
 	}
 }
@@ -352,7 +352,7 @@ func TestAHungServiceIsNoticedWhereRequestsMayWait(t *testing.T) {
 
 	s.freeze(t)
 	began := time.Now()
-	first := s.sendOnce(t, short)
+	first := s.send(t, short)
 	if first.status != http.StatusServiceUnavailable || time.Since(began) > hangMost {
 		t.Errorf("a request to a hung service got %d after %s, want 503 within %s: %s", first.status, time.Since(began), hangMost, first.body)
 	}
