@@ -175,6 +175,14 @@ func (o *operator) waitFor(t rapid.TB, node string, mark uint64) {
 	})
 }
 
+// waitGone waits until the node has no stream.
+func (o *operator) waitGone(t rapid.TB, node string) {
+	t.Helper()
+	o.wait(t, node+" is gone", func() bool {
+		return !slices.ContainsFunc(o.Clients(), func(c feed.Client) bool { return c.Node == node })
+	})
+}
+
 // A follower is a client, and what it obeyed.
 type follower struct {
 	bell
