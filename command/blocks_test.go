@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/tierkeeper/tierkeeper/admin"
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -26,9 +25,7 @@ func adminOf(t *testing.T, token string, addresses ...string) string {
 	g.Spec.Identity.Sources = []v1alpha1.KeySource{{Header: "x-api-key"}}
 	g.Spec.AbuseProtection = &v1alpha1.AbuseProtection{MaxFailures: 1, BlockSeconds: 86400}
 	table, _ := policy.Compile(policy.Input{Gateways: []*v1alpha1.QuotaGateway{&g}})
-	began := time.Now()
-	l := ratelimit.New(memory.New(), []byte("secret"),
-		ratelimit.WithFailures(memory.NewFailures()), ratelimit.WithClock(func() time.Time { return began }))
+	l := ratelimit.New(memory.New(), []byte("secret"), ratelimit.WithFailures(memory.NewFailures()), atOneTime())
 	l.SetTable(table)
 	for _, address := range addresses {
 		for range 2 {

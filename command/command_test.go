@@ -2,17 +2,20 @@ package command_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
 	"github.com/tierkeeper/tierkeeper/command"
 	"github.com/tierkeeper/tierkeeper/policy"
+	"github.com/tierkeeper/tierkeeper/ratelimit"
 )
 
 const (
@@ -23,9 +26,20 @@ const (
 // run runs a command line and returns its exit code and what it printed.
 func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	return runFor(t.Context(), args...)
+}
+
+// runFor is run for as long as ctx goes on.
+func runFor(ctx context.Context, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	code = command.Execute(t.Context(), append([]string{"/usr/bin/tierkeeper"}, args...), &out, &errs)
+	code = command.Execute(ctx, append([]string{"/usr/bin/tierkeeper"}, args...), &out, &errs)
 	return code, out.String(), errs.String()
+}
+
+// atOneTime keeps the time at which it is called, however long other tests have their turn: no window ends, and no slot expires.
+func atOneTime() ratelimit.Option {
+	now := time.Now()
+	return ratelimit.WithClock(func() time.Time { return now })
 }
 
 // mustRun is run of a command line that succeeds.

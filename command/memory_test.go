@@ -1,7 +1,6 @@
 package command_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io/fs"
@@ -45,9 +44,8 @@ func TestAServiceTakesTheMemoryThatItIsTold(t *testing.T) {
 			}
 			ctx, end := context.WithCancel(t.Context())
 			end() // or after a quarter of a second the percentage follows the heap of this process
-			var stdout, stderr bytes.Buffer
-			if code := command.Execute(ctx, append([]string{"/usr/bin/tierkeeper"}, tc.args...), &stdout, &stderr); code != 1 {
-				t.Fatalf("the program exits with %d and says %s", code, &stderr)
+			if code, _, stderr := runFor(ctx, tc.args...); code != 1 {
+				t.Fatalf("the program exits with %d and says %s", code, stderr)
 			}
 			got := []metrics.Sample{{Name: "/gc/gogc:percent"}, {Name: "/gc/gomemlimit:bytes"}}
 			metrics.Read(got)

@@ -5,7 +5,6 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"testing"
-	"time"
 
 	"github.com/tierkeeper/tierkeeper/admin"
 	"github.com/tierkeeper/tierkeeper/api/v1alpha1"
@@ -30,8 +29,7 @@ func triedAt(t *testing.T, requests int) string {
 		MissingKey: &v1alpha1.Stranger{Action: v1alpha1.StrangerAssignTier, TierRef: &v1alpha1.Ref{Name: "free"}},
 	}
 	table, _ := policy.Compile(policy.Input{Gateways: []*v1alpha1.QuotaGateway{&g}, Tiers: []*v1alpha1.RateLimitTier{&tier}})
-	began := time.Now() // or a month may end meanwhile
-	l := ratelimit.New(memory.New(), []byte("secret"), ratelimit.WithClock(func() time.Time { return began }))
+	l := ratelimit.New(memory.New(), []byte("secret"), atOneTime())
 	l.SetTable(table)
 	for range requests {
 		if d, err := l.Reserve(t.Context(), &descriptor.Reserve{Client: "192.0.2.1", Gateway: "edge/main", Resource: "chat", Model: "m"}); err != nil || d.Status != 0 {

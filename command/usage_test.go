@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -40,8 +39,7 @@ func usedAt(t *testing.T, requests map[string]int) string {
 		in.Quotas = append(in.Quotas, &q)
 	}
 	table, _ := policy.Compile(in)
-	began := time.Now() // or slots expire while other tests have their turn
-	l := ratelimit.New(memory.New(), []byte("secret"), ratelimit.WithClock(func() time.Time { return began }))
+	l := ratelimit.New(memory.New(), []byte("secret"), atOneTime())
 	l.SetTable(table)
 	for name, n := range requests {
 		for range n {
