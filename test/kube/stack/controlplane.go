@@ -13,7 +13,10 @@ import (
 	"github.com/tierkeeper/tierkeeper/internal/port"
 )
 
-const startMost = time.Minute // a machine may be busy
+const (
+	loopback  = "127.0.0.1"
+	startMost = time.Minute // a machine may be busy
+)
 
 // ControlPlane is a kube-apiserver and an etcd that have yet to be started, with our definitions from the root of the project. Assets is
 // the folder of their programs. The API server listens at a port, 0 for any, which is its own before this process ends.
@@ -37,5 +40,3 @@ func ControlPlane(project, assets string, at int) (*envtest.Environment, error) 
 	env.ControlPlane.Etcd = &envtest.Etcd{URL: &url.URL{Scheme: "http", Host: net.JoinHostPort(loopback, strconv.Itoa(etcdAt))}}
 	return env, nil
 }
-
-const loopback = "127.0.0.1"

@@ -24,7 +24,7 @@ func (s *Stack) StartOperator(ctx context.Context, identity string, args ...stri
 	p, err := s.run(ctx, identity, answers, s.Binary, slices.Concat([]string{
 		"operator", "--kubeconfig", path, "--namespace", Namespace, "--identity", identity,
 		"--address", "127.0.0.1:0", "--metrics-address", "none", "--health-address", "none",
-		"--bind-address", "127.0.0.1", "--upstream", s.upstream,
+		"--bind-address", loopback, "--upstream", s.upstream,
 	}, s.certificates(), args)...)
 	if err != nil {
 		return nil, err
